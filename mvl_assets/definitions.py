@@ -1,14 +1,19 @@
-"""The data lake's code location: assembles the definitions of `defs/` and their resources."""
+"""The data lake's code location: assembles the definitions of `defs/` and their resources.
+
+Not by `dg.load_from_defs_folder`, which needs the clone's pyproject.toml: an installed package has none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from mvl_assets.defs import category, curation, export, freshness, judged, mixture, prompts, raw, rewritten
 from mvl_assets.orchestration.resources import LakeResource
+
+STAGE_MODULES = (raw, category, prompts, rewritten, judged, freshness, curation, mixture, export)
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -18,7 +23,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         resource_overrides: Resources by name, used instead of the default ones; tests pass a lake of their own.
     """
     return dg.Definitions.merge(
-        dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
+        *(module.defs() for module in STAGE_MODULES),
         dg.Definitions(
             resources={"lake": LakeResource(), **(resource_overrides or {})},
             # A process per step would load all definitions again for each of them.

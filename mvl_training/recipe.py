@@ -15,11 +15,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.config.project import RECIPES_DIR, find_own_dir, list_files
 from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
 from mvl_assets.media.tiles import TileGrid
-
-RECIPES_DIR = Path(__file__).parent / "recipes"
 
 ModelComponent = Literal["projector", "language", "vision"]
 
@@ -307,17 +306,18 @@ class Recipe(_StrictModel):
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Load a recipe of `recipes/` by name, or a YAML file by path.
+    """Load a recipe by name, of the project's `recipes/` or the package's, or a YAML file by path.
 
     Raises:
         RecipeError: The recipe does not exist, is not a single YAML mapping, or has mistakes; each is named with its
             line.
     """
     path = Path(name_or_path)
+    files = list_files(RECIPES_DIR, find_own_dir("recipes"), "*.yaml")
     if path.suffix not in (".yaml", ".yml"):
-        path = RECIPES_DIR / f"{name_or_path}.yaml"
+        path = files.get(f"{name_or_path}.yaml", path)
     if not path.is_file():
-        available = ", ".join(sorted(recipe_path.stem for recipe_path in RECIPES_DIR.glob("*.yaml")))
+        available = ", ".join(sorted(file_name.removesuffix(".yaml") for file_name in files))
         raise RecipeError(f"no recipe {str(name_or_path)!r}", hint=f"known: {available}, or a path to a YAML file")
     try:
         documents = list(iter_documents(path))

@@ -13,7 +13,8 @@ from pathlib import Path
 UNTESTED_NOTE = """\
 Never covered, because a CPU machine without a network cannot run it: any GPU (the CUDA paths
 of training, the `small` and `paper` profiles and recipes), downloads from a hub, a real object store, several machines
-(`deploy/dagster.cluster.yaml` is checked against Dagster's schema only), and a vision model as rewriter or judge.
+(`mvl_assets/deploy/dagster.cluster.yaml` is checked against Dagster's schema only), and a vision model as rewriter or
+judge.
 """
 
 

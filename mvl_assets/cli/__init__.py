@@ -11,9 +11,11 @@ from importlib.metadata import entry_points
 
 import click
 
+from mvl_assets.common.project_root import require_project
 from mvl_assets.config.settings import load_settings, validate_settings
 
 COMMANDS = {
+    "init": "Make a project of your own: a folder for sources, prompts, profiles, recipes.",
     "doctor": "Check what this machine has and lacks, with the command that fixes it.",
     "run": "Materialise the whole pipeline, or a part of it, in this process.",
     "status": "Show per stage what is materialised, what is stale, rows and rejects.",
@@ -40,6 +42,10 @@ PLUGIN_COMMANDS = {
     "compare": "Compare two checkpoints on the benchmarks, question by question.",
 }
 
+# These say something useful anywhere.
+COMMANDS_WITHOUT_PROJECT = ("doctor", "recipe")
+ASKS_FOR_HELP = "mvl.asks_for_help"
+
 
 class LazyGroup(click.Group):
     """Command group that imports a command's module only when it is used, so that `mvl --help` is fast."""
@@ -55,6 +61,12 @@ class LazyGroup(click.Group):
             return entry.load()
         return None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        ctx.meta[ASKS_FOR_HELP] = "--help" in args
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list((COMMANDS | PLUGIN_COMMANDS).items()))
@@ -64,6 +76,10 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """MAmmoTH-VL's pipeline from 153 sources to a trained model, as a data lake with lineage."""
+    if ctx.meta[ASKS_FOR_HELP] or ctx.invoked_subcommand == "init":
+        return
+    if ctx.invoked_subcommand not in COMMANDS_WITHOUT_PROJECT:
+        require_project()
     validate_settings()
     if "://" in load_settings().lake_root and ctx.invoked_subcommand != "doctor":  # it says so in its own way
         from mvl_assets.lake.storage import check_store

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from mvl_assets.common.tables import as_json, format_table
-from mvl_assets.config.catalog import CATEGORIES, SourceSpec, get_source
+from mvl_assets.config.catalog import SourceSpec, get_source, list_all_categories
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
@@ -28,7 +28,7 @@ PLANNED_STAGES = (RAW.name, *(stage.name for stage in MODEL_STAGES))
 @click.command(name="plan")
 @click.argument("stage", type=click.Choice(PLANNED_STAGES))
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
-@click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
+@click.option("--category", type=click.Choice(list_all_categories()), help="Only this category.")
 @click.option("--select", metavar="SELECTION", help=selection.SELECT_HELP)
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Rows per source, by hash; a larger limit contains a smaller."
@@ -82,7 +82,7 @@ def _list_raw_sources(sources: tuple[str, ...]) -> list[SourceSpec]:
 def _list_model_stage_sources(sources: tuple[str, ...]) -> list[SourceSpec]:
     group_b_specs = [spec for spec in map(get_source, asset_keys.list_profile_sources()) if spec.group == "B"]
     return [get_source(slug) for slug in sources] or sorted(
-        group_b_specs, key=lambda spec: CATEGORIES.index(spec.category)
+        group_b_specs, key=lambda spec: list_all_categories().index(spec.category)
     )
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from mvl_assets.common.tables import as_json, format_table
-from mvl_assets.config.catalog import CATEGORIES, SourceSpec, get_source, load_catalog
+from mvl_assets.config.catalog import SourceSpec, get_source, list_all_categories, load_catalog, load_full_catalog
 from mvl_assets.config.profile import load_profile
+from mvl_assets.config.project import find_own_dir, load_project
+from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.lock import Lockfile, read_lockfile, write_lockfile
@@ -25,7 +27,7 @@ COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "r
 
 
 @click.group(name="sources", invoke_without_command=True)
-@click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
+@click.option("--category", type=click.Choice(list_all_categories()), help="Only this category.")
 @click.option("--group", type=click.Choice(["A", "B", "C"]), help="Only this group of the paper.")
 @click.option(
     "--license",
@@ -69,8 +71,13 @@ def command(
         click.echo(as_json(source_rows))
         return
     if not source_rows:
-        click.echo("no source matches; `mvl sources` lists all of them")
+        click.echo(
+            "no source matches; `mvl sources` lists all of them"
+            if any(filters)
+            else f"no source is declared: put a YAML document into {find_own_dir('sources') or 'sources/ of a project'}"
+        )
         return
+    click.echo(describe_project())
     cells = [[format_bytes(s[c]) if c == "size" and s[c] is not None else s[c] for c in COLUMNS] for s in source_rows]
     click.echo(format_table(f"{len(source_rows)} sources", COLUMNS, cells))
     if any(filters):
@@ -82,7 +89,7 @@ def command(
 
 @command.command(name="lock")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be repeated.")
-@click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
+@click.option("--category", type=click.Choice(list_all_categories()), help="Only this category.")
 def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
     """Look up commits, files, sizes and licences, and write them to the lock file."""
     from mvl_assets.fetch.lookup import lock_sources
@@ -102,7 +109,7 @@ def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
 
 @command.command(name="fetch")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be repeated.")
-@click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
+@click.option("--category", type=click.Choice(list_all_categories()), help="Only this category.")
 @click.option("--refetch", is_flag=True, help="Also fetch files that were removed after their ingest.")
 def fetch_sources(sources: tuple[str, ...], category: str | None, refetch: bool) -> None:
     """Fetch the sources' files; without --source, all sources of the profile that can be fetched.
@@ -176,7 +183,8 @@ def _build_source_row(
         "title": spec.title,
         "category": spec.category,
         "group": spec.group,
-        "outside_153": spec.outside_153,
+        "catalog": "project" if spec.slug in load_full_catalog().own_files else load_project().catalog,
+        "in_paper": load_full_catalog().is_in_paper(spec.slug),
         "modality": spec.modality,
         "format": spec.format,
         "family": spec.family,

@@ -27,7 +27,7 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
     ASSET is a stage (`rewritten`) or one asset (`rewritten/ocr`); without it, all are checked.
     """
     suppress_dagster_warnings()
-    dagster_instance = get_instance()
+    dagster_instance = get_instance(read_only=not launch)
     report_edited_prompts(dagster_instance)
     graphs = [definitions.resolve_asset_graph() for definitions in load_code_locations().values()]
     valid_names = {

@@ -7,6 +7,7 @@ from collections import Counter
 import click
 
 from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.lake.lake import Lake
@@ -23,7 +24,7 @@ def command(json_: bool) -> None:
     """Show per stage what is materialised and what is stale, with rows and rejects."""
     suppress_dagster_warnings()
     lake = Lake(load_settings().lake_root)
-    dagster_instance = get_instance()
+    dagster_instance = get_instance(read_only=True)
     report_edited_prompts(dagster_instance)
     state_counts: dict[str, Counter[str]] = {stage: Counter() for stage in STAGE_NAMES}
     for definitions in load_code_locations().values():
@@ -44,6 +45,7 @@ def command(json_: bool) -> None:
     if json_:
         click.echo(as_json(stage_rows))
         return
+    click.echo(describe_project())
     columns = ["stage", "materialised", "stale", "missing", "rows", "rejects"]
     click.echo(format_table(f"lake {lake.root}", columns, [[s[c] for c in columns] for s in stage_rows]))
     if rates := render_keep_rates(summarize_categories(lake)):

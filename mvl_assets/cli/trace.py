@@ -9,6 +9,7 @@ import click
 from mvl_assets.common.tables import as_json
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.settings import load_settings
+from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.lineage import trace
 
@@ -19,14 +20,50 @@ from mvl_assets.lake_queries.lineage import trace
 def command(row_id: str, json_: bool) -> None:
     """Show where a row came from. ID is the id of a mixture row, verdict, rewrite or sample, or a prefix of it."""
     lineage = trace(Lake(load_settings().lake_root), row_id)
+    lineage["location"] = _find_location(lineage["sample"])
     click.echo(as_json(lineage) if json_ else "\n".join(_format_lineage_lines(lineage)))
+
+
+def _find_location(sample: dict[str, Any]) -> dict[str, Any] | None:
+    """Return file and position of a sample in the files as they are now, None where that is not known.
+
+    A row without an id of its own is identified by its place. One with an id may have moved since it was first read.
+    """
+    source = load_catalog().get(sample["source"])
+    if sample["withdrawn"] or source is None:
+        return None
+    if sample["native_id"] is None:
+        return {"file": sample["file"], "position": sample["position"]}
+    from mvl_assets.ingest.sample_location import find_sample_location
+
+    try:
+        key = find_sample_location(source, sample["sample_id"])
+    except (MvlError, OSError):
+        return None
+    return None if key is None else {"file": key.file, "position": key.position}
+
+
+def _format_location(sample: dict[str, Any], location: dict[str, Any] | None) -> str:
+    if sample["withdrawn"]:
+        return "no longer in the source's files"
+    source = load_catalog().get(sample["source"])
+    root = f"{source.root}/" if source else ""
+    first_location = f"{root}{sample['file']} row {sample['position']}"
+    own_id = "" if sample["native_id"] is None else f", native id {sample['native_id']}"
+    if location is None:
+        return f"{first_location} when it was first read, perhaps another row now{own_id}"
+    if (location["file"], location["position"]) == (sample["file"], sample["position"]):
+        return f"{first_location}{own_id}"
+    current_location = f"{root}{location['file']} row {location['position']}"
+    return f"{current_location}{own_id} (first read from {sample['file']} row {sample['position']})"
 
 
 def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
     sample = lineage["sample"]
-    source = load_catalog().get(sample["source"])
-    root = f"{source.root}/" if source else ""
     lines = [f"{lineage['id']}  ({lineage['table']})"]
+    for rewrite in lineage.get("rewrites", []):
+        verdict = "not judged" if rewrite["keep"] is None else "kept" if rewrite["keep"] else "dropped"
+        lines.append(f"rewritten {rewrite['rewrite_id']}  {verdict}")
     for row in lineage.get("mixture", []):
         lines.append(f"used in   mixture/{row['stage']} at position {row['position']} as {row['kind']}")
     if judged := lineage.get("judged"):
@@ -67,7 +104,7 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
     )
     lines += [f"            {t['from']}: {_truncate(t['value'])}" for t in sample["conversations"]]
     lines += [f"          image {i['image_id']}  {i['width']}x{i['height']} {i['format']}" for i in lineage["images"]]
-    lines.append(f"file      {root}{sample['file']} row {sample['position']}, native id {sample['native_id']}")
+    lines.append(f"file      {_format_location(sample, lineage['location'])}")
     lines += [f"rejected  {r['stage']}: {r['error']}: {_truncate(r['message'])}" for r in lineage["rejects"]]
     return lines
 

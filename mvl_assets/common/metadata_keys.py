@@ -52,7 +52,7 @@ HUB: Final = "mvl/hub"
 STATE: Final = "mvl/state"
 EVIDENCE: Final = "mvl/evidence"
 SOURCE_URL: Final = "mvl/url"
-OUTSIDE_153: Final = "mvl/outside_153"
+IN_PAPER: Final = "mvl/in_paper"
 
 # Checks of a raw source.
 DECLARED_ROWS: Final = "mvl/declared_rows"

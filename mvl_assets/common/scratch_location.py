@@ -14,14 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from mvl_assets.common.project_root import find_project_root
 from mvl_assets.errors import InfrastructureError, MvlError
 
 SCRATCH_HINT = "set MVL_SCRATCH to a folder on a disk of this machine with free space"
 
 
 def resolve_home() -> Path:
-    """Return the folder of everything that the pipeline writes on this machine."""
-    return resolve_local_dir("MVL_HOME", Path(".mvl"))
+    """Return the folder of everything that the pipeline writes on this machine: `.mvl` of the project by default."""
+    return resolve_local_dir("MVL_HOME", (find_project_root() or Path.cwd()) / ".mvl")
 
 
 def resolve_local_dir(variable: str, default: Path) -> Path:

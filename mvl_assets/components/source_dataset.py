@@ -19,7 +19,7 @@ from mvl_assets.components.source_checks import (
     build_source_checks,
     render_screening_table,
 )
-from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec, load_full_catalog
 from mvl_assets.fetch.lock import read_lockfile
 from mvl_assets.fetch.overview import describe_state
 from mvl_assets.orchestration import asset_keys
@@ -83,7 +83,7 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         # Only what changes the rows: an edited note in the evidence makes nothing stale.
-        code_version=asset_keys.compute_code_version(spec.format, spec.records, spec.license, limit),
+        code_version=asset_keys.compute_code_version(*spec.reading_fields, spec.license, limit),
         group_name=RAW.name,
         partitions_def=dg.StaticPartitionsDefinition([spec.slug]),
         description=describe_source(spec),
@@ -144,7 +144,9 @@ def describe_source(spec: SourceSpec) -> str:
     """Return what the graph says about a source: what it is, where it is from, and why group C goes no further."""
     modality = (spec.modality or "mixed").replace("_", "-")
     parts = [f"{spec.title}: {modality} source of the category {spec.category}, {GROUP_DESCRIPTIONS[spec.group]}."]
-    if spec.outside_153:
+    if spec.slug in load_full_catalog().own_files:
+        parts.append("Declared in the project.")
+    elif spec.outside_153:
         parts.append("Outside the paper's 153.")
     if spec.reason:
         parts.append(spec.reason)
@@ -177,7 +179,7 @@ def build_declaration_metadata(spec: SourceSpec) -> dict[str, Any]:
         metadata_keys.FORMAT: spec.format or "unknown",
         metadata_keys.HUB: hub or "unknown",
         metadata_keys.STATE: describe_state(spec, read_lockfile()),
-        metadata_keys.OUTSIDE_153: spec.outside_153,
+        metadata_keys.IN_PAPER: load_full_catalog().is_in_paper(spec.slug),
         metadata_keys.EVIDENCE: render_markdown_table(
             [{"field": f, "basis": e.basis, "note": e.note or ""} for f, e in spec.evidence.items()]
         ),

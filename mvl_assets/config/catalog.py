@@ -1,35 +1,42 @@
 """The fields of a source and the catalog of all declared sources.
 
-A YAML document in `defs/sources/<category>/defs.yaml` declares one source (`SourceSpec`). Dagster loads the same
-documents; `components/source_dataset.py` turns each into an asset.
+A YAML document declares one source (`SourceSpec`). The package ships one catalog, `mammoth_vl` (a file per category in
+`defs/sources/`); the project's own documents, in `sources/`, lie over the catalog that `mvl.yaml` names: an own source
+takes the place of one with the same slug. `components/source_dataset.py` turns each into an asset.
 """
 
 from __future__ import annotations
 
+import codecs
+import re
+import string
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from mvl_assets.common.path_template import format_glob
+from mvl_assets.config.project import PACKAGE_DIR, PROJECT_FILE, find_own_dir, load_project
 from mvl_assets.config.prompts import list_families
 from mvl_assets.config.settings import load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlDocument, YamlError, iter_documents
 from mvl_assets.errors import MvlError
 
-SOURCES_DIR = Path(__file__).resolve().parents[1] / "defs" / "sources"
+PAPER_CATALOG = "mammoth_vl"
+SOURCES_DIR = PACKAGE_DIR / "defs" / "sources"
+"""The files of the catalog `mammoth_vl`."""
+
 FORMATS = tuple(
-    sorted(
-        path.stem
-        for path in (Path(__file__).resolve().parents[1] / "readers" / "formats").glob("*.py")
-        if path.stem != "__init__"
-    )
+    sorted(path.stem for path in (PACKAGE_DIR / "readers" / "formats").glob("*.py") if path.stem != "__init__")
 )
 """The native formats: each is a module of `readers/formats/`, which is imported when its sources are read."""
 
 COMPONENT_TYPE = "mvl_assets.components.source_dataset.SourceDataset"
 
-Category = Literal[
+CATEGORIES = (
     "general",
     "ocr",
     "chart",
@@ -42,10 +49,28 @@ Category = Literal[
     "language",
     "alignment",
     "released",
-]
-CATEGORIES: tuple[Category, ...] = get_args(Category)
+)
+"""The package's categories; a project adds its own in `mvl.yaml`."""
+
+Category = str
 Group = Literal["A", "B", "C"]
 Modality = Literal["single_image", "multi_image", "video", "text"]
+Split = Literal["train", "val", "test"]
+SPLIT_FORMATS = ("coco_captions", "coco_instances")
+"""The formats whose files are named after their split, and that read all of them or one."""
+
+
+def list_all_categories() -> tuple[str, ...]:
+    """Return the categories of the package, then those of the project."""
+    return (*CATEGORIES, *(name for name in load_project().categories if name not in CATEGORIES))
+
+
+def _require_category(name: str) -> str:
+    if name not in (categories := list_all_categories()):
+        raise ValueError(
+            f"should be one of {', '.join(categories)}, or be declared in mvl.yaml (`categories: {{{name}: {{}}}}`)"
+        )
+    return name
 
 
 def _require_format(name: str) -> str:
@@ -60,9 +85,13 @@ def _require_family(name: str) -> str:
     return name
 
 
+CategoryName = Annotated[str, AfterValidator(_require_category)]
 FormatName = Annotated[str, AfterValidator(_require_format)]
 FamilyName = Annotated[str, AfterValidator(_require_family)]
 
+
+_BARE_FIELD = re.compile(r"[a-z_]\w*(\.\w+)*", re.ASCII | re.IGNORECASE)
+"""A text that looks like the name of a field rather than like a question."""
 
 T = TypeVar("T")
 TupleFromList = Annotated[
@@ -104,6 +133,14 @@ class BenchmarkRelation(_CatalogModel):
     relation: Literal["is_benchmark", "shares_origin"]
 
 
+def _has_field(template: str) -> bool:
+    """Return whether a template names a field; one that cannot be parsed is left to the reader's message."""
+    try:
+        return any(field is not None for _, field, _, _ in string.Formatter().parse(template))
+    except ValueError:
+        return True
+
+
 class RecordsMapping(_CatalogModel):
     """Field map by which the `records` reader turns a record into a conversation: any table is read without code.
 
@@ -127,12 +164,25 @@ class RecordsMapping(_CatalogModel):
     """
 
     files: str
-    """Glob below the source's folder; matches are read in sorted order."""
-    shape: Literal["list", "dict_of_id", "jsonl", "csv", "tsv", "parquet"]
-    """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object."""
-    quoted: bool = True
-    """Of `csv` and `tsv`: whether cells may be quoted (RFC 4180). False: a quote is a character like any other, as in a
-    TSV of captions that begin with one."""
+    """Glob below the source's folder; matches are read in sorted order. `{split}` in it is a star whose text is a field
+    of every record: `{split}/labels/{name}.json`."""
+    shape: Literal[
+        "list", "dict_of_id", "jsonl", "csv", "tsv", "parquet", "arrow", "lance", "webdataset", "json", "text", "image"
+    ]
+    """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object. `arrow`: Arrow files, as
+    `save_to_disk` of `datasets` writes them. `lance`: folders that are Lance tables. `webdataset`: tars whose members
+    with one name are a record, with a field for each ending.
+
+    One record a file: `json`, an object; `text`, with the field `text`; `image`, with the fields of `files` only."""
+    columns: TupleFromList[str] = ()
+    """Of `csv` and `tsv`: the columns of files that have no header line."""
+    delimiter: str | None = None
+    """Of `csv`: the character between two cells, where that is not a comma."""
+    encoding: str | None = None
+    """Of `csv` and `tsv`: the encoding (`cp1252`, `gb18030`). Without it UTF-8, or UTF-16 that begins with its mark."""
+    quoted: bool | None = None
+    """Of `csv` and `tsv`: whether cells may be in quotes (RFC 4180), as those of a csv are unless this says false. In a
+    tsv a quote is a character like any other unless this says true: captions begin with one, and do not end it."""
     key: str | None = None
     """Dotted path to the list or object inside the JSON file (`data.items`); null = the file itself. The key is ignored
     for a file that is a bare list."""
@@ -175,6 +225,11 @@ class RecordsMapping(_CatalogModel):
     """Field of a whole conversation (list of from/value or role/content objects), instead of question and answer.
     Images that its parts hold or name are used, unless `images` or `image_field` is given."""
 
+    @property
+    def files_glob(self) -> str:
+        """Glob of the files, with a star for every field."""
+        return format_glob(self.files)
+
     @model_validator(mode="after")
     def _validate_text_and_image_fields(self) -> RecordsMapping:
         if self.turns is not None and (self.question, self.answer, self.pairs) != (None, None, None):
@@ -183,14 +238,32 @@ class RecordsMapping(_CatalogModel):
             raise ValueError("`question` and `answer` are needed when there is no `turns`")
         if self.images and self.image_field is not None:
             raise ValueError("give either `images` or `image_field`")
+        if self.question is not None and _BARE_FIELD.fullmatch(self.question):
+            raise ValueError(
+                f'`question` is the bare word {self.question!r}: write "{{{self.question}}}" for the field'
+            )
+        for template in (() if self.answer is None else (self.answer,)) + self.images:
+            if not _has_field(template):
+                raise ValueError(f"{template!r} is the same for every row: write fields in braces, '{{field}}'")
         if self.marker is not None and (not self.marker.strip() or self.marker == "{0}" or self.marker == "{1}"):
             raise ValueError("`marker` is the text of a marker, such as `<image{1}>`")
         if self.shape == "dict_of_id" and self.id is not None:
             raise ValueError("`dict_of_id` takes the id from its keys: leave `id` out")
-        if not self.quoted and self.shape not in ("csv", "tsv"):
+        if self.quoted is not None and self.shape not in ("csv", "tsv"):
             raise ValueError(f"`quoted` has no meaning for the shape `{self.shape}`")
-        if self.key is not None and self.shape not in ("list", "dict_of_id"):
+        if self.key is not None and self.shape not in ("list", "dict_of_id", "json"):
             raise ValueError(f"`key` has no meaning for the shape `{self.shape}`")
+        is_delimited = self.shape in ("csv", "tsv")
+        for name in ("columns", "delimiter", "encoding"):
+            if getattr(self, name) and not is_delimited:
+                raise ValueError(f"`{name}` has no meaning for the shape `{self.shape}`")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError("`delimiter` is one character")
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise ValueError(f"`encoding`: Python knows no encoding {self.encoding!r}") from error
         return self
 
 
@@ -204,10 +277,15 @@ class SourceSpec(_CatalogModel):
 
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
     title: str = Field(min_length=1)
-    category: Category
+    category: CategoryName
     group: Group | None
     modality: Modality | None
+    images_optional: bool = False
+    """Whether a source of images also has rows of text alone. Where it has not, a row without an image is rejected: its
+    question would be about something that cannot be seen."""
     format: FormatName | None
+    split: Split | None = None
+    """The split that the source is, where all are published together: only its files are read; null = all splits."""
     alternates: TupleFromList[FormatName] = ()
     """Other formats in which copies of the source exist."""
     family: FamilyName | None = None
@@ -226,12 +304,15 @@ class SourceSpec(_CatalogModel):
     reason: str | None = None
     """Why a source of group C enters no category table."""
     outside_153: bool = False
+    """Of the catalog `mammoth_vl`: one of the nine sources that are not among the paper's 153."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> SourceSpec:
         if self.records is not None and self.format != "records":
             raise ValueError("`records` goes with the format `records` only")
+        if self.split is not None and self.format not in SPLIT_FORMATS:
+            raise ValueError(f"`split` goes with {' and '.join(f'`{name}`' for name in SPLIT_FORMATS)} only")
         if (self.group == "C") != (self.reason is not None):
             raise ValueError("every source of group C has a `reason`, and no other source has one")
         if self.group == "B" and self.family is None:
@@ -242,34 +323,93 @@ class SourceSpec(_CatalogModel):
         return self
 
     @property
+    def reading_fields(self) -> list[object]:
+        """What of the declaration decides which rows are read: a change makes what was read stale."""
+        optional_fields = {"split": self.split, "images_optional": self.images_optional or None}
+        return [self.format, self.records, *(f"{k}={v}" for k, v in optional_fields.items() if v is not None)]
+
+    @property
     def root(self) -> Path:
         """Folder of the source's files."""
         return Path(self.path).expanduser() if self.path is not None else load_settings().raw_dir / self.slug
 
 
-@cache
+@dataclass(frozen=True)
+class Catalog:
+    """The declared sources.
+
+    Attributes:
+        specs: All of them by slug, in the order of the categories, then as declared.
+        own_files: The file of each source that the project declares itself.
+        replaced_slugs: Own sources that take the place of one of the catalog.
+    """
+
+    specs: dict[str, SourceSpec]
+    own_files: dict[str, Path]
+    replaced_slugs: frozenset[str]
+
+    def is_in_paper(self, slug: str) -> bool:
+        """Return whether the source is one of the paper's 153."""
+        return slug not in self.own_files and not self.specs[slug].outside_153
+
+
 def load_catalog() -> dict[str, SourceSpec]:
-    """Return all declared sources by slug, in catalog order: categories as in `CATEGORIES`, then as in the file.
+    """Return all declared sources by slug. Raises as `load_full_catalog` does."""
+    return load_full_catalog().specs
+
+
+def load_full_catalog() -> Catalog:
+    """Return the sources of the project's catalog with the project's own over them.
 
     Raises:
-        MvlError: An entry is not valid.
+        MvlError: An entry is not valid, or the catalog does not exist.
     """
     try:
-        return read_catalog(SOURCES_DIR)
+        return _load_full_catalog(find_own_dir("sources"))
     except MvlError as error:
         raise MvlError(error.message, hint=error.hint or "correct the entry and run again") from error
+
+
+@cache
+def _load_full_catalog(own_dir: Path | None) -> Catalog:
+    """Read the catalog once per project and process."""
+    base_specs = _read_base_catalog(own_dir)
+    own_paths = [] if own_dir is None else sorted([*own_dir.rglob("*.yaml"), *own_dir.rglob("*.yml")])
+    own_specs, own_files = _read_files(own_paths)
+    merged_specs = [own_specs.get(slug, spec) for slug, spec in base_specs.items()]
+    merged_specs += [spec for slug, spec in own_specs.items() if slug not in base_specs]
+    categories = list_all_categories()
+    merged_specs.sort(key=lambda spec: categories.index(spec.category))
+    return Catalog({spec.slug: spec for spec in merged_specs}, own_files, frozenset(own_specs.keys() & base_specs))
+
+
+def _read_base_catalog(own_dir: Path | None) -> dict[str, SourceSpec]:
+    name = load_project().catalog
+    if name is None:
+        return {}
+    if name == PAPER_CATALOG:
+        return read_catalog(SOURCES_DIR)
+    folder = Path(name).expanduser() if own_dir is None else own_dir.parent / Path(name).expanduser()
+    if not folder.is_dir():
+        raise MvlError(
+            f"there is no catalog {name!r}: it is no folder",
+            hint=f"in {PROJECT_FILE}, set `catalog` to {PAPER_CATALOG}, to a folder of YAML files, or to null",
+        )
+    return _read_files(sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]))[0]
 
 
 def get_source(slug: str) -> SourceSpec:
     """Return the declared source. Raises `MvlError` for an unknown slug."""
     if slug not in load_catalog():
-        raise MvlError(f"there is no source {slug!r}", hint="`mvl sources` lists them")
+        catalog_hint = (
+            "" if load_project().catalog else f"; `catalog: {PAPER_CATALOG}` in {PROJECT_FILE} adds the paper's"
+        )
+        raise MvlError(f"there is no source {slug!r}", hint=f"`mvl sources` lists them{catalog_hint}")
     return load_catalog()[slug]
 
 
-@cache
 def list_partition_keys(category: Category) -> tuple[str, ...]:
-    """Return the slugs of a category's sources of groups A and B, in the 153 or not, in catalog order."""
+    """Return the slugs of a category's sources of groups A and B, in catalog order."""
     return tuple(s for s, spec in load_catalog().items() if spec.category == category and spec.group in ("A", "B"))
 
 
@@ -289,25 +429,39 @@ def read_catalog(folder: Path) -> dict[str, SourceSpec]:
         raise MvlError(
             f"{folder}: not a category: {', '.join(unknown_folders)}", hint=f"use one of {', '.join(CATEGORIES)}"
         )
-    catalog: dict[str, SourceSpec] = {}
+    paths = [folder / category / "defs.yaml" for category in CATEGORIES]
+    return _read_files([path for path in paths if path.is_file()], category_is_folder=True)[0]
+
+
+def _read_files(
+    paths: Iterable[Path], *, category_is_folder: bool = False
+) -> tuple[dict[str, SourceSpec], dict[str, Path]]:
+    """Return the sources that the files declare, and the file of each, by slug."""
+    specs: dict[str, SourceSpec] = {}
+    files: dict[str, Path] = {}
     locations: dict[str, str] = {}
-    for category in CATEGORIES:
-        path = folder / category / "defs.yaml"
-        if not path.is_file():
-            continue
-        for document in iter_documents(path):
-            spec = _parse_spec(document, path, category)
+    for path in paths:
+        for document in _iter_source_documents(path):
+            spec = _parse_spec(document, path, path.parent.name if category_is_folder else None)
             location = f"{path}:{document.find_line(['attributes', 'slug'])}"
-            if spec.slug in catalog:
+            if spec.slug in specs:
                 raise MvlError(
                     f"{location}: the source {spec.slug!r} is declared twice (first in {locations[spec.slug]})"
                 )
-            catalog[spec.slug] = spec
-            locations[spec.slug] = location
-    return catalog
+            specs[spec.slug], files[spec.slug], locations[spec.slug] = spec, path, location
+    return specs, files
 
 
-def _parse_spec(document: YamlDocument, path: Path, category: str) -> SourceSpec:
+def _iter_source_documents(path: Path) -> Iterator[YamlDocument]:
+    try:
+        yield from iter_documents(path)
+    except YamlError as error:
+        if error.problem.startswith("the key 'type' is given twice"):
+            raise MvlError(error.message, hint="put a line `---` between two sources") from error
+        raise
+
+
+def _parse_spec(document: YamlDocument, path: Path, folder_category: str | None) -> SourceSpec:
     value = document.value
     if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
         raise MvlError(f"{path}:{document.line}: an entry is `type: {COMPONENT_TYPE}` and `attributes: …`")
@@ -323,9 +477,9 @@ def _parse_spec(document: YamlDocument, path: Path, category: str) -> SourceSpec
     except YamlError as error:
         key_prefix = f"`{error.key}`: " if error.key else ""
         raise MvlError(f"{path}:{error.line}: {name}: {key_prefix}{error.problem}") from error
-    if spec.category != category:
+    if folder_category not in (None, spec.category):
         raise MvlError(
             f"{path}:{document.find_line(['attributes', 'category'])}: {name}: its category is {spec.category!r}, "
-            f"but it is in the folder {category!r}"
+            f"but it is in the folder {folder_category!r}"
         )
     return spec

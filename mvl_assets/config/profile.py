@@ -1,6 +1,7 @@
 """Profiles: the sources, models, keep rule and mixture of a run.
 
-A profile is a YAML file in `mvl_assets/profiles/` (by name) or anywhere (by path). Unknown keys are errors.
+A profile is a YAML file in `profiles/` of the project or of the package (by name), or anywhere (by path). Unknown keys
+are errors.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mvl_assets.config.project import PACKAGE_DIR, find_own_dir, list_files, load_project
 from mvl_assets.config.strict_yaml import StrictModel, read_document
 from mvl_assets.errors import MvlError
 from mvl_assets.stages import ModelRole
 
-PROFILES_DIR = Path(__file__).parents[1] / "profiles"
+PROFILES_DIR = PACKAGE_DIR / "profiles"
 
 
 class LocalServerConfig(StrictModel):
@@ -139,8 +141,10 @@ class MixtureConfig(StrictModel):
 
     @model_validator(mode="after")
     def _validate_shares(self) -> MixtureConfig:
-        if unknown_categories := sorted(set(self.shares) - set(PAPER_SHARES)):
-            raise ValueError(f"shares of {', '.join(unknown_categories)}: not categories of a mixture")
+        if unknown_categories := sorted(set(self.shares) - set(PAPER_SHARES) - set(load_project().categories)):
+            raise ValueError(
+                f"shares of {', '.join(unknown_categories)}: not categories of a mixture; declare own ones in mvl.yaml"
+            )
         return self
 
 
@@ -235,9 +239,10 @@ def load_profile(name: str) -> Profile:
     Raises:
         MvlError: There is no such profile, or the file has a mistake; names the file, line and key.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES_DIR / f"{name}.yaml"
-    if not path.is_file():
-        profile_names = ", ".join(sorted(p.stem for p in PROFILES_DIR.glob("*.yaml")))
+    files = list_files(PROFILES_DIR, find_own_dir("profiles"), "*.yaml")
+    path = Path(name) if name.endswith((".yaml", ".yml")) else files.get(f"{name}.yaml")
+    if path is None or not path.is_file():
+        profile_names = ", ".join(sorted(file_name.removesuffix(".yaml") for file_name in files))
         raise MvlError(
             f"there is no profile {name!r}", hint=f"set MVL_PROFILE to one of {profile_names}, or to a YAML file"
         )

@@ -1,6 +1,7 @@
 """Prompt files: front matter and template, read strictly and hashed over what decides a request.
 
-A file `prompts/<role>_<family>.md`:
+The package's are in `mvl_assets/prompts`; a file of the same name in the project's `prompts/` takes the place of one,
+and a file of another name is one more. A file `<role>_<family>.md`:
 
     ---
     role: rewrite                # rewrite | judge
@@ -25,6 +26,7 @@ where `{{criterion}}` is, at the end, so that a server caches everything before 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,10 +38,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.config.settings import PROJECT_ROOT, load_settings
+from mvl_assets.config.project import PACKAGE_DIR, list_files
+from mvl_assets.config.settings import load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlError, parse_documents
 from mvl_assets.errors import MvlError
 
+PROMPTS_DIR = PACKAGE_DIR / "prompts"
 FENCE_OPEN, FENCE_CLOSE = "<sample>", "</sample>"
 MAX_INLINE_CHARS = 80
 # The slot keeps its name: templates are part of every prompt's hash, and so of every request's key.
@@ -225,25 +229,26 @@ def format_inline(value: str) -> str:
 
 
 def list_families() -> list[str]:
-    """Return the families that have a rewriting prompt, shipped or in `MVL_PROMPTS`, without reading the files."""
-    folders = {PROJECT_ROOT / "prompts", load_settings().prompts_dir}
-    return sorted({path.stem.removeprefix("rewrite_") for folder in folders for path in folder.glob("rewrite_*.md")})
+    """Return the families that have a rewriting prompt, the package's or an own one, without reading the files."""
+    file_names = list_files(PROMPTS_DIR, load_settings().prompts_dir, "rewrite_*.md")
+    return sorted(name.removeprefix("rewrite_").removesuffix(".md") for name in file_names)
 
 
 def load_prompts(prompts_dir: Path | None = None) -> dict[str, Prompt]:
-    """Return every prompt of the folder by name.
+    """Return every prompt by name.
 
     Args:
-        prompts_dir: Folder of prompt files; None for that of the settings.
+        prompts_dir: Read this folder alone; None reads the package's prompts with the project's own over them.
 
     Raises:
         MvlError: The folder has no prompt files.
         PromptError: A file is broken; the first one is named.
     """
-    directory = load_settings().prompts_dir if prompts_dir is None else prompts_dir
-    files = sorted(directory.glob("*.md"))
-    if not files:
-        raise MvlError(f"no prompt files in {directory}", hint="set MVL_PROMPTS to a folder of prompt files")
+    named_dir = os.environ.get("MVL_PROMPTS") if prompts_dir is None else prompts_dir
+    if named_dir is not None and not any(Path(named_dir).glob("*.md")):
+        raise MvlError(f"no prompt files in {named_dir}", hint="set MVL_PROMPTS to a folder of prompt files")
+    base_dir, own_dir = (PROMPTS_DIR, load_settings().prompts_dir) if prompts_dir is None else (prompts_dir, None)
+    files = [path for _, path in sorted(list_files(base_dir, own_dir, "*.md").items())]
     return dict(_load_prompt_files(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)))
 
 

@@ -2,15 +2,16 @@
 
 | variable | meaning | default |
 |---|---|---|
-| MVL_HOME | everything the pipeline writes on this machine | `.mvl` in the current folder |
+| MVL_PROJECT | the project's folder | the nearest one, upwards, with a `mvl.yaml` |
+| MVL_HOME | everything the pipeline writes on this machine | `.mvl` of the project |
 | MVL_LAKE | root of the Lance tables, a path or an object-store URI | `$MVL_HOME/lake` |
 | MVL_RAW | files of the sources, one folder each | `$MVL_HOME/raw` |
 | MVL_UNPACKED | indexes and plain copies of archives, a folder per source | `.unpacked` in the source's folder |
 | MVL_SCRATCH | temporary files of any size | `$MVL_HOME/scratch` |
 | MVL_EXPORT | exports | `$MVL_HOME/export` |
 | MVL_CHECKPOINTS | checkpoints; where several machines train, a folder that all of them see | `$MVL_HOME/checkpoints` |
-| MVL_PROFILE | name of a profile in `mvl_assets/profiles`, or a path to a YAML file | `demo` |
-| MVL_PROMPTS | folder of prompt files | `prompts/` of the project |
+| MVL_PROFILE | name of a profile, or a path to a YAML file | `profile` in `mvl.yaml` |
+| MVL_PROMPTS | folder of own prompt files, which lie over the package's | `prompts/` of the project |
 | MVL_ALLOW_PRIVATE_FETCH | `1`: files may also be fetched from the local network | public addresses only |
 | MVL_SOURCES_LOCK | the lock file of the sources (`mvl sources lock`) | `$MVL_HOME/sources.lock.json` |
 
@@ -26,9 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvl_assets.common.scratch_location import resolve_home, resolve_local_dir, resolve_scratch_dir
+from mvl_assets.config.project import find_own_dir, load_project
 from mvl_assets.errors import MvlError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+"""The clone that this code is in; of an installed package, the folder that it was installed to."""
+
 LAKE_SCHEMES = ("file", "s3", "gs", "abfss")
 """Object stores that both Lance and Arrow's file systems reach."""
 
@@ -42,6 +46,7 @@ class Settings:
 
     Attributes:
         raw_dir: One folder per source slug, in the source's native format.
+        prompts_dir: Own prompt files, which lie over those of the package; None without a project.
     """
 
     home: Path
@@ -51,7 +56,7 @@ class Settings:
     export_dir: Path
     checkpoints_dir: Path
     profile: str
-    prompts_dir: Path
+    prompts_dir: Path | None
     lock_file: Path
 
     @property
@@ -110,7 +115,7 @@ def load_settings() -> Settings:
     """Return the settings of the environment.
 
     Raises:
-        MvlError: A place that has to be a folder is in an object store.
+        MvlError: A place that has to be a folder is in an object store, or `mvl.yaml` has a mistake.
     """
     home = resolve_home()
     return Settings(
@@ -120,7 +125,7 @@ def load_settings() -> Settings:
         scratch_dir=resolve_scratch_dir(),
         export_dir=resolve_local_dir("MVL_EXPORT", home / "export"),
         checkpoints_dir=resolve_local_dir("MVL_CHECKPOINTS", home / "checkpoints"),
-        profile=os.environ.get("MVL_PROFILE", "demo"),
-        prompts_dir=Path(os.environ.get("MVL_PROMPTS", PROJECT_ROOT / "prompts")),
+        profile=os.environ.get("MVL_PROFILE") or load_project().profile,
+        prompts_dir=Path(own_prompts) if (own_prompts := os.environ.get("MVL_PROMPTS")) else find_own_dir("prompts"),
         lock_file=Path(os.environ.get("MVL_SOURCES_LOCK", home / "sources.lock.json")),
     )

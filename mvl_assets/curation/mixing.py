@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mvl_assets.config.profile import MixtureConfig, Profile
+from mvl_assets.config.project import load_project
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.lake.table import PublishResult
@@ -51,8 +52,10 @@ CandidateCounts = dict[tuple[str, str], int]
 
 def compute_targets(mixture: MixtureConfig, stage: str) -> dict[str, int]:
     """Return the target rows of each category in a training stage."""
-    single_image_shares = {c: s for c, s in mixture.shares.items() if c not in MULTI_IMAGE_CATEGORIES}
-    multi_image_shares = {c: s for c, s in mixture.shares.items() if c in MULTI_IMAGE_CATEGORIES}
+    own_categories = {c for c, config in load_project().categories.items() if config.multi_image}
+    multi_image_categories = own_categories.union(MULTI_IMAGE_CATEGORIES)
+    single_image_shares = {c: s for c, s in mixture.shares.items() if c not in multi_image_categories}
+    multi_image_shares = {c: s for c, s in mixture.shares.items() if c in multi_image_categories}
     if stage == "alignment":
         return {ALIGNMENT_CATEGORY: mixture.alignment}
     if stage == "single_image":

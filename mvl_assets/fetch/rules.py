@@ -29,7 +29,7 @@ def get_source_format(source: SourceSpec) -> Format:
     declared = get_format(source.format or "records")
     if source.records is None:
         return declared
-    pattern = source.records.files
+    pattern = source.records.files_glob + ("/*" if source.records.shape == "lance" else "")
     return replace(declared, row_files=(pattern, pattern.removeprefix("**/")))
 
 

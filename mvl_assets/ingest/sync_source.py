@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from pydantic import BaseModel
+
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
@@ -61,8 +63,7 @@ def sync_source(
     """
     started_at = time.monotonic()
     config_digest = compute_digest(
-        source.format,
-        source.records.model_dump_json(exclude_defaults=True) if source.records else None,
+        *(f.model_dump_json(exclude_defaults=True) if isinstance(f, BaseModel) else f for f in source.reading_fields),
         source.license,
         profile.limit,
     )

@@ -23,7 +23,8 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
         A dictionary with `table`, `id` and, as far as the row goes back: `mixture` (rows that use it), `judged`,
         `verdicts` (raw judge answers), `is_superseded` (whether another rewrite has replaced it since, as after an
         edit of the prompt; the rewrite is then read from an older version of its table, and missing if `mvl gc` has
-        removed that), `rewritten`, `answer` (raw answer of the rewrite), `sample`, `images` and `rejects`.
+        removed that), `rewritten`, `answer` (raw answer of the rewrite), `sample`, its `rewrites` where it is the
+        sample that was named, `images` and `rejects`.
 
     Raises:
         LakeError: No row matches, or more than one.
@@ -38,6 +39,8 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     if family != "samples":
         _add_rewrite(lake, row["category"], row["rewrite_id"], lineage)
     _add_sample(lake, lineage.get("rewritten", row), lineage)
+    if family == "samples":
+        lineage["rewrites"] = list(_iter_rewrites(lake, row))
     if "mixture" not in lineage:
         key, value = (
             ("rewrite_id", lineage["rewritten"]["rewrite_id"])
@@ -98,6 +101,21 @@ def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dic
         lineage["judged"] = judged
         request_keys = [v["request_key"] for v in (judged["verdicts"] or []) + (judged["second_verdicts"] or [])]
         lineage["verdicts"] = list(lake.get_answer_lookup(JUDGED.name, rewrite["source"]).get(request_keys).values())
+
+
+def _iter_rewrites(lake: Lake, sample: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the id of each rewrite of a version and whether it is kept, None where it is not judged."""
+    condition = sql.equals("version_id", sample["version_id"])
+    for name in lake.list_tables(REWRITTEN.name):
+        rewrites = list(lake.get_table(name).iter_rows(["rewrite_id"], condition, partition_key=sample["source"]))
+        if not rewrites:
+            continue
+        judged = lake.get_table(JUDGED.get_table_name(name.split("/", 1)[1]))
+        verdicts = judged.iter_rows(
+            ["rewrite_id", "keep"], sql.equals("sample_id", sample["sample_id"]), partition_key=sample["source"]
+        )
+        kept_by_id = {row["rewrite_id"]: row["keep"] for row in verdicts}
+        yield from ({**row, "keep": kept_by_id.get(row["rewrite_id"])} for row in rewrites)
 
 
 def _add_sample(lake: Lake, row: dict[str, Any], lineage: dict[str, Any]) -> None:

@@ -15,7 +15,14 @@ from pydantic import BaseModel
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.config.catalog import CATEGORIES, Category, SourceSpec, get_source, list_partition_keys, load_catalog
+from mvl_assets.config.catalog import (
+    Category,
+    SourceSpec,
+    get_source,
+    list_all_categories,
+    list_partition_keys,
+    load_catalog,
+)
 from mvl_assets.config.profile import Profile, load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.stages import RAW
@@ -26,7 +33,7 @@ OWNERS = ["team:data"]
 @cache
 def list_categories() -> tuple[Category, ...]:
     """Return the categories that have a table: those with at least one source of group A or B."""
-    return tuple(c for c in CATEGORIES if list_partition_keys(c))
+    return tuple(c for c in list_all_categories() if list_partition_keys(c))
 
 
 def list_source_groups(category: str) -> dict[str, str]:

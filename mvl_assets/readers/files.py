@@ -1,17 +1,19 @@
 """Finds a source's data files, and the images and videos its rows name: as files, or in archives.
 
-A name never leads out of the source's folder.
+A name never leads out of the source's folder; but a folder that images or videos are looked for in may be a link, which
+only who set up the source can have made.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mvl_assets.common.natural_sort import natural_sort_key
 from mvl_assets.common.pick_evenly import pick_evenly
@@ -21,6 +23,9 @@ from mvl_assets.readers.archives.find import find_member, list_members
 from mvl_assets.readers.archives.member import ArchiveMember
 from mvl_assets.readers.rows import is_utf8_encodable
 from mvl_assets.readers.sample import EncodedImage, FrameFolder, Video
+
+if TYPE_CHECKING:
+    from mvl_assets.config.catalog import SourceSpec
 
 DEMO_MARKER_FILE = "DEMO_DATA.json"
 """Marks a folder that `mvl demo-data` wrote."""
@@ -91,6 +96,28 @@ def list_data_files(source: str, root: Path, *patterns: str) -> list[Path]:
     return paths
 
 
+def list_source_files(source: SourceSpec, root: Path, *patterns: str) -> list[Path]:
+    """Return the source's data files among those of its repository, as `list_data_files`.
+
+    The folder may be a copy of the whole repository, of which the catalog names the files of this source, or its folder
+    (`config`). Where none of these is there, all files count: the folder then holds this source alone.
+    """
+    paths = list_data_files(source.slug, root, *patterns)
+    if source.hub is None:
+        return paths
+    declared_paths = [p for p in paths if _matches_any(format_relative_path(root, p), source.hub.files)]
+    if declared_paths or source.hub.config is None:
+        return declared_paths or paths
+    folders = {p: p.relative_to(root).parts[0] for p in paths if p.parent != root}
+    if source.hub.config not in folders.values():
+        return paths
+    return [p for p in paths if folders.get(p, source.hub.config) == source.hub.config]
+
+
+def _matches_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def _check_readable(source: str, root: Path) -> None:
     """Raise for a folder that may not be read: `glob` skips it, and its rows would count as withdrawn."""
 
@@ -123,7 +150,7 @@ def resolve_image(root: Path, name: object, folders: Sequence[str] = ("", "image
     path = resolve_file(root, name, folders)
     if path is not None:
         return EncodedImage(str(name), path=path)
-    member = find_member(root, _list_candidate_paths(str(name), folders))
+    member = find_member(root, _list_candidate_paths(str(_to_relative_name(root, name)), folders))
     if member is None:
         raise RejectError("missing_image", f"{_format_name(name)} is not there")
     return ArchivedImage(str(name), path=member.paths[0], member=member)
@@ -145,9 +172,9 @@ def resolve_video(root: Path, name: object, folders: Sequence[str]) -> Video:
             key=lambda p: natural_sort_key(p.name),
         )
         return _build_frame_folder(
-            str(name), folder, [EncodedImage(p.name, path=p) for p in frame_paths if _is_inside(root, p)]
+            str(name), folder, [EncodedImage(p.name, path=p) for p in frame_paths if _is_inside(root, folders, p)]
         )
-    candidate_paths = _list_candidate_paths(str(name), folders)
+    candidate_paths = _list_candidate_paths(str(_to_relative_name(root, name)), folders)
     members = [
         m for m in list_members(root, candidate_paths) if PurePosixPath(m.entry.name).suffix.lower() in _FRAME_SUFFIXES
     ]
@@ -189,6 +216,7 @@ def resolve_file(root: Path, name: object, folders: Sequence[str]) -> Path | Non
 def _resolve_path(root: Path, name: object, folders: Sequence[str], exists: Callable[[Path], bool]) -> Path | None:
     if not isinstance(name, str) or not name or "\0" in name or not is_utf8_encodable(name):
         raise RejectError("bad_path", f"{_format_name(name)} is not a file name")
+    name = str(_to_relative_name(root, name))
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or parts[:1] == ("/",) or (parts and len(parts[0]) == 2 and parts[0][1] == ":"):
         raise RejectError("outside_root", f"{_format_name(name)} leads out of the source's folder")
@@ -197,7 +225,7 @@ def _resolve_path(root: Path, name: object, folders: Sequence[str], exists: Call
             path = root / folder / variant
             try:
                 if exists(path):
-                    if not _is_inside(root, path):
+                    if not _is_inside(root, folders, path):
                         raise RejectError("outside_root", f"{_format_name(name)} is a link out of the source's folder")
                     return path
             except (OSError, UnicodeError) as error:
@@ -229,10 +257,25 @@ def _format_name(name: object) -> str:
     return repr(name)[:200].encode("utf-8", "backslashreplace").decode()
 
 
-def _is_inside(root: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(_resolve_root(root))
+def _to_relative_name(root: Path, name: object) -> object:
+    """Return an absolute path inside the root relative to it, anything else as it is."""
+    if not isinstance(name, str) or name[:1] != "/":
+        return name
+    absolute_path = PurePosixPath(name)
+    base = next(
+        (base for base in (root.absolute(), *_resolve_roots(root, ())) if absolute_path.is_relative_to(base)), "/"
+    )
+    return name if base == "/" else absolute_path.relative_to(base).as_posix()
+
+
+def _is_inside(root: Path, folders: Sequence[str], path: Path) -> bool:
+    real_path = path.resolve()
+    return any(real_path.is_relative_to(base) for base in _resolve_roots(root, tuple(folders)))
 
 
 @lru_cache(maxsize=64)
-def _resolve_root(root: Path) -> Path:
-    return root.resolve()
+def _resolve_roots(root: Path, folders: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return where the root is, and the folders in it that are links."""
+    real_root = root.resolve()
+    linked_folders = dict.fromkeys((root / f).resolve() for f in folders if f and (root / f).is_dir())
+    return real_root, *(folder for folder in linked_folders if not folder.is_relative_to(real_root))

@@ -151,8 +151,9 @@ def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...
 
     Raises `RejectError`.
     """
+    _require_questions(turns)
     if not n_images and not any("<" in turn.value for turn in turns):
-        return _require_questions(turns)
+        return turns
     if any(VIDEO_MARKER in turn.value for turn in turns if turn.role == "human"):
         raise RejectError("marker_mismatch", f"a question holds {VIDEO_MARKER}, and there is no video")
     if any(IMAGE_MARKER in turn.value for turn in turns if turn.role == "gpt"):
@@ -162,11 +163,12 @@ def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...
         turns = prepend_to_first_question(turns, f"{IMAGE_MARKER}\n" * n_images)
     elif n_markers != n_images:
         raise RejectError("marker_mismatch", f"{n_markers} {IMAGE_MARKER} markers for {n_images} images")
-    return _require_questions(turns)
+    return turns
 
 
 def add_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     """Return the turns with one `<video>`. LLaVA's files write `<image>` for a video; that one is replaced."""
+    _require_questions(turns)
     n_video_markers = sum(turn.value.count(VIDEO_MARKER) for turn in turns)
     n_image_markers = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
     if (n_video_markers, n_image_markers) == (0, 1):
@@ -178,7 +180,7 @@ def add_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
             "marker_mismatch",
             f"{n_video_markers} {VIDEO_MARKER} and {n_image_markers} {IMAGE_MARKER} markers for one video",
         )
-    return _require_questions(turns)
+    return turns
 
 
 def _parse_plain_turns(conversations: Iterable[object]) -> tuple[Turn, ...]:
@@ -252,8 +254,7 @@ def prepend_to_first_question(turns: tuple[Turn, ...], prefix: str) -> tuple[Tur
     return (*turns[:first], Turn("human", prefix + turns[first].value), *turns[first + 1 :])
 
 
-def _require_questions(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+def _require_questions(turns: tuple[Turn, ...]) -> None:
     for index, turn in enumerate(turns):
         if turn.role == "human" and (not turn.value or turn.value.isspace()):
             raise RejectError("empty_question", f"turn {index} is empty")
-    return turns

@@ -11,33 +11,47 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from mvl_assets.common.project_root import find_project_root
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.profile import load_profile
-from mvl_assets.config.settings import PROJECT_ROOT, load_settings
-from mvl_assets.errors import MvlError
+from mvl_assets.config.project import PACKAGE_DIR
+from mvl_assets.config.settings import load_settings
 from mvl_assets.judging.keep import validate_keep_rule
+
+
+def validate_configuration() -> None:
+    """Read profile and catalog: a mistake in them is reported in one line here, but as a long traceback by Dagster."""
+    validate_keep_rule(load_profile(load_settings().profile))
+    load_catalog()
 
 
 def prepare_home() -> Path:
     """Create DAGSTER_HOME with the local `dagster.yaml` if it has none, set the variable for children, and return it.
 
-    The profile and the catalog are read first: a mistake in them is reported in one line here, but as a long traceback
-    by Dagster.
+    Raises `MvlError` as `validate_configuration` does.
     """
-    validate_keep_rule(load_profile(load_settings().profile))
-    load_catalog()
+    validate_configuration()
     home = load_settings().dagster_home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     config_path = home / "dagster.yaml"
     if not config_path.exists():
-        shutil.copyfile(PROJECT_ROOT / "deploy" / "dagster.yaml", config_path)
+        shutil.copyfile(PACKAGE_DIR / "deploy" / "dagster.yaml", config_path)
     os.environ["DAGSTER_HOME"] = str(home)
+    if (project_root := find_project_root()) is not None:
+        os.environ["MVL_PROJECT"] = str(project_root)
     os.environ.setdefault("MVL_HOME", str(load_settings().home))
     return home
 
 
-def get_instance() -> dg.DagsterInstance:
-    """Return the instance of DAGSTER_HOME. One step at a time may train; `dagster.yaml` bounds the other pools."""
+def get_instance(*, read_only: bool = False) -> dg.DagsterInstance:
+    """Return the instance of DAGSTER_HOME. One step at a time may train; `dagster.yaml` bounds the other pools.
+
+    Args:
+        read_only: Make no DAGSTER_HOME where there is none, and return an empty instance in memory instead.
+    """
+    validate_configuration()
+    if read_only and not (load_settings().dagster_home / "dagster.yaml").is_file():
+        return dg.DagsterInstance.ephemeral()
     prepare_home()
     dagster_instance = dg.DagsterInstance.get()
     dagster_instance.event_log_storage.set_concurrency_slots("gpu-train", 1)
@@ -45,15 +59,9 @@ def get_instance() -> dg.DagsterInstance:
 
 
 def find_workspace_file() -> Path:
-    """Return the `workspace.yaml` of this folder, or else of the project.
-
-    Raises:
-        MvlError: There is none.
-    """
-    for folder in (Path.cwd(), PROJECT_ROOT):
-        if (folder / "workspace.yaml").is_file():
-            return folder / "workspace.yaml"
-    raise MvlError("no workspace.yaml in this folder", hint="run mvl from the project's folder")
+    """Return the `workspace.yaml` of the project, or else the one that every new project gets."""
+    folders = (find_project_root(), PACKAGE_DIR / "project_template")
+    return next(path for folder in folders if folder is not None and (path := folder / "workspace.yaml").is_file())
 
 
 def load_code_locations() -> dict[str, dg.Definitions]:

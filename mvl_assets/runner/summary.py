@@ -55,7 +55,7 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
         if rewritten_row_id
         else "`mvl trace ID`"
     )
-    sections.append(f"next: `make ui` shows the graph and every preview; `mvl status`; {trace_hint}")
+    sections.append(f"next: `mvl ui` shows the graph and every preview; `mvl status`; {trace_hint}")
     return "\n\n".join(sections)
 
 

@@ -74,9 +74,7 @@ def test_a_broken_source_entry_is_named_with_file_line_and_entry(
     raw: Home, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     tree = tmp_path / "tree"
-    for folder in ("mvl_assets", "prompts", "deploy"):
-        shutil.copytree(PROJECT_ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT_ROOT / "workspace.yaml", tree)
+    shutil.copytree(PROJECT_ROOT / "mvl_assets", tree / "mvl_assets", ignore=shutil.ignore_patterns("__pycache__"))
     file = tree / "mvl_assets" / "defs" / "sources" / "chart" / "defs.yaml"
     lines = file.read_text(encoding="utf-8").splitlines()
     place = next(i for i, line in enumerate(lines) if line.strip() == "group: B")

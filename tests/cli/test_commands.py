@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from mvl_assets.cli import COMMANDS, cli
 from mvl_assets.config.catalog import load_catalog
-from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.config.prompts import PROMPTS_DIR
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.schemas.data_tables import SAMPLES
 from tests.cli.home import KEPT, MODEL, REWRITTEN, SOURCES, Home, lines_with, one_error
@@ -81,8 +81,10 @@ def test_demo_data_is_written_and_an_unknown_source_refused(raw: Home, fresh: Ho
 def test_sources_are_the_153_and_those_outside_with_what_was_found(built: Home) -> None:
     listed = built.json("sources")
     assert isinstance(listed, list)
-    assert all({"slug", "category", "group", "outside_153", "rows", "rejects"} <= source.keys() for source in listed)
-    inside = [source for source in listed if not source["outside_153"]]
+    assert all(
+        {"slug", "category", "group", "catalog", "in_paper", "rows", "rejects"} <= source.keys() for source in listed
+    )
+    inside = [source for source in listed if source["in_paper"]]
     assert len(inside) == 153
     assert {g: sum(s["group"] == g for s in inside) for g in "ABC"} == {"A": 58, "B": 60, "C": 35}
     result = {s["slug"]: (s["state"], s["rows"], s["rejects"]) for s in listed if s["rows"] or s["rejects"]}
@@ -158,7 +160,7 @@ def test_an_edited_prompt_makes_stale_exactly_what_was_made_with_it(
 ) -> None:
     assert "nothing is stale" in built.run("stale")
     prompts = tmp_path / "prompts"
-    shutil.copytree(PROJECT_ROOT / "prompts", prompts)
+    shutil.copytree(PROMPTS_DIR, prompts)
     edited = prompts / "rewrite_math.md"
     edited.write_text(edited.read_text(encoding="utf-8").rstrip() + " Be brief.\n", encoding="utf-8")
     listed = copy_of(built).using(MVL_PROMPTS=str(prompts)).json("stale")

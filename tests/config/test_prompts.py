@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mvl_assets.config.prompts import (
+    PROMPTS_DIR,
     PromptError,
     check_bounded_schema,
     escape_tags,
@@ -18,11 +19,10 @@ from mvl_assets.config.prompts import (
     load_prompt_file,
     load_prompts,
 )
-from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.judging.verdict import VerdictError, parse_verdict
 from mvl_assets.rewriting.parse import ParseError, parse_answer
 
-FOLDER = PROJECT_ROOT / "prompts"
+FOLDER = PROMPTS_DIR
 FILES = sorted(FOLDER.glob("*.md"))
 EXAMPLES = [
     pytest.param(path, example, id=f"{path.stem}: {example['about']}")

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
+from mvl_assets.config.project import PACKAGE_DIR
 from mvl_assets.config.settings import PROJECT_ROOT
 from tests.defs.world import GENERAL, MATH, World
 from tests.execution.tasks import wait_until
@@ -32,7 +33,7 @@ pytestmark = [
 @pytest.fixture
 def dagster_home(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The instance of one machine, with the storage and the queue of the cluster's file."""
-    deploy = PROJECT_ROOT / "deploy"
+    deploy = PACKAGE_DIR / "deploy"
     config = yaml.safe_load((deploy / "dagster.yaml").read_text(encoding="utf-8"))
     cluster = yaml.safe_load((deploy / "dagster.cluster.yaml").read_text(encoding="utf-8"))
     config |= {name: cluster[name] for name in ("storage", "backfills", "sensors")}

@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.config.prompts import PROMPTS_DIR
 from mvl_assets.definitions import build_defs
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.demo_data.write import write_demo_sources
@@ -118,7 +118,7 @@ def point_at(home: Path, patch: pytest.MonkeyPatch) -> None:
 
 def prepare(home: Path, base_url: str) -> None:
     """Files, prompts and a profile; nothing in the lake."""
-    shutil.copytree(PROJECT_ROOT / "prompts", home / "prompts")
+    shutil.copytree(PROMPTS_DIR, home / "prompts")
     write_demo_sources(home / "raw", [MATH], n_rows=10)
     put_general(home, range(6))
     model = {"name": "fake", "revision": "1", "supports_images": True, "base_urls": [base_url]}

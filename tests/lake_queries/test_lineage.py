@@ -68,6 +68,12 @@ def test_a_rewrite_and_its_verdict_lead_to_the_rows_that_use_them(traced: Lake) 
         assert history["sample"]["native_id"] == "0"
 
 
+def test_a_sample_names_its_rewrites_and_whether_they_are_kept(traced: Lake) -> None:
+    made = rewrite(sample("a", 0), "ocr")
+    assert trace(traced, sample("a", 0)["version_id"])["rewrites"] == [{"rewrite_id": made["rewrite_id"], "keep": True}]
+    assert trace(traced, sample("a", 3)["sample_id"])["rewrites"] == []
+
+
 def test_a_sample_is_traced_from_its_newest_version(traced: Lake) -> None:
     new = sample("a", 0, revision=2, answer="new")
     traced.get_table("samples").insert(table_of(SAMPLES, [new]))

@@ -25,7 +25,7 @@ import yaml
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.config.catalog import get_source
 from mvl_assets.config.profile import load_profile
-from mvl_assets.config.prompts import load_prompts
+from mvl_assets.config.prompts import PROMPTS_DIR, load_prompts
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.inference.endpoint import Endpoint
@@ -162,7 +162,7 @@ def short_prompts(folder: Path) -> None:
     """The chart prompts as they are shipped, with answers of a few tokens: one short pair, always the likeliest."""
     folder.mkdir()
     for name in ("rewrite_chart.md", "judge_general.md"):
-        _, front, template = (PROJECT_ROOT / "prompts" / name).read_text(encoding="utf-8").split("---\n", 2)
+        _, front, template = (PROMPTS_DIR / name).read_text(encoding="utf-8").split("---\n", 2)
         data = yaml.safe_load(front)
         data["sampling"]["temperature"] = 0.0
         if data["output"] == "json":

@@ -16,7 +16,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.sample_facts import get_image_group_id
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.config.prompts import PROMPTS_DIR
 from mvl_assets.judging.judge import JudgeStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import CATEGORY, SAMPLES
@@ -107,7 +107,7 @@ def plan_judges(lake: Lake, source: SourceSpec, profile: Profile, **options: Any
 def prompt_folder(folder: Path, **edits: tuple[str, str]) -> Path:
     """A copy of the shipped prompts. `edits` maps a file's stem to (old, new)."""
     copy = folder / f"prompts-{len(list(folder.glob('prompts-*')))}"
-    shutil.copytree(PROJECT_ROOT / "prompts", copy)
+    shutil.copytree(PROMPTS_DIR, copy)
     for stem, (old, new) in edits.items():
         path = copy / f"{stem}.md"
         text = path.read_text(encoding="utf-8")

@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.config.prompts import FENCE_CLOSE, FENCE_OPEN, Prompt, format_inline, get_judge_prompts, load_prompts
-from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.config.prompts import (
+    FENCE_CLOSE,
+    FENCE_OPEN,
+    PROMPTS_DIR,
+    Prompt,
+    format_inline,
+    get_judge_prompts,
+    load_prompts,
+)
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.judging.judge import build_judge_requests
 from mvl_assets.model_stage.dialogue import strip_markers
 from mvl_assets.rewriting.build import build_requests
 
-PROMPTS = load_prompts(PROJECT_ROOT / "prompts")
+PROMPTS = load_prompts(PROMPTS_DIR)
 REWRITING = [prompt for prompt in PROMPTS.values() if prompt.role == "rewrite"]
 SEER, READER = ModelRef("fake", "1"), ModelRef("fake", "1", supports_images=False)
 HARMLESS = "two apples"

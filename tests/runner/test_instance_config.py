@@ -13,7 +13,7 @@ from dagster._core.instance.config import dagster_instance_config_schema
 
 from mvl_assets.runner import dagster_home
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+DEPLOY = Path(__file__).resolve().parents[2] / "mvl_assets" / "deploy"
 
 
 def test_the_file_for_one_machine_makes_an_instance_without_telemetry(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ import pytest
 import yaml
 
 from mvl_assets.config.profile import PROFILES_DIR, Profile
+from mvl_assets.config.project import PACKAGE_DIR
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.execution.ray_cluster import is_ray_installed
 
-DEPLOY = PROJECT_ROOT / "deploy"
+DEPLOY = PACKAGE_DIR / "deploy"
 KUBERNETES_VERSION = "1.33"
 PLACEHOLDERS = {"@NAME@": "mvl-train", "@NODES@": "4"}
 

@@ -14,7 +14,7 @@ from torch.distributed.run import parse_args
 
 from tests.training import tiny_model as small
 
-DEPLOY = small.PROJECT / "deploy"
+DEPLOY = small.PROJECT / "mvl_assets" / "deploy"
 TRAINER = ["--nproc_per_node", "8", "-m", "mvl_training.trainer.main", "--out", "/data/a b&c"]
 
 # A cluster that takes every job, whose job is complete at once.

@@ -169,7 +169,7 @@ def draw_shape_samples(count: int, seed: int = 0) -> list[DrawnSample]:
     return samples
 
 
-def fill_lake(root: Path, samples: Sequence[DrawnSample], stage: str = "single_image", frames: int = 0) -> Lake:
+def fill_lake(root: Path | str, samples: Sequence[DrawnSample], stage: str = "single_image", frames: int = 0) -> Lake:
     """A lake whose `mixture/<stage>` holds the samples in order. With `frames`, one more row is a video."""
     lake = Lake(str(root))
     rows = [(images, "<image>\n" * len(images) + q, a, None) for images, q, a in samples]

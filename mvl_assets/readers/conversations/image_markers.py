@@ -35,7 +35,7 @@ def convert_markers(
     number = _NUMBER.search(marker)
     if number is None:
         return tuple(Turn(turn.role, turn.value.replace(marker, IMAGE_MARKER)) for turn in turns), tuple(images)
-    pattern, first_number = _compile_marker(marker), int(number.group(1))
+    pattern, first_number = _build_marker_pattern(marker), int(number.group(1))
 
     def parse_index(match: re.Match[str]) -> int:
         index = int(match.group(1)) - first_number
@@ -68,6 +68,6 @@ def convert_markers(
 
 
 @lru_cache(maxsize=64)
-def _compile_marker(marker: str) -> re.Pattern[str]:
+def _build_marker_pattern(marker: str) -> re.Pattern[str]:
     before, _, after = _NUMBER.split(marker)
     return re.compile(rf"{re.escape(before)}(\d{{1,4}}){re.escape(after)}")

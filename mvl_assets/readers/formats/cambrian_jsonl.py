@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.files import format_relative_path, list_source_files
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, make_key_reader
 from mvl_assets.readers.formats.llava_json import filter_shared_file, iter_items, to_llava_sample
 from mvl_assets.readers.rows import Row, build_sample, to_rows
@@ -39,7 +39,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
     """Yield the rows as the files have them; no image is looked for."""
     config = source.hub.config if source.hub is not None else None
-    for path in list_data_files(source.slug, root, "*.json", "*.jsonl", "jsons/*.json", "jsons/*.jsonl"):
+    for path in list_source_files(source, root, "*.json", "*.jsonl", "jsons/*.json", "jsons/*.jsonl"):
         file_items = (
             iter_items(path)
             if config is None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.common.rejects import RejectError
-from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.files import format_relative_path, list_source_files
 from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.parsers import parquet_columns, parquet_stream
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     """Yield the source's samples and rejected rows."""
-    for path in list_data_files(source.slug, root, "**/*.parquet"):
+    for path in list_source_files(source, root, "**/*.parquet"):
         for row in to_rows(
             format_relative_path(root, path), parquet_columns.iter_rows(path, (("images",), ("texts",)))
         ):
@@ -37,7 +37,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """Yield positions, counted from the files' footers; no row is read."""
-    for path in list_data_files(source.slug, root, "**/*.parquet"):
+    for path in list_source_files(source, root, "**/*.parquet"):
         name = format_relative_path(root, path)
         for position in range(parquet_stream.count_rows(path)):
             yield RowKey(name, position, None)

@@ -1,4 +1,4 @@
-r"""COCO captions: `annotations/captions_<split>.json` next to folders of images.
+r"""COCO captions: `annotations/captions_<split>.json` next to folders of images; of all splits, or of the source's.
 
     {"images": [{"id": 9, "file_name": "000000000009.jpg", "width": 640, "height": 480}, ...],
      "annotations": [{"id": 661611, "image_id": 9, "caption": "A tray of food."}, ...]}
@@ -32,7 +32,8 @@ CaptionsByImage = dict[int, list[tuple[int, str]]]
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     """Yield the source's samples and rejected rows."""
-    for path in list_data_files(source.slug, root, "annotations/captions_*.json", "captions_*.json"):
+    file_pattern = f"captions_{source.split or ''}*.json"
+    for path in list_data_files(source.slug, root, f"annotations/{file_pattern}", file_pattern):
         split = path.stem.removeprefix("captions_")
         captions, rejected_items = _load_captions(path)
         is_complete = all(item.error != BROKEN_FILE for item in rejected_items)

@@ -1,4 +1,4 @@
-r"""COCO objects: `annotations/instances_<split>.json` next to folders of images.
+r"""COCO objects: `annotations/instances_<split>.json` next to folders of images; of all splits, or of the source's.
 
     {"images": [{"id": 9, "file_name": "000000000009.jpg", "width": 640, "height": 480}, ...],
      "annotations": [{"id": 1038967, "image_id": 9, "category_id": 51, "bbox": [1.08, 187.69, 611.59, 285.84],
@@ -57,7 +57,8 @@ ObjectsByImage = dict[int, bytearray | RejectError]
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     """Yield the source's samples and rejected rows."""
-    for path in list_data_files(source.slug, root, "annotations/instances_*.json", "instances_*.json"):
+    file_pattern = f"instances_{source.split or ''}*.json"
+    for path in list_data_files(source.slug, root, f"annotations/{file_pattern}", file_pattern):
         name, split = format_relative_path(root, path), path.stem.removeprefix("instances_")
         objects, has_orphans, is_complete = _load_objects(path)
         category_names, categories_reject = _load_category_names(path)

@@ -3,7 +3,7 @@ r"""LLaVA's JSON: an array in `*.json`, or one object per line in `*.jsonl`; ima
     [{"id": "1", "image": "coco/1.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat is it?"},
                                                           {"from": "gpt", "value": "A cat."}]}, ...]
 
-`image` is a path, a list of paths, or absent (text only); `video` a path. Paths are relative to the source's folder or
+`image` is a path, a list of paths, or absent (text alone); `video` a path. Paths are relative to the source's folder or
 to `images/` (`videos/`) in it; what they name may be in an archive (`archives`). Ids are strings or integers and often
 repeat. Files are in the source's folder, or where `hub.files` of the catalog says. A `*.json` that begins with an
 object is read as JSON Lines, as some are. Specification: haotian-liu/LLaVA, docs/Finetune_Custom_Data.md.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.common.rejects import RejectError
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image, resolve_video
+from mvl_assets.readers.files import format_relative_path, list_source_files, resolve_image, resolve_video
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, make_key_reader
 from mvl_assets.readers.parsers import json_stream
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
@@ -46,7 +46,7 @@ def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
     """Yield the rows as the files have them; no image is looked for."""
     hub_patterns = source.hub.files if source.hub is not None and source.hub.files else ()
     hub_json_patterns = [pattern for pattern in hub_patterns if pattern.endswith((".json", ".jsonl"))]
-    for path in list_data_files(source.slug, root, "*.json", "*.jsonl", *hub_json_patterns):
+    for path in list_source_files(source, root, "*.json", "*.jsonl", *hub_json_patterns):
         yield from to_rows(format_relative_path(root, path), iter_items(path), "id")
 
 

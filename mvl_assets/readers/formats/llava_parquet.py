@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.common.rejects import RejectError
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.files import format_relative_path, list_source_files, resolve_image
 from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.parsers import parquet_columns
 from mvl_assets.readers.rows import Row, add_image_markers, build_sample, parse_turns, to_rows
@@ -31,7 +31,7 @@ OPTIONAL_COLUMNS = ("id", "image", "images")
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     """Yield the source's samples and rejected rows."""
-    for path in list_data_files(source.slug, root, "**/*.parquet"):
+    for path in list_source_files(source, root, "**/*.parquet"):
         for row in to_rows(
             format_relative_path(root, path), parquet_columns.iter_rows(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS), "id"
         ):
@@ -40,7 +40,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """Yield the ids; no image is read."""
-    for path in list_data_files(source.slug, root, "**/*.parquet"):
+    for path in list_source_files(source, root, "**/*.parquet"):
         name = format_relative_path(root, path)
         for row in to_rows(
             name, parquet_columns.iter_rows(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS, projection=("id",)), "id"

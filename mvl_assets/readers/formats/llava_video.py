@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.common.rejects import RejectError
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video
+from mvl_assets.readers.files import format_relative_path, list_source_files, resolve_video
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, VIDEO_FILES, Format
 from mvl_assets.readers.formats.llava_json import iter_items
 from mvl_assets.readers.rows import Row, add_video_marker, build_sample, parse_turns, to_rows
@@ -36,7 +36,7 @@ FRAME_FOLDERS = ("train_300k", "train_600k", "frames")
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     """Yield the source's samples and rejected rows."""
-    for path in list_data_files(source.slug, root, "*.json", "*.jsonl", "*/*.json", "*/*.jsonl"):
+    for path in list_source_files(source, root, "*.json", "*.jsonl", "*/*.json", "*/*.jsonl"):
         folder = path.parent.relative_to(root).as_posix()
         for row in to_rows(format_relative_path(root, path), iter_items(path), "id"):
             yield build_sample(row, partial(_to_sample, root, (folder, "", "videos")))

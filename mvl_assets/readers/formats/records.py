@@ -33,6 +33,7 @@ from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.parsers import delimited, json_stream, parquet_columns, parquet_stream
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
+from mvl_assets.readers.record_files import ITEM_READERS, add_path_fields, list_tables
 from mvl_assets.readers.rows import (
     Row,
     add_image_markers,
@@ -64,8 +65,9 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
         check_template(source.slug, template or "")
     to_sample = partial(_to_sample, root, fields)
     id_fields = (fields.id,) if fields.id is not None else ()
-    for path in list_data_files(source.slug, root, fields.files):
-        for row in to_rows(format_relative_path(root, path), _iter_items(path, fields), *id_fields):
+    for path in _list_files(source.slug, root, fields):
+        name = format_relative_path(root, path)
+        for row in to_rows(name, add_path_fields(fields, name, _iter_items(root, path, fields)), *id_fields):
             yield build_sample(row, to_sample)
 
 
@@ -78,12 +80,12 @@ def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     fields = source.records
     if fields is None:
         raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")
-    for path in list_data_files(source.slug, root, fields.files):
+    for path in _list_files(source.slug, root, fields):
         name = format_relative_path(root, path)
         if fields.shape != "parquet":
-            items = _iter_items(path, fields)
+            items = add_path_fields(fields, name, _iter_items(root, path, fields))
         elif fields.id is not None:
-            items = _iter_table(path, fields, (fields.id, fields.id.split(".")[0]))
+            items = add_path_fields(fields, name, _iter_table(path, fields, (fields.id, fields.id.split(".")[0])))
         else:
             yield from (RowKey(name, position, None) for position in range(parquet_stream.count_rows(path)))
             continue
@@ -91,7 +93,15 @@ def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
             yield RowKey(name, row.position, row.native_id)
 
 
-def _iter_items(path: Path, fields: RecordsMapping) -> Iterator[Item | RejectedItem]:
+def _list_files(slug: str, root: Path, fields: RecordsMapping) -> list[Path]:
+    if fields.shape == "lance":
+        return list_tables(slug, root, fields.files_glob)
+    return list_data_files(slug, root, fields.files_glob)
+
+
+def _iter_items(root: Path, path: Path, fields: RecordsMapping) -> Iterator[Item | RejectedItem]:
+    if (read_items := ITEM_READERS.get(fields.shape)) is not None:
+        return read_items(root, path, fields)
     if fields.shape in ("list", "dict_of_id"):
         key_path = tuple(fields.key.split(".")) if fields.key and not _is_bare_list(path, fields) else ()
         return json_stream.iter_elements(path, key_path)
@@ -99,7 +109,9 @@ def _iter_items(path: Path, fields: RecordsMapping) -> Iterator[Item | RejectedI
         return json_stream.iter_lines(path)
     if fields.shape == "parquet":
         return _iter_table(path, fields)
-    return delimited.iter_rows(path, "," if fields.shape == "csv" else "\t", quoted=fields.quoted)
+    delimiter = fields.delimiter or ("," if fields.shape == "csv" else "\t")
+    is_quoted = fields.shape == "csv" if fields.quoted is None else fields.quoted
+    return delimited.iter_rows(path, delimiter, quoted=is_quoted, columns=fields.columns, encoding=fields.encoding)
 
 
 def _iter_table(
@@ -249,7 +261,7 @@ def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> Enc
     """Resolve an image file; for a URL, the file under the longest end of its path that exists."""
     if not name.startswith(URL_SCHEMES):
         return resolve_image(root, name, folders)
-    path_parts = unquote(urlsplit(name).path).strip("/").split("/")
+    path_parts = [part for part in unquote(urlsplit(name).path).split("/") if part]
     for start in range(len(path_parts)):
         try:
             return resolve_image(root, "/".join(path_parts[start:]), folders)
@@ -260,6 +272,8 @@ def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> Enc
 
 
 def _resolve_image_cell(root: Path, cell: Any, name: str, folders: tuple[str, ...]) -> EncodedImage:
+    if isinstance(cell, EncodedImage):
+        return cell
     if not isinstance(cell, str):
         return parse_image_cell(root, cell, name)
     text = cell.partition(";base64,")[2] if cell.startswith("data:") else cell
@@ -287,7 +301,7 @@ def _parse_json_cell(value: Any) -> Any:
 
 
 FORMAT = Format(
-    row_files=(*JSON_FILES, "*.csv", "*.tsv", "*.parquet"),
+    row_files=(*JSON_FILES, "*.csv", "*.tsv", "*.parquet", "*.arrow"),
     media_files=ARCHIVE_FILES,
     description="the files its `records` map names, and the images",
     read=read,

@@ -116,21 +116,33 @@ def peek_first_char(path: Path) -> str:
         return ""
 
 
-def _parse_line(line: bytes, position: int) -> Item | RejectedItem:
+def parse_json(data: bytes) -> Any:
+    """Return the value of a whole JSON text.
+
+    Raises:
+        RejectError: `bad_utf8`, `bad_json`, `not_a_number`, `duplicate_key`.
+    """
     try:
-        value = _decode_fast(line)
+        value = _decode_fast(data)
         # Each key is followed by a quote and a colon. Where there are more of them, they are in a text, or a key is
         # given twice: the standard decoder finds out.
-        if _count_keys(value) == len(_KEY_END.findall(line)):
-            return Item(position, value)
+        if _count_keys(value) == len(_KEY_END.findall(data)):
+            return value
     except (ValueError, RecursionError, msgspec.DecodeError):
         pass  # the standard decoder accepts more, and says better what is wrong
     try:
-        return Item(position, _decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8")))
+        return _decode(data.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
-        return RejectedItem(position, "bad_utf8", f"byte {error.start} of the line is not UTF-8")
+        raise RejectError("bad_utf8", f"byte {error.start} is not UTF-8") from error
     except (ValueError, RecursionError) as error:
-        return RejectedItem(position, _classify_error(error), str(error))
+        raise RejectError(_classify_error(error), str(error)) from error
+
+
+def _parse_line(line: bytes, position: int) -> Item | RejectedItem:
+    try:
+        return Item(position, parse_json(line))
+    except RejectError as error:
+        return RejectedItem(position, error.code, error.message)
 
 
 def _count_keys(value: Any) -> int:

@@ -40,15 +40,15 @@ def iter_rows(
             names = file.schema_arrow.names
             selected_columns = names if columns is None else [c for c in columns if c in names]
             for batch in file.iter_batches(batch_size, columns=selected_columns, use_threads=False):
-                for row in _to_dicts(batch, position):
+                for row in to_dicts(batch, position):
                     yield Item(position, row)
                     position += 1
     except (pa.ArrowException, OSError, ValueError) as error:
         yield RejectedItem(position, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
 
 
-def _to_dicts(batch: pa.RecordBatch, position: int) -> list[dict[str, Any]]:
-    """Return the batch's rows; cell by cell when they cannot be converted together."""
+def to_dicts(batch: pa.RecordBatch, position: int) -> list[dict[str, Any]]:
+    """Return the rows of a batch; cell by cell when they cannot be converted together."""
     try:
         return batch.to_pylist()
     except _CELL_ERRORS:

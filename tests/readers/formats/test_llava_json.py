@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mvl_assets.config.catalog import HubDataset
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow
@@ -135,6 +136,43 @@ def test_a_link_never_leads_out_of_the_folder_but_may_stay_inside(tmp_path: Path
     rows = read_all(LLAVA, root)
     assert errors(rows) == [(0, "outside_root"), (1, "outside_root")]
     assert len(good(rows)) == 1
+
+
+def test_a_folder_that_images_are_looked_for_in_may_be_a_link(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put(tmp_path, "photos/1.png", make_image())
+    put(tmp_path, "secret.png", make_image())
+    put_json(root, "a.json", [row(image=n) for n in ("1.png", "images/1.png", "images/2.png")])
+    (root / "images").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "2.png").symlink_to(tmp_path / "secret.png")
+    rows = read_all(LLAVA, root)
+    assert len(good(rows)) == 2 and errors(rows) == [(2, "outside_root")]
+
+
+def test_an_absolute_path_inside_the_folder_is_read(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put(root, "a/1.png", make_image())
+    (tmp_path / "link").symlink_to(root)
+    names = [str(root / "a" / "1.png"), str(tmp_path / "link" / "a" / "1.png"), str(tmp_path / "other" / "1.png")]
+    put_json(root, "a.json", [row(image=n) for n in [*names, f"{root}/../secret.png"]])
+    assert errors(read_all(LLAVA, tmp_path / "link")) == [(2, "outside_root"), (3, "outside_root")]
+
+
+def test_of_a_whole_repository_the_files_of_the_source_are_read(tmp_path: Path) -> None:
+    for name in ("SVIT_core_150K.json", "SVIT_mix_665K.json"):
+        put_json(tmp_path, name, [row(id=name, image=None)])
+    shared = source("llava_json", hub=HubDataset(repo="BAAI/SVIT", files=("*SVIT_mix_665K.*",)))
+    assert [sample.native_id for sample in good(read_all(shared, tmp_path))] == ["SVIT_mix_665K.json"]
+    own = source("llava_json", hub=HubDataset(repo="BAAI/SVIT", files=("another.json",)))
+    assert len(good(read_all(own, tmp_path))) == 2
+
+
+def test_a_source_of_images_rejects_rows_without_one_unless_it_says_otherwise(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", make_image())
+    put_json(tmp_path, "a.json", [row(image=None), row(image="1.png")])
+    rows = read_all(source("llava_json", modality="single_image"), tmp_path)
+    assert errors(rows) == [(0, "no_image")] and len(good(rows)) == 1
+    assert errors(read_all(source("llava_json", modality="single_image", images_optional=True), tmp_path)) == []
 
 
 def test_the_whole_root_may_be_a_link(tmp_path: Path) -> None:

@@ -6,7 +6,11 @@ import io
 import zipfile
 from pathlib import Path
 
-from mvl_assets.config.catalog import HubDataset
+import pytest
+from pydantic import ValidationError
+
+from mvl_assets.config.catalog import HubDataset, load_catalog
+from mvl_assets.errors import SourceError
 from mvl_assets.readers.formats.coco_captions import QUESTION
 from tests.raw_files import errors, good, list_turns, make_image, put, put_json, read_all, source, talk
 
@@ -36,6 +40,23 @@ def test_coco_gives_one_sample_per_image_with_its_captions_in_order_of_their_ids
     assert (first.native_id, second.native_id) == ("9", "4")
     assert list_turns(first) == [("human", f"<image>\n{QUESTION}"), ("gpt", "First of nine.\nThird of nine.")]
     assert [p.read() for p in (*first.images, *second.images)] == [make_image(1), make_image(2)]
+
+
+def test_coco_reads_the_split_that_the_source_names_or_all(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.jpg", make_image(1))
+    for number, split in enumerate(("train2014", "train2017", "val2017")):
+        put(tmp_path, "images/a.jpg", make_image(1))
+        caption = {"id": 1, "image_id": number, "caption": "x"}
+        coco(tmp_path, [{"id": number, "file_name": "a.jpg"}], [caption], split)
+    splits = {None: ["0", "1", "2"], "train": ["0", "1"], "val": ["2"]}
+    for split, native_ids in splits.items():
+        read = read_all(source("coco_captions", split=split), tmp_path)
+        assert [s.native_id for s in good(read)] == native_ids
+    with pytest.raises(SourceError, match="captions_test"):
+        read_all(source("coco_captions", split="test"), tmp_path)
+    with pytest.raises(ValidationError, match="`split` goes with"):
+        source("llava_json", split="train")
+    assert {load_catalog()[f"coco_caption_{split}"].split for split in ("train", "val")} == {"train", "val"}
 
 
 def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.raw_files import (
     keyed,
     list_turns,
     make_image,
+    messages,
     put,
     put_json,
     put_parquet,
@@ -77,6 +79,7 @@ def test_every_shape_gives_the_same_samples(tmp_path: Path, shape: str) -> None:
         shape=shape,
         id=None if shape == "dict_of_id" else "key",
         key="data.rows" if shape == "list" else None,
+        quoted=True if shape == "tsv" else None,
     )
     assert [(s.native_id, s.position) for s in good(rows)] == [("k1", 0), ("k2", 1)]
     assert [list_turns(s) for s in good(rows)] == [[("human", r["q"]), ("gpt", r["a"])] for r in RECORDS]
@@ -257,17 +260,70 @@ def test_each_bad_line_of_a_csv_is_one_reject(tmp_path: Path) -> None:
     assert errors(rows) == [(1, "bad_csv"), (2, "bad_utf8")]
 
 
-def test_quotes_are_characters_where_the_map_says_so(tmp_path: Path) -> None:
+def test_quotes_are_characters_in_a_tsv_unless_the_map_says_otherwise(tmp_path: Path) -> None:
     put(tmp_path, "rows.tsv", b'q\ta\n"one\t1\ntwo"\t2\n')
-    rows = read(tmp_path, files="rows.tsv", shape="tsv", quoted=False)
+    rows = read(tmp_path, files="rows.tsv", shape="tsv")
     assert [list_turns(row) for row in good(rows)] == [
         [("human", '"one'), ("gpt", "1")],
         [("human", 'two"'), ("gpt", "2")],
     ]
-    swallowed = read(tmp_path, files="rows.tsv", shape="tsv")
+    swallowed = read(tmp_path, files="rows.tsv", shape="tsv", quoted=True)
     assert [list_turns(row)[0] for row in good(swallowed)] == [("human", "one\t1\ntwo")]
     with pytest.raises(ValidationError, match="no meaning for the shape `list`"):
         read(tmp_path, files="rows.json", shape="list", quoted=False)
+
+
+@pytest.mark.parametrize(
+    ("lines", "questions", "rejected"),
+    [
+        (b'"a" b,1\nc,2\n', ["c"], [(0, "bad_csv")]),
+        (b'"a,1\nb,2\n"c" d,3\ne,4\n', ["b", "e"], [(0, "bad_csv"), (2, "bad_csv")]),
+        (b'a,1\n"b,2\nc,3\n', ["a"], [(1, "broken_file")]),
+        (b'"a, ""b""\nc",1\n', ['a, "b"\nc'], []),
+    ],
+)
+def test_a_stray_quote_costs_its_own_row(
+    tmp_path: Path, lines: bytes, questions: list[str], rejected: list[tuple[int, str]]
+) -> None:
+    put(tmp_path, "rows.csv", b"q,a\n" + lines)
+    rows = read(tmp_path, files="rows.csv", shape="csv")
+    assert [list_turns(row)[0][1] for row in good(rows)] == questions
+    assert errors(rows) == rejected
+    assert all("line 2" in m or "line 3" in m or "line 4" in m for m in messages(rows))
+
+
+def test_a_tsv_whose_cells_are_quoted_says_what_to_write(tmp_path: Path) -> None:
+    put(tmp_path, "rows.tsv", b'q\ta\n"one\ttwo"\t1\nthree\t3\n')
+    rows = read(tmp_path, files="rows.tsv", shape="tsv")
+    assert errors(rows) == [(0, "bad_csv")] and "`quoted: true`" in messages(rows)[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"question": "question"}, 'write "{question}"'),
+        ({"question": "qa.text"}, 'write "{qa.text}"'),
+        ({"answer": "the answer"}, "write fields in braces"),
+        ({"images": ("image",)}, "write fields in braces"),
+    ],
+)
+def test_a_template_without_a_field_is_an_error(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(words)):
+        RecordsMapping(**{"files": "*", "shape": "jsonl", "question": "{q}", "answer": "{a}", **fields})
+    RecordsMapping(files="*", shape="jsonl", question="What is it?", answer="{a}")
+
+
+def test_a_blank_question_is_rejected(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", make_image())
+    for question in (" \n", "  "):
+        assert asked(tmp_path, {"q": question, "a": "1", "file": "a.png"}, images=("{file}",)) == ["empty_question"]
+        assert asked(tmp_path, {"q": question, "a": "1"}) == ["empty_question"]
+
+
+@pytest.mark.parametrize("name", ["http://host/x//y//a.png", "https://host//images/a.png?size=2"])
+def test_an_address_with_two_slashes_in_its_path_leads_to_its_file(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "images/a.png", make_image())
+    assert asked(tmp_path, {"q": "What?", "a": "1", "url": name}, images=("{url}",)) == ["<image>\nWhat?", "1"]
 
 
 def test_an_empty_csv_is_a_broken_file(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mvl_training.runs.training_run import LAUNCHER_ENV
 from tests.training import tiny_model as small
 
 STEPS = 4
-DEPLOY = small.PROJECT / "deploy"
+DEPLOY = small.PROJECT / "mvl_assets" / "deploy"
 
 # A namespace of users and mounts makes us root of it, and everything in it is gone when its last process is.
 INSIDE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "bash", "-euc"]

@@ -1,0 +1,113 @@
+"""The project's settings (`mvl.yaml`), and its own files, which lie over those that the package ships.
+
+A project is a folder:
+
+| in the project | is |
+|---|---|
+| `mvl.yaml` | the settings below; marks the folder as a project |
+| `sources/` | YAML documents of sources, in any number of files |
+| `prompts/`, `profiles/`, `recipes/` | files; one of the same name takes the place of the package's |
+| `workspace.yaml` | the code locations of Dagster's web interface |
+| `.mvl/` | everything that the pipeline writes (`MVL_HOME`) |
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from mvl_assets.common.project_root import PROJECT_FILE, find_project_root
+from mvl_assets.config.strict_yaml import StrictModel, YamlError, iter_documents
+
+PACKAGE_DIR = Path(__file__).resolve().parents[1]
+RECIPES_DIR = PACKAGE_DIR.parent / "mvl_training" / "recipes"
+"""Recipes of the training package, which this one does not import."""
+OwnFolder = Literal["sources", "prompts", "profiles", "recipes"]
+PROJECT_HINT = "correct the file; a new one is made by `mvl init`"
+CATEGORY_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class CategoryConfig(StrictModel):
+    """An own category.
+
+    Attributes:
+        multi_image: Whether its rows have several images or videos, which only the last training stage takes.
+    """
+
+    multi_image: bool = False
+
+
+class ProjectConfig(StrictModel):
+    """The content of `mvl.yaml`.
+
+    Attributes:
+        catalog: The sources that the project's own lie over: the name of a catalog of the package (`mammoth_vl`: the
+            paper's 153 and nine more), a folder of YAML files, or null for none.
+        profile: The profile of commands that name none (`MVL_PROFILE` names another).
+        categories: Own categories by name, besides the package's.
+    """
+
+    catalog: str | None = "mammoth_vl"
+    profile: str = "demo"
+    categories: dict[str, CategoryConfig] = Field(default_factory=dict)
+
+    @field_validator("categories")
+    @classmethod
+    def _validate_names(cls, categories: dict[str, CategoryConfig]) -> dict[str, CategoryConfig]:
+        for name in categories:
+            if not CATEGORY_NAME.fullmatch(name):
+                raise ValueError(f"{name!r}: a category is named in lower case letters, digits and `_`")
+        return categories
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFile:
+    """A file of the project, and whether it takes the place of one of the package."""
+
+    path: Path
+    replaces_base: bool
+
+
+def load_project() -> ProjectConfig:
+    """Return the settings of the project; the defaults outside of any.
+
+    Raises:
+        MvlError: `mvl.yaml` has a mistake; names its line and key.
+    """
+    root = find_project_root()
+    if root is None:
+        return ProjectConfig()
+    path = root / PROJECT_FILE
+    return _read_project_file(path, path.stat().st_mtime_ns)
+
+
+@lru_cache
+def _read_project_file(path: Path, mtime_ns: int) -> ProjectConfig:
+    documents = list(iter_documents(path))
+    if len(documents) > 1:
+        raise YamlError(str(path), f"holds {len(documents)} YAML documents, not one", hint=PROJECT_HINT)
+    return documents[0].validate(ProjectConfig, hint=PROJECT_HINT) if documents else ProjectConfig()
+
+
+def find_own_dir(name: OwnFolder) -> Path | None:
+    """Return a folder of the project, which need not exist; None outside of any."""
+    root = find_project_root()
+    return None if root is None else root / name
+
+
+def list_files(base_dir: Path, own_dir: Path | None, pattern: str) -> dict[str, Path]:
+    """Return the files of the package by name, with the project's own in place of those of the same name."""
+    folders = [base_dir] if own_dir is None else [base_dir, own_dir]
+    return {path.name: path for folder in folders for path in sorted(folder.glob(pattern))}
+
+
+def list_own_files(base_dir: Path, own_dir: Path | None, pattern: str) -> list[OwnFile]:
+    """Return the project's own files, sorted by name."""
+    if own_dir is None or own_dir == base_dir:
+        return []
+    return [OwnFile(path, (base_dir / path.name).is_file()) for path in sorted(own_dir.glob(pattern))]

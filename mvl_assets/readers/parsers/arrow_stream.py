@@ -1,0 +1,61 @@
+"""Arrow files (arrow.apache.org, "IPC Streaming Format" and "IPC File Format"), a few rows at a time.
+
+`datasets.Dataset.save_to_disk` writes the first, `pyarrow.feather` the second. The file is mapped, so memory holds the
+rows in use and not a record batch, which may have a thousand rows with images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.ipc as ipc
+
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
+from mvl_assets.readers.parsers.parquet_stream import MAX_BATCH_ROWS, to_dicts
+
+_FILE_MAGIC = b"ARROW1"
+
+
+def iter_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Item | RejectedItem]:
+    """Yield the rows of a file as objects; a damaged file ends in a `broken_file` item.
+
+    Args:
+        path: Arrow file of either kind.
+        columns: Columns to read, all by default; those that the file lacks are left out.
+    """
+    position = 0
+    try:
+        for batch in _iter_batches(path):
+            selected = batch if columns is None else batch.select([c for c in columns if c in batch.schema.names])
+            for start in range(0, selected.num_rows, MAX_BATCH_ROWS):
+                for row in to_dicts(selected.slice(start, MAX_BATCH_ROWS), position):
+                    yield Item(position, row)
+                    position += 1
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield RejectedItem(position, BROKEN_FILE, f"not readable as Arrow: {str(error).splitlines()[0][:300]}")
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Return the columns of a file; none for one that is not Arrow."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            return (ipc.open_file if source.read(6) == _FILE_MAGIC else ipc.open_stream)(_seek_start(source)).schema
+    except (pa.ArrowException, OSError, ValueError):
+        return pa.schema([])
+
+
+def _iter_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(path)) as source:
+        if source.read(6) == _FILE_MAGIC:
+            reader = ipc.open_file(_seek_start(source))
+            for index in range(reader.num_record_batches):
+                yield reader.get_batch(index)
+        else:
+            yield from ipc.open_stream(_seek_start(source))
+
+
+def _seek_start(source: pa.MemoryMappedFile) -> pa.MemoryMappedFile:
+    source.seek(0)
+    return source
