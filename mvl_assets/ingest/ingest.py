@@ -28,6 +28,7 @@ from mvl_assets.ingest.rejects import RejectSpool
 from mvl_assets.ingest.row_numbering import RowNumbering, Selection, select_rows
 from mvl_assets.ingest.sample_rows import build_withdrawn_table
 from mvl_assets.ingest.shard import (
+    SHARD_IMAGE_BYTES,
     SHARD_ROWS,
     WRITE_ROWS,
     ShardContext,
@@ -49,12 +50,12 @@ from mvl_assets.readers.sample import RejectedRow, Sample
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 8 << 20
-"""Rows, and bytes of text and images in them, that are looked up in the lake at once."""
+"""Rows, and bytes that they hold in memory, that are looked up in the lake at once."""
 
 SHARD_BYTES = 128 << 20
 SHARD_IMAGES = 65_536
-"""Limits of a shard that is sent to a worker process, besides `SHARD_ROWS`: bytes in the rows, such as images embedded
-in Parquet, and images that the rows refer to."""
+"""Limits of a shard that is sent to a worker process, besides `SHARD_ROWS` and `SHARD_IMAGE_BYTES`: bytes that its rows
+hold in memory, which are text, and images that the rows refer to."""
 
 MAX_SMALL_FRAGMENTS = 8
 """Fragments of a source's samples beyond those that full ones would be, before they are compacted."""
@@ -256,15 +257,17 @@ class _IngestRun:
             yield result
 
     def _iter_tasks(self, rows: Iterator[ShardRow]) -> Iterator[ShardTask]:
-        number = n_bytes = n_images = 0
+        number = n_bytes = n_images = image_bytes = 0
         shard: list[ShardRow] = []
         for row in rows:
             shard.append(row)
             n_bytes += _measure_bytes(row.sample)
             n_images += len(row.sample.images)
-            if len(shard) >= SHARD_ROWS or n_bytes >= SHARD_BYTES or n_images >= SHARD_IMAGES:
+            image_bytes += sum([image.estimate_bytes() for image in row.sample.images])
+            is_heavy = n_bytes >= SHARD_BYTES or image_bytes >= SHARD_IMAGE_BYTES
+            if is_heavy or len(shard) >= SHARD_ROWS or n_images >= SHARD_IMAGES:
                 yield ShardTask(number, self._context, shard)
-                number, n_bytes, n_images, shard = number + 1, 0, 0, []
+                number, n_bytes, n_images, image_bytes, shard = number + 1, 0, 0, 0, []
         if shard:
             yield ShardTask(number, self._context, shard)
 
@@ -309,5 +312,5 @@ def _iter_row_batches(rows: Iterator[Sample | RejectedRow]) -> Iterator[list[Sam
 
 
 def _measure_bytes(sample: Sample) -> int:
-    """Return about how many bytes a row holds in memory: its text, and images that were read with it."""
+    """Return about how many bytes a row holds in memory: its text, and images that were read with it (base64)."""
     return sample.count_chars() + sum([len(image.data) for image in sample.images if image.data is not None])

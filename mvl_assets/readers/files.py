@@ -21,6 +21,7 @@ from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.archives.find import find_member, list_members
 from mvl_assets.readers.archives.member import ArchiveMember
+from mvl_assets.readers.parsers.embedded_bytes import EmbeddedBytes
 from mvl_assets.readers.rows import is_utf8_encodable
 from mvl_assets.readers.sample import EncodedImage, FrameFolder, Video
 
@@ -53,6 +54,29 @@ class ArchivedImage(EncodedImage):
     def read(self, max_bytes: int = 256 << 20) -> bytes:
         assert self.member is not None
         return self.member.read(max_bytes)
+
+    def estimate_bytes(self) -> int:
+        assert self.member is not None
+        return self.member.entry.size
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedImage(EncodedImage):
+    """An image in a cell of a Parquet file, read on demand."""
+
+    cell: EmbeddedBytes | None = None
+
+    def read(self, max_bytes: int = 256 << 20) -> bytes:
+        assert self.cell is not None
+        buffer = self.cell.read()
+        if buffer.size > max_bytes:
+            raise ValueError(f"{self.name} is larger than {max_bytes} bytes")
+        data: bytes = buffer.to_pybytes()
+        return data
+
+    def estimate_bytes(self) -> int:
+        assert self.cell is not None
+        return self.cell.expected_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,15 @@ class EncodedImage:
             raise ValueError(f"{self.name} is larger than {max_bytes} bytes")
         return data
 
+    def estimate_bytes(self) -> int:
+        """Return about how many bytes `read` gives, 0 where that is not known; nothing is read."""
+        if self.data is not None:
+            return len(self.data)
+        try:
+            return 0 if self.path is None else self.path.stat().st_size
+        except OSError:
+            return 0
+
 
 @dataclass(frozen=True, slots=True)
 class Video:

@@ -86,6 +86,9 @@ def test_damage_in_one_column_ends_both_passes_over_parquet_at_the_same_row(tmp_
     spec = source("llava_parquet")
     named = list(get_key_reader(spec.format)(spec, tmp_path))
     read = read_all(spec, tmp_path)
+    if column == "image":  # read with the images, not with the rows
+        assert len(good(read)) == len(named) == 500
+        return
     assert isinstance(read[-1], RejectedRow) and read[-1].error == BROKEN_FILE and 0 < len(good(read)) < 500
     assert [(row.position, row.native_id) for row in read[:-1]] == [(k.position, k.native_id) for k in named][
         : len(read) - 1

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.common.rejects import RejectError
-from mvl_assets.readers.files import format_relative_path, list_source_files, resolve_image
+from mvl_assets.readers.files import EmbeddedImage, format_relative_path, list_source_files, resolve_image
 from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.parsers import parquet_columns
+from mvl_assets.readers.parsers.embedded_bytes import EmbeddedBytes
 from mvl_assets.readers.rows import Row, add_image_markers, build_sample, parse_turns, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
 REQUIRED_COLUMNS = (("conversations",),)
-OPTIONAL_COLUMNS = ("id", "image", "images")
+IMAGE_COLUMNS = ("image", "images")
+OPTIONAL_COLUMNS = ("id", *IMAGE_COLUMNS)
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
@@ -61,10 +63,15 @@ def _to_sample(root: Path, row: Row) -> Sample:
 
 
 def parse_image_cell(root: Path, cell: Any, name: str) -> EncodedImage:
-    """Return the image in a cell: {bytes, path}, bytes alone, or a path below the root when there are no bytes."""
+    """Return the image in a cell: {bytes, path}, bytes alone, or a path below the root when there are no bytes.
+
+    Bytes in Parquet stay in the file until the image is read (`parquet_images`).
+    """
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if isinstance(data, bytes):
         return EncodedImage(path if isinstance(path, str) and path else name, data=data)
+    if isinstance(data, EmbeddedBytes):
+        return EmbeddedImage(path if isinstance(path, str) and path else name, path=data.column.path, cell=data)
     if data is None and path is not None:
         return resolve_image(root, path)
     raise RejectError("missing_image", f"the image cell holds a {type(data).__name__}")

@@ -8,22 +8,31 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvl_assets.readers.parsers import parquet_stream
+from mvl_assets.readers.parsers import parquet_images, parquet_stream
+from mvl_assets.readers.parsers.embedded_bytes import estimate_row_bytes
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
+from mvl_assets.readers.parsers.parquet_images import has_binary
 
 BATCH_BYTES = 64 << 20
 """Limit on the bytes of the rows held at a time, as the file's footer states them; a single row may exceed it."""
+
+MAX_TEXT_BATCHES = 8
+"""Batches that are read together where they need no images."""
 
 ColumnAliases = Sequence[tuple[str, ...]]
 """Columns that a file needs. Each is a tuple of the names it goes by; the first that the file has is taken."""
 
 
 def iter_rows(
-    path: Path, required: ColumnAliases, optional: Sequence[str] = (), projection: Sequence[str] | None = None
+    path: Path,
+    required: ColumnAliases,
+    optional: Sequence[str] = (),
+    projection: Sequence[str] | None = None,
 ) -> Iterator[Item | RejectedItem]:
     """Yield the rows of a file that must have certain columns.
 
-    A file without one of them is one `broken_file` item that names the columns it has.
+    A file without one of them is one `broken_file` item that names the columns it has. Rows refer to binary cells, such
+    as images, by `EmbeddedBytes`.
 
     Args:
         path: Parquet file.
@@ -34,10 +43,11 @@ def iter_rows(
     """
     try:
         with pq.ParquetFile(path) as file:
-            names, row_bytes = file.schema_arrow.names, _estimate_row_bytes(file.metadata)
+            schema, row_bytes = file.schema_arrow, _estimate_row_bytes(file.metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield RejectedItem(0, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
         return
+    names = schema.names
     file_column_by_target = {column[0]: next((name for name in column if name in names), None) for column in required}
     missing = [" or ".join(column) for column in required if file_column_by_target[column[0]] is None]
     if missing:
@@ -54,21 +64,26 @@ def iter_rows(
         target_by_file_column = {
             file_column: target for file_column, target in target_by_file_column.items() if target in projection
         }
-    for item in parquet_stream.iter_rows(path, tuple(target_by_file_column), batch_rows):
+    columns = tuple(target_by_file_column)
+    image_columns = [field.name for field in schema if field.name in columns and has_binary(field.type)]
+    if image_columns:
+        # A multiple, because damage must not end the rows behind the end of the keys.
+        n_batches = max(1, min(MAX_TEXT_BATCHES, BATCH_BYTES // row_bytes // batch_rows))
+        items = parquet_images.iter_rows(path, columns, image_columns, batch_rows, n_batches * batch_rows)
+    else:
+        items = parquet_stream.iter_rows(path, columns, batch_rows)
+    for item in items:
         if isinstance(item, Item):
             item = Item(item.position, {target_by_file_column[name]: value for name, value in item.value.items()})
         yield item
 
 
-def _estimate_row_bytes(metadata: pq.FileMetaData) -> float:
-    """Estimate the bytes of the heaviest rows by the footer's account of whole row groups.
-
-    pyarrow 26 ends the process, instead of raising, when it is asked for one column of a group with damaged statistics.
-    """
-    groups = [metadata.row_group(group_index) for group_index in range(metadata.num_row_groups)]
-    return max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1.0)
+def _estimate_row_bytes(metadata: pq.FileMetaData) -> int:
+    """Estimate the bytes of a row in the row group with the heaviest ones."""
+    groups = (metadata.row_group(group_index) for group_index in range(metadata.num_row_groups))
+    return max(map(estimate_row_bytes, groups), default=1)
 
 
-def _compute_batch_rows(row_bytes: float) -> int:
+def _compute_batch_rows(row_bytes: int) -> int:
     """Return as many rows as `parquet_stream` takes, fewer where the footer says that rows are heavy."""
-    return max(1, min(parquet_stream.MAX_BATCH_ROWS, int(BATCH_BYTES / max(1.0, row_bytes))))
+    return max(1, min(parquet_stream.MAX_BATCH_ROWS, BATCH_BYTES // row_bytes))

@@ -18,6 +18,9 @@ from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedIt
 MAX_BATCH_ROWS = 32
 """Rows held at a time: images inside rows are up to a few MB each."""
 
+FILE_ERRORS = (pa.ArrowException, OSError, ValueError)
+"""Errors raised for a file that is damaged or no Parquet."""
+
 _CELL_ERRORS = (ValueError, OverflowError, LookupError, pa.ArrowException)
 """Errors raised for values that Python cannot hold; a `LookupError` comes from an unknown time zone."""
 
@@ -36,19 +39,43 @@ def iter_rows(
     """
     position = 0
     try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        with open_file(path) as file:
             names = file.schema_arrow.names
             selected_columns = names if columns is None else [c for c in columns if c in names]
-            for batch in file.iter_batches(batch_size, columns=selected_columns, use_threads=False):
-                for row in to_dicts(batch, position):
-                    yield Item(position, row)
-                    position += 1
-    except (pa.ArrowException, OSError, ValueError) as error:
-        yield RejectedItem(position, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
+            # By row group, so that all ways of reading a file end at the same row of a damaged one.
+            for row_group in range(file.metadata.num_row_groups):
+                for batch in file.iter_batches(
+                    batch_size, row_groups=[row_group], columns=selected_columns, use_threads=False
+                ):
+                    for row in to_dicts(batch, position):
+                        yield Item(position, row)
+                        position += 1
+    except FILE_ERRORS as error:
+        yield reject_rest(position, error)
+
+
+def open_file(path: Path) -> pq.ParquetFile:
+    """Open a file that is read a page at a time."""
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+
+
+def reject_rest(position: int, error: Exception) -> RejectedItem:
+    """Return what stands for the rows from a position on, which cannot be read."""
+    return RejectedItem(position, BROKEN_FILE, f"not readable as Parquet: {format_error(error)}")
+
+
+def format_error(error: Exception) -> str:
+    """Return the first line of what Arrow says."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def to_dicts(batch: pa.RecordBatch, position: int) -> list[dict[str, Any]]:
-    """Return the rows of a batch; cell by cell when they cannot be converted together."""
+    """Return the batch's rows; cell by cell when they cannot be converted together.
+
+    Args:
+        batch: The rows.
+        position: Position of the first one in the file.
+    """
     try:
         return batch.to_pylist()
     except _CELL_ERRORS:
@@ -75,7 +102,7 @@ def read_column_names(path: Path) -> tuple[str, ...]:
     try:
         with pq.ParquetFile(path) as file:
             return tuple(file.schema_arrow.names)
-    except (pa.ArrowException, OSError, ValueError):
+    except FILE_ERRORS:
         return ()
 
 
@@ -84,5 +111,5 @@ def count_rows(path: Path) -> int:
     try:
         with pq.ParquetFile(path) as file:
             return int(file.metadata.num_rows)
-    except (pa.ArrowException, OSError, ValueError):
+    except FILE_ERRORS:
         return 0

@@ -145,7 +145,7 @@ def test_a_damaged_file_is_one_reject_and_the_next_file_is_read(tmp_path: Path, 
     assert [s.file for s in good(result)] == ["b.parquet"]
 
 
-def test_a_file_damaged_in_the_middle_keeps_the_rows_before_the_damage(tmp_path: Path) -> None:
+def test_images_damaged_in_the_middle_of_a_file_cost_their_row_group_alone(tmp_path: Path) -> None:
     put_parquet(
         tmp_path,
         "a.parquet",
@@ -156,9 +156,29 @@ def test_a_file_damaged_in_the_middle_keeps_the_rows_before_the_damage(tmp_path:
     data = bytearray(path.read_bytes())
     data[start : start + 60] = bytes(60)
     path.write_bytes(data)
+    samples = good(read_all(CAULDRON, tmp_path))
+    assert len(samples) == 90
+    for sample in samples:
+        if sample.position // 2 == 40:
+            with pytest.raises(OSError, match=r"row group 40 of a.parquet cannot be read from its row 0 on.*fetch"):
+                sample.images[0].read()
+        else:
+            assert sample.images[0].read() == make_image(sample.position)
+
+
+def test_text_damaged_in_the_middle_of_a_file_keeps_the_rows_before_the_damage(tmp_path: Path) -> None:
+    put_parquet(
+        tmp_path,
+        "a.parquet",
+        [{"images": [cell(n)], "texts": [{"user": "?", "assistant": "!", "source": ""}]} for n in range(90)],
+    )
+    path = tmp_path / "a.parquet"
+    start = pq.ParquetFile(path).metadata.row_group(40).column(2).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 30] = bytes(30)
+    path.write_bytes(data)
     result = read_all(CAULDRON, tmp_path)
-    assert 0 < len(good(result)) <= 80
-    assert [e for _, e in errors(result)] == ["broken_file"]
+    assert len(good(result)) == 80 and errors(result) == [(80, "broken_file")]
 
 
 @pytest.mark.parametrize("spec", [LLAVA, CAULDRON], ids=lambda s: s.format)
