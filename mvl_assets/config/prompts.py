@@ -1,6 +1,6 @@
 """Prompt files: front matter and template, read strictly and hashed over what decides a request.
 
-The package's are in `mvl_assets/prompts`; a file of the same name in the project's `prompts/` takes the place of one,
+The package's are in `prompts/` of the clone; a file of the same name in a project's `prompts/` takes the place of one,
 and a file of another name is one more. A file `<role>_<family>.md`:
 
     ---
@@ -43,7 +43,8 @@ from mvl_assets.config.settings import load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlError, parse_documents
 from mvl_assets.errors import MvlError
 
-PROMPTS_DIR = PACKAGE_DIR / "prompts"
+PROMPTS_DIR = (PACKAGE_DIR / "prompts").resolve()
+"""In a clone a link to `prompts/` at the top level, so that a built package has the files too."""
 FENCE_OPEN, FENCE_CLOSE = "<sample>", "</sample>"
 MAX_INLINE_CHARS = 80
 # The slot keeps its name: templates are part of every prompt's hash, and so of every request's key.
