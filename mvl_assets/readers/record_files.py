@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from mvl_assets.common.path_template import parse_path
 from mvl_assets.errors import SourceError
 from mvl_assets.lake import external_table
@@ -23,7 +25,7 @@ def add_path_fields(fields: RecordsMapping, name: str, items: Iterable[Item | Re
     path_fields = parse_path(fields.files, name)
     for item in items:
         if path_fields and isinstance(item, Item) and isinstance(item.value, Mapping):
-            yield item._replace(value={**item.value, **path_fields})
+            yield replace(item, value={**item.value, **path_fields})
         else:
             yield item
 
@@ -38,7 +40,7 @@ def list_tables(slug: str, root: Path, pattern: str) -> list[Path]:
 
 def _iter_webdataset(root: Path, path: Path, fields: RecordsMapping) -> Items:
     for item in webdataset.iter_records(root, path):
-        yield item if fields.id is None or isinstance(item, RejectedItem) else item._replace(key=None)
+        yield item if fields.id is None or isinstance(item, RejectedItem) else replace(item, key=None)
 
 
 def _iter_arrow(root: Path, path: Path, fields: RecordsMapping) -> Items:
