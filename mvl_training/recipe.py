@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.project import RECIPES_DIR, find_own_dir, list_files
 from mvl_assets.config.strict_yaml import iter_documents
@@ -317,8 +318,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = files.get(f"{name_or_path}.yaml", path)
     if not path.is_file():
-        available = ", ".join(sorted(file_name.removesuffix(".yaml") for file_name in files))
-        raise RecipeError(f"no recipe {str(name_or_path)!r}", hint=f"known: {available}, or a path to a YAML file")
+        names = sorted(file_name.removesuffix(".yaml") for file_name in files)
+        suggestion = format_suggestion(str(name_or_path), names)
+        hint = f"{suggestion}known: {', '.join(names)}, or a path to a YAML file"
+        raise RecipeError(f"no recipe {str(name_or_path)!r}", hint=hint)
     try:
         documents = list(iter_documents(path))
     except MvlError as error:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from importlib.metadata import entry_points
 
 import click
 
+from mvl_assets.cli.common_options import add_common_options
 from mvl_assets.common.project_root import require_project
+from mvl_assets.common.verbosity import Verbosity, get_verbosity
 from mvl_assets.config.settings import load_settings, validate_settings
 
 COMMANDS = {
@@ -56,23 +59,27 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
             module_name = COMMAND_MODULES.get(cmd_name, f"mvl_assets.cli.{cmd_name}")
-            return importlib.import_module(module_name).command
+            return add_common_options(importlib.import_module(module_name).command)
         for entry in entry_points(group="mvl.commands", name=cmd_name):
-            return entry.load()
+            return add_common_options(entry.load())
         return None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        ctx.meta[ASKS_FOR_HELP] = "--help" in args
-        return super().resolve_command(ctx, args)
+        ctx.meta[ASKS_FOR_HELP] = bool({"--help", "-h"} & set(args))
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list((COMMANDS | PLUGIN_COMMANDS).items()))
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mvl", message="mvl %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """MAmmoTH-VL's pipeline from 153 sources to a trained model, as a data lake with lineage."""
@@ -87,10 +94,13 @@ def cli(ctx: click.Context) -> None:
         check_store(load_settings().lake_root)
 
 
+add_common_options(cli)
+
+
 def main() -> None:
     """Run the command line; an error that a person can act on is shown in one line, with exit status 1."""
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="mvl", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -103,6 +113,8 @@ def main() -> None:
         user_error = to_user_facing_error(error)
         if user_error is None:
             raise
+        if get_verbosity() == Verbosity.VERBOSE:
+            traceback.print_exc()
         click.secho(f"error: {user_error.message}", fg="red", err=True)
         if user_error.hint:
             click.echo(f"  what to do: {user_error.hint}", err=True)

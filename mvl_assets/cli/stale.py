@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import dagster as dg
 
+from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.defs.prompts import report_edited_prompts
@@ -34,7 +35,10 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
         name for graph in graphs for key in graph.get_all_asset_keys() for name in (key.path[0], key.to_user_string())
     }
     if unknown := sorted(set(assets) - valid_names):
-        raise MvlError(f"there is no asset or stage {', '.join(unknown)}", hint="`mvl status` lists the stages")
+        suggestion = format_suggestion(unknown[0], sorted(valid_names))
+        raise MvlError(
+            f"there is no asset or stage {', '.join(unknown)}", hint=f"{suggestion}`mvl status` lists the stages"
+        )
     statuses = _list_statuses(graphs, dagster_instance, assets)
     stale_statuses = [status for status in statuses if status.state == "stale"]
     if json_ and not launch:

@@ -19,6 +19,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mvl_assets.common.path_template import format_glob
+from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.project import PACKAGE_DIR, PROJECT_FILE, find_own_dir, load_project
 from mvl_assets.config.prompts import list_families
 from mvl_assets.config.settings import load_settings
@@ -404,7 +405,8 @@ def get_source(slug: str) -> SourceSpec:
         catalog_hint = (
             "" if load_project().catalog else f"; `catalog: {PAPER_CATALOG}` in {PROJECT_FILE} adds the paper's"
         )
-        raise MvlError(f"there is no source {slug!r}", hint=f"`mvl sources` lists them{catalog_hint}")
+        suggestion = format_suggestion(slug, load_catalog())
+        raise MvlError(f"there is no source {slug!r}", hint=f"{suggestion}`mvl sources` lists them{catalog_hint}")
     return load_catalog()[slug]
 
 

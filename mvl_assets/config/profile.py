@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.project import PACKAGE_DIR, find_own_dir, list_files, load_project
 from mvl_assets.config.strict_yaml import StrictModel, read_document
 from mvl_assets.errors import MvlError
@@ -242,9 +243,11 @@ def load_profile(name: str) -> Profile:
     files = list_files(PROFILES_DIR, find_own_dir("profiles"), "*.yaml")
     path = Path(name) if name.endswith((".yaml", ".yml")) else files.get(f"{name}.yaml")
     if path is None or not path.is_file():
-        profile_names = ", ".join(sorted(file_name.removesuffix(".yaml") for file_name in files))
+        profile_names = sorted(file_name.removesuffix(".yaml") for file_name in files)
         raise MvlError(
-            f"there is no profile {name!r}", hint=f"set MVL_PROFILE to one of {profile_names}, or to a YAML file"
+            f"there is no profile {name!r}",
+            hint=f"{format_suggestion(name, profile_names)}set MVL_PROFILE to one of {', '.join(profile_names)}, "
+            "or to a YAML file",
         )
     return _read_profile(path, path.stat().st_mtime_ns)
 

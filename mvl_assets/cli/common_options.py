@@ -1,0 +1,61 @@
+"""The options that every command has: `--profile`, `-q` and `-v`, before or after the command's name."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from mvl_assets.common.verbosity import Verbosity, set_verbosity
+
+
+def _set_profile(context: click.Context, option: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        os.environ["MVL_PROFILE"] = name
+
+
+def _set_quiet(context: click.Context, option: click.Parameter, is_set: bool) -> None:
+    if is_set:
+        set_verbosity(Verbosity.QUIET)
+
+
+def _set_verbose(context: click.Context, option: click.Parameter, is_set: bool) -> None:
+    if is_set:
+        set_verbosity(Verbosity.VERBOSE)
+
+
+def _build_options() -> list[click.Option]:
+    # Eager: the profile has to be known before another option is looked up in it.
+    return [
+        click.Option(
+            ["--profile"],
+            metavar="NAME",
+            help="Profile, or a YAML file, instead of MVL_PROFILE.",
+            expose_value=False,
+            is_eager=True,
+            callback=_set_profile,
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            help="No progress: only results, warnings and errors.",
+            expose_value=False,
+            is_eager=True,
+            callback=_set_quiet,
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            help="Also the traceback of an error.",
+            expose_value=False,
+            is_eager=True,
+            callback=_set_verbose,
+        ),
+    ]
+
+
+def add_common_options(command: click.Command) -> click.Command:
+    """Add the options to a command, but for those whose flags it has itself, and return it."""
+    taken_flags = {flag for option in command.params for flag in option.opts}
+    command.params += [option for option in _build_options() if not taken_flags & set(option.opts)]
+    return command
