@@ -24,6 +24,7 @@ COMMANDS = {
     "status": "Show per stage what is materialised, what is stale, rows and rejects.",
     "sources": "List the declared sources with their state; look them up, fetch them.",
     "plan": "Show what a stage would fetch or send, without doing it.",
+    "rejects": "Show the rows that were refused: file, row, why, and what to do.",
     "retry": "Ask again for rejected rewrites and verdicts; --list shows them.",
     "judge": "Measure the judge: against human labels, and on known faults.",
     "stale": "List stale partitions; --launch materialises them again.",

@@ -55,7 +55,9 @@ def _build_options() -> list[click.Option]:
 
 
 def add_common_options(command: click.Command) -> click.Command:
-    """Add the options to a command, but for those whose flags it has itself, and return it."""
+    """Add the options to a command and its subcommands, but for those whose flags it has itself, and return it."""
+    for subcommand in command.commands.values() if isinstance(command, click.Group) else ():
+        add_common_options(subcommand)
     taken_flags = {flag for option in command.params for flag in option.opts}
     command.params += [option for option in _build_options() if not taken_flags & set(option.opts)]
     return command

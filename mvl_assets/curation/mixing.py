@@ -16,7 +16,7 @@ from mvl_assets.config.project import load_project
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.candidates import Quota, SourceGroups, open_candidate_pool
+from mvl_assets.lake_queries.candidates import KeptRewrites, Quota, SourceGroups, open_candidate_pool
 
 ALIGNMENT_CATEGORY = "alignment"
 MULTI_IMAGE_CATEGORIES = ("multi_image", "video")
@@ -44,6 +44,7 @@ class MixtureReport:
 
     stage: str
     fills: list[CategoryFill]
+    kept_rewrites: list[KeptRewrites]
     published: PublishResult
 
 
@@ -169,9 +170,10 @@ def build_mixture(
         groups=groups,
     ) as pool:
         stage_quotas, fills = build_quotas(mixture, stage, pool.count_candidates())
+        kept_rewrites = pool.count_kept_rewrites()
         rows = (_add_run_id(batch, run_id) for batch in pool.iter_selected(stage_quotas, stage))
         published = lake.get_table(f"mixture/{stage}").publish(rows)
-    return MixtureReport(stage, fills, published)
+    return MixtureReport(stage, fills, kept_rewrites, published)
 
 
 def _list_exclusion_tables(profile: Profile) -> list[str]:

@@ -4,6 +4,8 @@ The profile says how many rows of what; `curation/mixing.py` selects them.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
+from dataclasses import asdict
+
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
@@ -84,6 +86,8 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
             for f in report.fills
         ]
         shortfall = sum(f.shortfall for f in report.fills)
+        taken_by_category = {f.category: f.rewritten for f in report.fills}
+        rewrites = [asdict(k) | {"taken": taken_by_category.get(k.category, 0)} for k in report.kept_rewrites]
         preview_rows = read_first_mixture_rows(lake.lake, stage)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
@@ -92,6 +96,12 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
                 {
                     metadata_keys.FILL: render_markdown_table(fills),
                     metadata_keys.SHORTFALL: shortfall,
+                    metadata_keys.REWRITES_KEPT: sum(k.kept for k in report.kept_rewrites),
+                    metadata_keys.REWRITES_OUTDATED: sum(k.outdated for k in report.kept_rewrites),
+                    metadata_keys.REWRITES_HELD_OUT: sum(k.held_out for k in report.kept_rewrites),
+                    metadata_keys.REWRITES_EXCLUDED: sum(k.excluded for k in report.kept_rewrites),
+                    metadata_keys.REWRITES_TAKEN: sum(taken_by_category.values()),
+                    metadata_keys.REWRITES: render_markdown_table(rewrites),
                     metadata_keys.PREVIEW: render_preview(
                         lake.lake, preview_rows, ["category", "source", "kind", "question", "answer"]
                     ),

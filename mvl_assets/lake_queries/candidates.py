@@ -45,8 +45,28 @@ class Quota:
     repeat_index: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRewrites:
+    """The kept rewrites of one category: how many can be taken, and why the others cannot.
+
+    Attributes:
+        kept: Rewrites that the keep rule keeps.
+        outdated: Those of an older version of their sample, or of one that is in the category no more.
+        held_out: Those of samples that are held out for evaluation.
+        excluded: Those of samples that a table of `exclusion_tables` lists.
+        available: The rest.
+    """
+
+    category: str
+    kept: int
+    outdated: int
+    held_out: int
+    excluded: int
+    available: int
+
+
 class CandidatePool:
-    """All candidates of a mixture, in a database on disk: the table `pool`, in no order."""
+    """All candidates of a mixture, in a database on disk: the view `pool`, in no order."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
         self._con = connection
@@ -56,6 +76,20 @@ class CandidatePool:
         """Return the number of candidates by (category, kind)."""
         count_rows = self._con.execute("SELECT category, kind, count(*) FROM pool GROUP BY ALL").fetchall()
         return {(category, kind): count for category, kind, count in count_rows}
+
+    def count_kept_rewrites(self) -> list[KeptRewrites]:
+        """Return, for each category with kept rewrites, how many of them are candidates."""
+        rows = self._con.execute(
+            """SELECT k.category, any_value(k.kept),
+                      count(*) FILTER (p.left_out = 'held_out'), count(*) FILTER (p.left_out = 'excluded'),
+                      count(p.category) FILTER (p.left_out IS NULL)
+               FROM kept_counts k LEFT JOIN all_candidates p ON p.category = k.category AND p.kind = 'rewritten'
+               WHERE k.kept > 0 GROUP BY k.category ORDER BY k.category"""
+        ).fetchall()
+        return [
+            KeptRewrites(category, kept, kept - held_out - excluded - available, held_out, excluded, available)
+            for category, kept, held_out, excluded, available in rows
+        ]
 
     def iter_selected(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.Table]:
         """Yield the rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled by the seed."""
@@ -124,10 +158,11 @@ def open_candidate_pool(
             sources that have left the catalog or changed their group.
     """
     with open_duckdb() as con:
-        con.execute("CREATE TABLE excluded (sample_id UUID)")
+        con.execute("CREATE TABLE listed_ids (sample_id UUID)")
         for name in exclusion_tables:
             with stream_table(con, "listed", lake.get_table(name), ["sample_id"]):
-                con.execute("INSERT INTO excluded SELECT sample_id::UUID FROM listed")
+                con.execute("INSERT INTO listed_ids SELECT sample_id::UUID FROM listed")
+        con.execute("CREATE TABLE excluded AS SELECT DISTINCT sample_id FROM listed_ids")
         con.execute("CREATE TABLE used_sources (category VARCHAR, source VARCHAR, is_rewritten BOOLEAN)")
         used_sources = [
             (category, source, group == "B")
@@ -137,10 +172,12 @@ def open_candidate_pool(
         if used_sources:
             con.executemany("INSERT INTO used_sources VALUES (?, ?, ?)", used_sources)
         con.execute(
-            """CREATE TABLE pool (
+            """CREATE TABLE all_candidates (
                  category VARCHAR, kind VARCHAR, rank UUID, sample_id UUID, version_id UUID, rewrite_id UUID,
-                 judged_id UUID, source VARCHAR, modality VARCHAR, license VARCHAR)"""
+                 judged_id UUID, source VARCHAR, modality VARCHAR, license VARCHAR, left_out VARCHAR)"""
         )
+        con.execute("CREATE VIEW pool AS SELECT * EXCLUDE (left_out) FROM all_candidates WHERE left_out IS NULL")
+        con.execute("CREATE TABLE kept_counts (category VARCHAR, kept BIGINT)")
         for category in categories:
             _create_kept_rewrites(con, lake, category, uses_all_sources=groups is None)
             holdout_limit = compute_holdout_limit(holdout_fraction)
@@ -164,23 +201,32 @@ def _create_kept_rewrites(con: duckdb.DuckDBPyConnection, lake: Lake, category: 
             """CREATE OR REPLACE TABLE kept_rewrites AS SELECT k.*, r.version_id::UUID AS version_id
                FROM rewritten r JOIN kept k ON k.rewrite_id = r.rewrite_id::UUID"""
         )
+    con.execute("INSERT INTO kept_counts SELECT $category, count(*) FROM kept", {"category": category})
 
 
 def _insert_candidates(
     con: duckdb.DuckDBPyConnection, lake: Lake, category: str, seed: int, holdout_limit: int, *, uses_all_sources: bool
 ) -> None:
-    columns = ["sample_id", "version_id", "source", "modality", "license"]
-    not_held_out = f"holdout_hash >= {holdout_limit}" if holdout_limit > 0 else None
-    with stream_table(con, "samples", lake.get_table(f"category/{category}"), columns, not_held_out):
-        # A rewrite of an older version of the sample answers a question that has changed since.
+    columns = ["sample_id", "version_id", "source", "modality", "license", "holdout_hash"]
+    with stream_table(con, "samples", lake.get_table(f"category/{category}"), columns):
+        # A rewrite of an older version of the sample answers a question that has changed since. Originals that cannot
+        # be taken are not kept: nobody asks why.
         con.execute(
-            """INSERT INTO pool
+            """INSERT INTO all_candidates
                SELECT $category, if(r.rewrite_id IS NULL, 'original', 'rewritten'),
                       md5(concat_ws('/', $seed, coalesce(r.rewrite_id::VARCHAR, s.version_id)))::UUID,
-                      s.sample_id, s.version_id, r.rewrite_id, r.judged_id, s.source, s.modality, s.license
+                      s.sample_id, s.version_id, r.rewrite_id, r.judged_id, s.source, s.modality, s.license,
+                      CASE WHEN s.holdout_hash < $holdout_limit THEN 'held_out'
+                           WHEN e.sample_id IS NOT NULL THEN 'excluded' END AS reason
                FROM samples s
                LEFT JOIN kept_rewrites r ON r.version_id = s.version_id::UUID
-               ANTI JOIN excluded e ON e.sample_id = s.sample_id::UUID
-               WHERE $all OR s.source IN (SELECT source FROM used_sources WHERE category = $category)""",
-            {"category": category, "seed": str(seed), "all": uses_all_sources},
+               LEFT JOIN excluded e ON e.sample_id = s.sample_id::UUID
+               WHERE ($all OR s.source IN (SELECT source FROM used_sources WHERE category = $category))
+                 AND (reason IS NULL OR r.rewrite_id IS NOT NULL)""",
+            {
+                "category": category,
+                "seed": str(seed),
+                "all": uses_all_sources,
+                "holdout_limit": holdout_limit,
+            },
         )

@@ -1,13 +1,16 @@
-"""Rejects of one pipeline stage and source, replaced as a whole by every run."""
+"""Rejects of one pipeline stage and source, replaced as a whole by every run; and what they are, for a person."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.lake import sql
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import REJECTS
@@ -16,6 +19,9 @@ from mvl_assets.lake.table import PublishResult
 
 MAX_MESSAGE_CHARS = 500
 """Longer messages are cut."""
+
+BATCH_ROWS = 65_536
+_SHOWN_COLUMNS = ("stage", "source", "error", "file", "position", "message", "row_key", "request_key")
 
 
 def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
@@ -62,3 +68,54 @@ def publish_rejects(lake: Lake, stage: str, source: str, rejects: Iterable[pa.Ta
 def format_reject_partition(stage: str, source: str) -> str:
     """Return the partition key of the rejects of one stage and source."""
     return f"{stage}/{source}"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectSummary:
+    """The rejects of one stage, source and error class: how many, and the first few rows of the table `rejects`."""
+
+    stage: str
+    source: str
+    error: str
+    n_rows: int
+    examples: list[dict[str, Any]]
+
+
+def iter_rejects(
+    lake: Lake, *, stage: str | None = None, sources: Sequence[str] = (), errors: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield the rejects of a stage, of some sources and of some error classes; of all where none is named."""
+    conditions = [
+        *([sql.equals("stage", stage)] if stage else []),
+        *([sql.is_in("source", sources)] if sources else []),
+        *([sql.is_in("error", errors)] if errors else []),
+    ]
+    yield from lake.get_table("rejects").iter_rows(_SHOWN_COLUMNS, " AND ".join(conditions) or None)
+
+
+def summarize_rejects(rejects: Iterable[dict[str, Any]], n_examples: int) -> list[RejectSummary]:
+    """Return the rejects by stage, source and error class, the largest group of a source first.
+
+    Args:
+        rejects: Rows of `iter_rejects`; they are counted as they come.
+        n_examples: Rows to keep of each group.
+    """
+    counts: Counter[tuple[str, str, str]] = Counter()
+    examples: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rejects:
+        key = (row["stage"], row["source"], row["error"])
+        counts[key] += 1
+        if counts[key] <= n_examples:
+            examples.setdefault(key, []).append(row)
+    keys = sorted(counts, key=lambda key: (key[:2], -counts[key], key[2]))
+    return [RejectSummary(*key, counts[key], examples.get(key, [])) for key in keys]
+
+
+def count_rejects(lake: Lake, stage: str, source: str) -> Counter[str]:
+    """Count the rejects of one stage and source by error class."""
+    counts: Counter[str] = Counter()
+    partition_key = format_reject_partition(stage, source)
+    for batch in lake.get_table("rejects").scan(["error"], None, BATCH_ROWS, partition_key=partition_key):
+        for item in batch.column(0).value_counts().to_pylist():
+            counts[item["values"]] += item["counts"]
+    return counts

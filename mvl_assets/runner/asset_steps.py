@@ -7,6 +7,7 @@ process's output during it, so two runs in threads of one process deadlock.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,6 +30,7 @@ SUMMARY_METADATA_KEYS = (
     metadata_keys.REQUESTS_REUSED,
     metadata_keys.REQUESTS_LEFT,
     metadata_keys.KEPT,
+    metadata_keys.REWRITES_TAKEN,
     metadata_keys.PACKS,
     metadata_keys.FILL,
     metadata_keys.STEPS,
@@ -62,12 +64,22 @@ class AssetStep:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Result of a step. `error` is None if it succeeded."""
+    """Result of a step. `error` is None if it succeeded; `figures` are the numbers of what it made."""
 
     step: AssetStep
     error: ErrorReport | None
-    summary: str
+    figures: Mapping[str, float]
     seconds: float
+
+    @property
+    def summary(self) -> str:
+        """The numbers that the step's line shows."""
+        return ", ".join(
+            f"{key.split('/')[-1].removeprefix('partition_')} {self.figures[key]:g}"
+            for key in SUMMARY_METADATA_KEYS
+            if key in self.figures
+            and not (key == metadata_keys.ROW_COUNT and metadata_keys.PARTITION_ROW_COUNT in self.figures)
+        )
 
 
 class StepRunner:
@@ -82,7 +94,7 @@ class StepRunner:
     def run(self, step: AssetStep) -> StepResult:
         """Materialise the step as a run of its own; a failure is returned, an interrupt is raised."""
         started_at = time.monotonic()
-        user_error, summary = None, ""
+        user_error, figures = None, {}
         try:
             result = self._jobs[step.location].execute_in_process(
                 instance=self.instance,
@@ -91,12 +103,12 @@ class StepRunner:
                 run_config=QUIET_RUN_CONFIG,
                 tags=build_process_tags() | ({RETRY_TAG: step.retry_errors} if step.retry_errors else {}),
             )
-            summary = _format_summary(result)
+            figures = _collect_figures(result)
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None
         except Exception as error:
             user_error = to_user_facing_error(error) or build_unexpected_error(error)
-        return StepResult(step, user_error, summary, time.monotonic() - started_at)
+        return StepResult(step, user_error, figures, time.monotonic() - started_at)
 
 
 @cache
@@ -109,14 +121,9 @@ def run_step_in_worker(step: AssetStep) -> StepResult:
     return _get_step_runner().run(step)
 
 
-def _format_summary(result: dg.ExecuteInProcessResult) -> str:
-    figures = []
+def _collect_figures(result: dg.ExecuteInProcessResult) -> dict[str, float]:
+    figures: dict[str, float] = {}
     for event in result.get_asset_materialization_events():
-        metadata = event.materialization.metadata
-        for key in SUMMARY_METADATA_KEYS:
-            if key == metadata_keys.ROW_COUNT and metadata_keys.PARTITION_ROW_COUNT in metadata:
-                continue
-            value = getattr(metadata.get(key), "value", None)
-            if isinstance(value, int | float):
-                figures.append(f"{key.split('/')[-1].removeprefix('partition_')} {value:g}")
-    return ", ".join(figures)
+        values = {key: getattr(entry, "value", None) for key, entry in event.materialization.metadata.items()}
+        figures |= {key: value for key, value in values.items() if isinstance(value, int | float)}
+    return figures

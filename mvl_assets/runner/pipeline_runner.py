@@ -20,26 +20,32 @@ import click
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
+from mvl_assets.common.verbosity import Verbosity, get_verbosity
 from mvl_assets.config.catalog import get_source, load_catalog
+from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.inference.endpoints import warm_up
+from mvl_assets.inference.local_server.server import list_servers
 from mvl_assets.inference.progress import Progress
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.retry_policy import has_auto_retried_requests
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
 from mvl_assets.orchestration.stage_progress import add_listener
+from mvl_assets.readers.files import is_demo_source
 from mvl_assets.runner import selection
 from mvl_assets.runner.asset_steps import AssetStep, StepResult, StepRunner
+from mvl_assets.runner.ingest_warnings import build_ingest_warning
 from mvl_assets.runner.orphaned_runs import fail_orphaned_runs
 from mvl_assets.runner.pipelining import PROGRESS_INTERVAL_S, run_pipelined
 from mvl_assets.runner.summary import render_summary
 from mvl_assets.runner.user_errors import ErrorReport
 from mvl_assets.stages import JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGE_NAMES, STAGES_BY_NAME
 
+WARNING_STATUS = 3
 MODEL_STAGE_NAMES = tuple(stage.name for stage in MODEL_STAGES)
 
 
@@ -77,6 +83,8 @@ class PipelineRunner:
         self.started_at = time.monotonic()
         self.tallies: dict[str, StageTally] = {name: StageTally() for name in STAGE_NAMES}
         self.failed_sources: set[str] = set()
+        self.warnings: dict[str, str] = {}
+        self.n_rejected = 0
         self._last_logged_at = self.started_at
         add_listener(self._on_progress)
 
@@ -250,6 +258,8 @@ class PipelineRunner:
                 if result.error is None:
                     tally.materialized += 1
                     self._log(f"{result.step.name}  {result.summary} ({result.seconds:.1f} s)")
+                    if result.step.stage == RAW.name:
+                        self._check_ingest(result)
                 elif result.error.is_fatal:
                     raise InfrastructureError(f"{result.step.name}: {result.error.message}", hint=result.error.hint)
                 else:
@@ -257,6 +267,19 @@ class PipelineRunner:
                     if result.step.partition_key is not None:
                         self.failed_sources.add(result.step.partition_key)
                     self._log(f"{result.step.name}  FAILED: {result.error.first_line}", fg="red")
+                    if result.error.hint:
+                        self._log(f"  what to do: {result.error.hint}", fg="red")
+
+    def _check_ingest(self, result: StepResult) -> None:
+        """Note what is wrong with a source that was read, and say when the profile has cut it short."""
+        source = get_source(result.step.key[1])
+        n_rows = round(result.figures.get(metadata_keys.ROWS_READ, 0))
+        self.n_rejected += round(result.figures.get(metadata_keys.REJECTED, 0))
+        if (warning := build_ingest_warning(self.lake, source, n_rows)) is not None:
+            self.warnings[source.slug] = warning
+        profile = asset_keys.load_active_profile()
+        if profile.limit is not None and n_rows >= profile.limit and not is_demo_source(source.root):
+            self._log(f"{source.slug}: the profile {profile.name} takes {profile.limit:,} of its rows, by hash")
 
     def _on_progress(self, _: str, progress: Progress) -> None:
         """Log the progress of steps in this process; worker processes report through a queue."""
@@ -265,12 +288,27 @@ class PipelineRunner:
             self._log(progress.format_line())
 
     def _log(self, line: str, fg: str | None = None) -> None:
+        if fg is None and get_verbosity() == Verbosity.QUIET:
+            return
         click.secho(f"{time.monotonic() - self.started_at:7.1f} s  {line}", fg=fg)
 
     def finish(self) -> None:
-        """Print the summary, and exit with 1 when a step failed."""
+        """Print the summary, and exit with 1 when a step failed, or else with `WARNING_STATUS` after a warning."""
         click.echo(render_summary(self.step_runner.instance, {stage: t.seconds for stage, t in self.tallies.items()}))
+        for server in list_servers():
+            if server.state in ("ready", "starting"):
+                click.echo(
+                    f"the model server {server.name} ({server.memory_mib / 1024:.1f} GiB) stays up until it has been"
+                    f" idle for {server.idle_timeout_s / 60:.0f} minutes; `mvl serve stop` ends it now"
+                )
+        if self.n_rejected:
+            click.echo(f"{self.n_rejected:,} rows were rejected: `mvl rejects` shows file, row and reason")
+        for slug, warning in self.warnings.items():
+            click.secho(f"warning: {warning}", fg="yellow", err=True)
+            click.echo(f"  what to do: `mvl rejects --source {slug}` shows file, row and reason", err=True)
         self.exit_if_failed()
+        if self.warnings:
+            sys.exit(WARNING_STATUS)
 
     def exit_if_failed(self) -> None:
         """Name the steps that failed and exit with 1, if there are any."""
@@ -306,6 +344,15 @@ def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
     return available_slugs
 
 
+def format_limits(profile: Profile) -> str:
+    """Return what the profile takes of each source at most; "" for a profile without limits."""
+    limits = [
+        *([f"{profile.limit:,} rows are read"] if profile.limit is not None else []),
+        *([f"{profile.rewrite_limit:,} samples are rewritten"] if profile.rewrite_limit is not None else []),
+    ]
+    return f"the profile {profile.name} limits each source: at most {' and '.join(limits)}" if limits else ""
+
+
 def warm_up_models(sources: list[str]) -> None:
     """Start the local servers that the run will need, so that they load while the sources are read."""
     if any(load_catalog()[slug].group == "B" for slug in sources):
@@ -319,7 +366,11 @@ def warm_up_models(sources: list[str]) -> None:
 @click.option("--until", type=click.Choice(STAGE_NAMES), default=STAGE_NAMES[-1], help="Stop after this stage.")
 @click.option("--force", is_flag=True, help="Run what is fresh, too.")
 def command(sources: tuple[str, ...], select: str | None, until: str, force: bool) -> None:
-    """Materialise the whole pipeline, or a part of it."""
+    """Materialise the whole pipeline, or a part of it.
+
+    Exit status: 0 all is well; 1 a step failed; 3 all was made, but most rows of a source were rejected or a file
+    breaks off; 130 interrupted.
+    """
     # `kill` ends the run like Ctrl-C: answers that arrived are stored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     slugs = resolve_sources(sources)
@@ -331,6 +382,8 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
             f"--select {select!r} selects nothing of the stages to run", hint=f"these are {', '.join(candidates)}"
         )
     click.echo(f"{len(slugs)} sources, {len(stages)} stages, lake {load_settings().lake_root}")
+    if limits := format_limits(asset_keys.load_active_profile()):
+        click.echo(limits)
     if set(MODEL_STAGE_NAMES) & set(stages):
         warm_up_models(slugs)
     pipeline_runner = PipelineRunner(force=force, selected_keys=keys)

@@ -15,6 +15,14 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.summaries import CategorySummary, compute_checkpoint_scores, summarize_categories
 
 _LOSS_KEYS = (metadata_keys.STEPS, metadata_keys.LOSS_FIRST, metadata_keys.LOSS_LAST)
+_REWRITE_KEYS = (
+    metadata_keys.REWRITES_KEPT,
+    metadata_keys.REWRITES_OUTDATED,
+    metadata_keys.REWRITES_HELD_OUT,
+    metadata_keys.REWRITES_EXCLUDED,
+    metadata_keys.REWRITES_TAKEN,
+    metadata_keys.ROW_COUNT,
+)
 
 
 def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, float]) -> str:
@@ -41,7 +49,10 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
     )
     if rates := render_keep_rates(category_summaries):
         sections.append(rates)
-    if losses := _read_losses(instance):
+    if mixed := _read_metadata_rows(instance, "mixture", _REWRITE_KEYS):
+        columns = ["mixture", "kept", "outdated", "held out", "duplicate or benchmark", "taken", "all rows"]
+        sections.append(format_table("Kept rewrites in the mixtures", columns, mixed))
+    if losses := _read_metadata_rows(instance, "checkpoint", _LOSS_KEYS):
         sections.append(format_table("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
     if score_rows := [list(line) for line in compute_checkpoint_scores(lake)]:
         columns = ["checkpoint", "questions", "true image", "blank image", "most frequent answer"]
@@ -76,13 +87,14 @@ def render_keep_rates(category_summaries: Sequence[CategorySummary]) -> str:
     return format_table(title, ["category", "judged", "kept", "share", "paper"], rows) if rows else ""
 
 
-def _read_losses(instance: dg.DagsterInstance) -> list[list[object]]:
+def _read_metadata_rows(instance: dg.DagsterInstance, prefix: str, keys: Sequence[str]) -> list[list[object]]:
+    """Return the values of `<prefix>/<training stage>` for each stage whose last materialization has the first key."""
     rows: list[list[object]] = []
     for stage in TRAINING_STAGES:
-        event = instance.get_latest_materialization_event(dg.AssetKey(["checkpoint", stage]))
-        if event and event.asset_materialization:
-            metadata = event.asset_materialization.metadata
-            rows.append([stage, *(_get_metadata_value(metadata.get(key)) for key in _LOSS_KEYS)])
+        event = instance.get_latest_materialization_event(dg.AssetKey([prefix, stage]))
+        metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
+        if keys[0] in metadata:
+            rows.append([stage, *(_get_metadata_value(metadata.get(key)) for key in keys)])
     return rows
 
 

@@ -67,7 +67,7 @@ class WorkerPool:
         try:
             return future.result()
         except BrokenProcessPool:
-            return StepResult(step, WORKER_KILLED, "", 0.0)
+            return StepResult(step, WORKER_KILLED, {}, 0.0)
 
     def shutdown(self) -> None:
         """Let the processes end by themselves; nothing may be running."""

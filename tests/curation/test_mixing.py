@@ -195,6 +195,18 @@ def test_a_rewrite_of_an_older_version_is_not_used(full: Lake) -> None:
     assert [(r["kind"], r["conversations"][1]["value"]) for r in result] == [("original", "changed")]
 
 
+def test_a_mixture_says_why_kept_rewrites_are_not_in_it(full: Lake) -> None:
+    """Every kept rewrite is outdated, held out, excluded or available."""
+    for fraction in (0.0, 0.3):
+        report = build_mixture(full, profile(holdout_fraction=fraction), "single_image", run_id="run")
+        assert report.kept_rewrites
+        for rewrites in report.kept_rewrites:
+            kept = full.get_table(f"judged/{rewrites.category}").count("keep")
+            assert kept == rewrites.kept
+            assert kept == rewrites.outdated + rewrites.held_out + rewrites.excluded + rewrites.available
+        assert any(rewrites.held_out for rewrites in report.kept_rewrites) == (fraction > 0)
+
+
 def test_same_data_and_seed_give_the_same_mixture(full: Lake) -> None:
     first = build_mixture(full, profile(), "one_vision", run_id="one").published
     rows = manifest(full, "one_vision")

@@ -59,7 +59,7 @@ class InstantWorkers:
 
     def start(self, step: AssetStep) -> None:
         future: Future[StepResult] = Future()
-        future.set_result(StepResult(step, None, "", 0.0))
+        future.set_result(StepResult(step, None, {}, 0.0))
         self.running[future] = step
         self.started.append(step)
 
