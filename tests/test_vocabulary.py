@@ -34,7 +34,7 @@ VERBS = frozenset(
     publish push put queue quote raise read rebuild receive reclaim record refuse register rehash reject rejects
     release reload remove rename render renew repair replace report request requeue require reset resize resolve
     retain retry rewrite rotate round run runs sample save scan schedule screen seek select send serve set
-    settle shut shutdown simulate skip skips snapshot spawn spill split spool standardise start states step stop store
+    settle shut shutdown simulate skip sniff skips snapshot spawn spill split spool standardise start states step stop store
     stream strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to trace train
     translate transliterate truncate try unload unpack unshare unwrap update upgrade upsample use validate
     verify wait warm wrap write zero

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mvl_assets.cli.sniff import add, sniff
 from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.config.catalog import SourceSpec, get_source, list_all_categories, load_catalog, load_full_catalog
 from mvl_assets.config.profile import load_profile
@@ -199,3 +200,7 @@ def _build_source_row(
         "commit": fetch_state.commit if fetch_state is not None else entry.commit if entry else None,
         "note": note,
     }
+
+
+command.add_command(sniff)
+command.add_command(add)

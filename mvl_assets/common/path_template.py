@@ -23,8 +23,8 @@ def parse_path(template: str, path: str) -> dict[str, str]:
     return {} if match is None else match.groupdict()
 
 
-@lru_cache(maxsize=64)
-def _build_pattern(template: str) -> re.Pattern[str]:
+def translate_template(template: str) -> str:
+    """Return the regular expression of the paths that a template describes."""
     parts: list[str] = []
     names: set[str] = set()
     position = 0
@@ -34,7 +34,12 @@ def _build_pattern(template: str) -> re.Pattern[str]:
         parts.append(f"(?P={name})" if name in names else f"(?P<{name}>[^/]+?)")
         names.add(name)
         position = field.end()
-    return re.compile("".join(parts) + _translate_glob(template[position:]), re.DOTALL)
+    return "(?s:" + "".join(parts) + _translate_glob(template[position:]) + ")"
+
+
+@lru_cache(maxsize=64)
+def _build_pattern(template: str) -> re.Pattern[str]:
+    return re.compile(translate_template(template))
 
 
 def _translate_glob(text: str) -> str:

@@ -164,9 +164,9 @@ class RecordsMapping(_CatalogModel):
     ```
     """
 
-    files: str
-    """Glob below the source's folder; matches are read in sorted order. `{split}` in it is a star whose text is a field
-    of every record: `{split}/labels/{name}.json`."""
+    files: str | TupleFromList[str]
+    """Glob below the source's folder, or several; matches are read in sorted order. `{split}` in it is a star whose
+    text is a field of every record: `{split}/labels/{name}.json`."""
     shape: Literal[
         "list", "dict_of_id", "jsonl", "csv", "tsv", "parquet", "arrow", "lance", "webdataset", "json", "text", "image"
     ]
@@ -191,8 +191,9 @@ class RecordsMapping(_CatalogModel):
     """Field of the native id. `dict_of_id` uses its keys; elsewhere null = rows are identified by file and position."""
     question: str | None = None
     answer: str | None = None
-    choices: str | None = None
-    """Field of the answer options: a list, or an object label -> option. Appended to the question, lettered."""
+    choices: str | TupleFromList[str] | None = None
+    """Field of the answer options: a list, or an object label -> option. Appended to the question, lettered. Several
+    fields (`[A, B, C, D]`) are one option each; empty ones do not count."""
     answer_is: Literal["text", "index", "letter", "votes"] = "text"
     """How the answer is written when there are choices: as text, as an index from 0, or as the option's letter.
     `votes`: it is a list of what several people answered, and the most frequent answer counts."""
@@ -227,9 +228,14 @@ class RecordsMapping(_CatalogModel):
     Images that its parts hold or name are used, unless `images` or `image_field` is given."""
 
     @property
-    def files_glob(self) -> str:
-        """Glob of the files, with a star for every field."""
-        return format_glob(self.files)
+    def file_templates(self) -> tuple[str, ...]:
+        """The globs of the files, with their fields."""
+        return (self.files,) if isinstance(self.files, str) else self.files
+
+    @property
+    def file_globs(self) -> tuple[str, ...]:
+        """The globs of the files, with a star for every field."""
+        return tuple(map(format_glob, self.file_templates))
 
     @model_validator(mode="after")
     def _validate_text_and_image_fields(self) -> RecordsMapping:

@@ -29,8 +29,9 @@ def get_source_format(source: SourceSpec) -> Format:
     declared = get_format(source.format or "records")
     if source.records is None:
         return declared
-    pattern = source.records.files_glob + ("/*" if source.records.shape == "lance" else "")
-    return replace(declared, row_files=(pattern, pattern.removeprefix("**/")))
+    ending = "/*" if source.records.shape == "lance" else ""
+    patterns = [f"{pattern}{ending}" for pattern in source.records.file_globs]
+    return replace(declared, row_files=(*patterns, *(p.removeprefix("**/") for p in patterns if p.startswith("**/"))))
 
 
 def select_files(source: SourceSpec, names: Iterable[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@ r"""Turns whose text is a list of parts, as chat APIs and their training files w
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}            (transformers)
     {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}, …]}  (OpenAI)
     {"role": "user", "content": [{"image": "a.jpg"}, {"text": "What is it?"}]}                           (Qwen)
+    {"role": "user", "content": [{"type": "image_path", "content": "a.jpg"}, {"type": "text", "content": "…"}]}  (Oumi)
     {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "crop", "arguments": "{}"}}]}
 
 Parquet and Arrow give every part all the keys that any part has, most of them null. What a key does not name is what
@@ -19,9 +20,12 @@ from mvl_assets.common.markers import IMAGE_MARKER
 from mvl_assets.common.rejects import RejectError
 
 TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
-IMAGE_TYPES = frozenset({"image", "image_url", "input_image"})
-IMAGE_KEYS = ("image", "image_url", "url", "path", "bytes", "base64")
-"""Keys of a part under which its image is, in order of preference."""
+TEXT_KEYS = ("text", "content", "value")
+IMAGE_TYPES = frozenset({"image", "image_url", "image_path", "image_binary", "input_image"})
+IMAGE_KEYS = ("image", "image_url", "url", "path", "bytes", "base64", "binary")
+MEMBER_KEYS = ("content", "value")
+"""Keys of a part under which its text or image is, in order of preference; the last only where `type` says what it is.
+"""
 
 
 def format_parts(parts: Sequence[Any], turn_index: int) -> str:
@@ -38,8 +42,8 @@ def format_parts(parts: Sequence[Any], turn_index: int) -> str:
             raise RejectError("bad_turn", f"turn {turn_index} has a part that is a {type(part).__name__}")
         elif _is_image_part(part):
             texts.append(IMAGE_MARKER)
-        elif isinstance(part.get("text"), str) and part.get("type") in (None, *TEXT_TYPES):
-            texts.append(part["text"])
+        elif part.get("type") in (None, *TEXT_TYPES) and (text := _find_text(part)) is not None:
+            texts.append(text)
         else:
             kind = part.get("type") or ", ".join(str(key) for key in part)
             raise RejectError("bad_turn", f"turn {turn_index} has a part of the kind {str(kind)[:60]!r}")
@@ -65,6 +69,10 @@ def format_tool_calls(calls: object) -> str | None:
     return "\n".join(json.dumps(function, ensure_ascii=False, default=str) for function in functions)
 
 
+def _find_text(part: Mapping[str, Any]) -> str | None:
+    return next((part[key] for key in TEXT_KEYS if isinstance(part.get(key), str)), None)
+
+
 def _is_image_part(part: Mapping[str, Any]) -> bool:
     if part.get("type") is None:
         return _find_image(part) is not None
@@ -72,7 +80,7 @@ def _is_image_part(part: Mapping[str, Any]) -> bool:
 
 
 def _find_image(part: Mapping[str, Any]) -> Any:
-    for key in IMAGE_KEYS:
+    for key in (*IMAGE_KEYS, *MEMBER_KEYS) if part.get("type") in IMAGE_TYPES else IMAGE_KEYS:
         value = part.get(key)
         if isinstance(value, Mapping) and "bytes" not in value:
             value = value.get("url") or value.get("path")

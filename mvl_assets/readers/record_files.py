@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ Items = Iterator[Item | RejectedItem]
 
 def add_path_fields(fields: RecordsMapping, name: str, items: Iterable[Item | RejectedItem]) -> Items:
     """Yield the items with the parts of their file's path that `files` names as fields; they go before the record's."""
-    path_fields = parse_path(fields.files, name)
+    path_fields = next(filter(None, (parse_path(template, name) for template in fields.file_templates)), {})
     for item in items:
         if path_fields and isinstance(item, Item) and isinstance(item.value, Mapping):
             yield replace(item, value={**item.value, **path_fields})
@@ -30,11 +30,14 @@ def add_path_fields(fields: RecordsMapping, name: str, items: Iterable[Item | Re
             yield item
 
 
-def list_tables(slug: str, root: Path, pattern: str) -> list[Path]:
+def list_tables(slug: str, root: Path, patterns: Sequence[str]) -> list[Path]:
     """Return the folders that are Lance tables. Raises `SourceError` when none is."""
-    folders = sorted(path for path in root.glob(pattern) if external_table.is_table(path))
+    matches = {path for pattern in patterns for path in root.glob(pattern)}
+    folders = sorted(path for path in matches if external_table.is_table(path))
     if not folders:
-        raise SourceError(slug, f"no Lance table {pattern} in {root}", hint="put the source's table there")
+        raise SourceError(
+            slug, f"no Lance table {' or '.join(patterns)} in {root}", hint="put the source's table there"
+        )
     return folders
 
 

@@ -95,8 +95,8 @@ def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
 
 def _list_files(slug: str, root: Path, fields: RecordsMapping) -> list[Path]:
     if fields.shape == "lance":
-        return list_tables(slug, root, fields.files_glob)
-    return list_data_files(slug, root, fields.files_glob)
+        return list_tables(slug, root, fields.file_globs)
+    return list_data_files(slug, root, *fields.file_globs)
 
 
 def _iter_items(root: Path, path: Path, fields: RecordsMapping) -> Iterator[Item | RejectedItem]:
@@ -183,7 +183,7 @@ def _build_qa(record: Record, fields: RecordsMapping) -> tuple[str, str]:
     question, answer = record.render(fields.question or ""), _render_answer(record, fields)
     if unit := record.get_text(fields.unit):
         question = f"{question} (Unit: {unit})"
-    choices = _parse_choices(record.get_value(fields.choices))
+    choices = _parse_choices(_get_choices(record, fields.choices))
     parts = [
         record.get_text(fields.context),
         question,
@@ -200,6 +200,15 @@ def _render_answer(record: Record, fields: RecordsMapping) -> str:
     if fields.answer_is == "votes" and template[:1] == "{" and template[-1:] == "}":
         return select_majority_answer(_parse_json_cell(record.get_value(template[1:-1])))
     return record.render(template)
+
+
+def _get_choices(record: Record, field: str | tuple[str, ...] | None) -> Any:
+    if not isinstance(field, tuple):
+        return record.get_value(field)
+    values = {name: record.get_value(name) for name in field}
+    present = {name: value for name, value in values.items() if value not in (None, "")}
+    # One letter each: the answer names them. Others are lettered like a list.
+    return present if all(len(name) == 1 for name in field) else list(present.values())
 
 
 def _parse_choices(value: Any) -> dict[str, str]:

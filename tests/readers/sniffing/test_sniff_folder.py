@@ -1,0 +1,235 @@
+"""A field map is proposed from files alone, and reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from mvl_assets.config.catalog import RecordsMapping
+from mvl_assets.errors import MvlError
+from mvl_assets.readers.sniffing.propose import Proposal, sniff_folder
+from tests.raw_files import list_turns, make_image, put, put_json, put_parquet
+
+
+def sniff(root: Path, **attributes: str) -> Proposal:
+    return sniff_folder(root, attributes)
+
+
+def get_map(proposal: Proposal) -> dict[str, Any]:
+    assert proposal.attributes is not None, proposal.notes
+    return dict(proposal.attributes["records"])
+
+
+def put_images(root: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        put(root, name, make_image(number))
+
+
+def encode(rows: list[dict[str, Any]]) -> bytes:
+    return "\n".join(map(json.dumps, rows)).encode()
+
+
+def lay_out_csv(root: Path) -> None:
+    put(root, "rows.csv", "file;question;answer\na;Wo?;Hier\nb;Wann?;Jetzt\n".encode("utf-16"))
+    put_images(root, "photos/a.png", "photos/b.png")
+
+
+def lay_out_csv_without_header(root: Path) -> None:
+    put(root, "rows.txt", b"a.png|who is it?|Ann\nb.png|where is it?|here\na.png|is it old?|no\n")
+    put_images(root, "x/a.png", "x/b.png")
+
+
+def lay_out_one_object_a_file(root: Path) -> None:
+    for split, name in (("train", "7"), ("train", "8"), ("val", "9")):
+        put_json(root, f"{split}/labels/{name}.json", {"question": f"Which {name}?", "answer": name})
+        put_images(root, f"{split}/images/{name}.png")
+
+
+def lay_out_key_values(root: Path) -> None:
+    for name in "abc":
+        put_json(root, f"key/{name}.json", {"company": f"{name} Ltd", "total": 7})
+        put_images(root, f"img/{name}.png")
+
+
+def lay_out_texts_beside_images(root: Path) -> None:
+    for name in "abc":
+        put(root, f"set/{name}.txt", f"a picture of {name}".encode())
+        put_images(root, f"set/{name}.png")
+
+
+def lay_out_classes(root: Path) -> None:
+    put_images(root, "train/hen/1.png", "train/owl/2.png", "test/owl/3.png")
+
+
+def lay_out_chat_parts(root: Path) -> None:
+    parts = [{"type": "image", "path": "a.png"}, {"type": "text", "text": "Who?"}]
+    talk = [{"role": "user", "content": parts}, {"role": "assistant", "content": "Ann"}]
+    put(root, "chat.jsonl", encode([{"messages": talk}] * 3))
+    put_images(root, "a.png")
+
+
+def lay_out_numbered_columns(root: Path) -> None:
+    rows = [
+        {
+            "id": f"q{n}",
+            "question": "What is in <image 1>?",
+            "options": "['x']".replace("'", '"').replace("x", 'tea", "oil'),
+            "answer": "B",
+            "image_1": {"bytes": make_image(n), "path": None},
+            "image_2": None if n else {"bytes": make_image(9), "path": None},
+        }
+        for n in range(3)
+    ]
+    put_parquet(root, "data/test-00000-of-00001.parquet", rows)
+
+
+def lay_out_label_names(root: Path) -> None:
+    info = {"info": {"features": {"label": {"names": ["hen", "owl"], "_type": "ClassLabel"}}}}
+    image = pa.array([{"bytes": make_image(n), "path": None} for n in range(3)])
+    table = pa.table({"image": image, "label": pa.array([1, 0, 1], pa.int64())})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    (root / "train").mkdir()
+    with pa.ipc.new_stream(root / "train/data-00000-of-00001.arrow", table.schema) as writer:
+        writer.write_table(table)
+
+
+def lay_out_webdataset(root: Path) -> None:
+    with tarfile.open(root / "shard-000.tar", "w") as tar:
+        for n in range(3):
+            for ending, data in (("png", make_image(n)), ("json", json.dumps({"caption": f"number {n}"}).encode())):
+                info = tarfile.TarInfo(f"{n:06d}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def lay_out_lance(root: Path) -> None:
+    table = pa.table({"image": [make_image(n) for n in range(3)], "caption": ["one", "two", "three"]})
+    lance.write_dataset(table, root / "photos.lance")
+
+
+def lay_out_padded_numbers(root: Path) -> None:
+    rows = [{"image_id": n, "question": "Who?", "answers": ["Ann", "Ann", "Bob"], "question_id": n} for n in (7, 12)]
+    put_json(root, "v1.json", {"info": {"year": 2020}, "questions": rows})
+    put_images(root, "val/COCO_000007.png", "val/COCO_000012.png")
+
+
+LAYOUTS: dict[Callable[[Path], None], tuple[dict[str, Any], list[tuple[str, str]], int]] = {
+    lay_out_csv: (
+        {"shape": "csv", "delimiter": ";", "images": ["photos/{file}.png"]},
+        [("human", "<image>\nWo?"), ("gpt", "Hier")],
+        2,
+    ),
+    lay_out_csv_without_header: (
+        {"shape": "csv", "delimiter": "|", "columns": ["image", "question", "answer"], "image_folders": ["x"]},
+        [("human", "<image>\nwho is it?"), ("gpt", "Ann")],
+        3,
+    ),
+    lay_out_one_object_a_file: (
+        {"files": "{split}/labels/{name}.json", "shape": "json", "images": ["{split}/images/{name}.png"]},
+        [("human", "<image>\nWhich 7?"), ("gpt", "7")],
+        3,
+    ),
+    lay_out_key_values: (
+        {"files": "key/{name}.json", "shape": "json", "images": ["img/{name}.png"]},
+        [("human", "<image>\nRead in the image: company, total."), ("gpt", "company: a Ltd\ntotal: 7")],
+        3,
+    ),
+    lay_out_texts_beside_images: (
+        {"files": "set/{name}.txt", "shape": "text", "answer": "{text}", "images": ["set/{name}.png"]},
+        [("human", "<image>\nDescribe the image."), ("gpt", "a picture of a")],
+        3,
+    ),
+    lay_out_classes: (
+        {"files": "{split}/{label}/{name}.png", "shape": "image"},
+        [("human", "<image>\nWhat is in the image?"), ("gpt", "owl")],
+        3,
+    ),
+    lay_out_chat_parts: (
+        {"shape": "jsonl", "turns": "messages"},
+        [("human", "<image>\nWho?"), ("gpt", "Ann")],
+        3,
+    ),
+    lay_out_numbered_columns: (
+        {"id": "id", "choices": "options", "answer_is": "letter", "image_field": ["image_1", "image_2"]},
+        [("human", "<image>\nWhat is in <image>?\nA. tea\nB. oil"), ("gpt", "oil")],
+        3,
+    ),
+    lay_out_label_names: (
+        {"files": "train/data-00000-of-00001.arrow", "shape": "arrow", "names": {"label": ["hen", "owl"]}},
+        [("human", "<image>\nDescribe the image."), ("gpt", "owl")],
+        3,
+    ),
+    lay_out_webdataset: (
+        {"files": "shard-000.tar", "shape": "webdataset", "answer": "{json.caption}", "image_field": "png"},
+        [("human", "<image>\nDescribe the image."), ("gpt", "number 0")],
+        3,
+    ),
+    lay_out_lance: (
+        {"files": "photos.lance", "shape": "lance", "image_field": "image"},
+        [("human", "<image>\nDescribe the image."), ("gpt", "one")],
+        3,
+    ),
+    lay_out_padded_numbers: (
+        {"key": "questions", "id": "question_id", "images": ["val/COCO_{image_id:06d}.png"], "answer_is": "votes"},
+        [("human", "<image>\nWho?"), ("gpt", "Ann")],
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("lay_out", LAYOUTS, ids=lambda function: function.__name__)
+def test_what_is_proposed_reads_the_files(tmp_path: Path, lay_out: Callable[[Path], None]) -> None:
+    lay_out(tmp_path)
+    expected, turns, n_rows = LAYOUTS[lay_out]
+    proposal = sniff(tmp_path)
+    assert get_map(proposal) | expected == get_map(proposal)
+    assert list_turns(proposal.samples[0]) == turns
+    assert (proposal.n_rows, len(proposal.samples), dict(proposal.reject_counts)) == (n_rows, n_rows, {})
+    assert all(Image.open(io.BytesIO(image.read())) for sample in proposal.samples for image in sample.images)
+    assert "path: " in proposal.format_yaml()
+    RecordsMapping.model_validate(get_map(proposal))
+
+
+def test_files_of_another_form_are_named_and_left_out(tmp_path: Path) -> None:
+    put_json(tmp_path, "train.json", [{"question": "Who?", "answer": "Ann", "image": "a.png"}] * 2)
+    put_json(tmp_path, "config.json", {"batch_size": 4, "model": {"depth": 2}})
+    put_json(tmp_path, "prices.json", [{"output": 3, "input": "x"}] * 2)
+    put_images(tmp_path, "a.png")
+    proposal = sniff(tmp_path)
+    assert get_map(proposal)["files"] == "train.json"
+    assert any("prices.json" in note for note in proposal.notes)
+
+
+def test_files_that_a_glob_would_mix_with_others_are_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        put(tmp_path, f"{name}.jsonl", encode([{"question": "Who?", "answer": "Ann"}] * 2))
+    put(tmp_path, "c.jsonl", encode([{"chosen": "x", "rejected": "y"}] * 2))
+    assert get_map(sniff(tmp_path))["files"] == ["a.jsonl", "b.jsonl"]
+
+
+def test_an_image_that_is_not_there_is_said(tmp_path: Path) -> None:
+    put_json(tmp_path, "rows.json", [{"question": "Who?", "answer": "Ann", "image_id": n} for n in range(3)])
+    proposal = sniff(tmp_path)
+    assert proposal.attributes is not None and proposal.attributes["modality"] == "text"
+    assert any("image_id seems to name images" in note for note in proposal.notes)
+    put_json(tmp_path, "rows.json", [{"question": "Who?", "answer": "Ann", "image": f"{n}.png"} for n in range(3)])
+    proposal = sniff(tmp_path)
+    assert dict(proposal.reject_counts) == {"missing_image": 3}
+
+
+def test_a_folder_without_records_says_what_it_holds(tmp_path: Path) -> None:
+    put(tmp_path, "a.bin", b"x")
+    proposal = sniff(tmp_path)
+    assert proposal.attributes is None
+    assert proposal.notes == ["no file of records: 1 .bin"]
+    with pytest.raises(MvlError, match="there is no"):
+        sniff(tmp_path / "nothing")
