@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from mvl_assets.common.digest import KEY_SCHEME
+from mvl_assets.ingest.shard import SHARD_IMAGE_BYTES, SHARD_ROWS
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import Answer, ImageRow
@@ -34,9 +35,10 @@ from mvl_assets.lake.table import ROWS_PER_FILE
 from scaling.raw_sources import SEED, count_source_rows
 from scaling.workers import StateFile, read_own_cpu_s, run_worker
 
-SHARD_ROWS = 1 << 16
-# The paper's images have 340 kB on average, so 4 GB of a file are about this many.
-IMAGES_PER_FRAGMENT = 10_000
+# An ingest leaves a fragment of images per shard, which ends at 65,536 rows or 4 GB of images, whichever comes first.
+# The paper's images have 340 kB on average (3.4 TB for 10 million), so bytes decide.
+MEAN_IMAGE_BYTES = 340_000
+IMAGES_PER_FRAGMENT = min(SHARD_ROWS, SHARD_IMAGE_BYTES // MEAN_IMAGE_BYTES)
 BATCH_ROWS = {"images": 512, "samples": 4096, "answers": 512, "answers_in_one_log": 512}
 N_COMMITS = 15
 LARGEST_SOURCE, LARGEST_REWRITTEN_SOURCE = "multiui", "wit"

@@ -23,6 +23,7 @@ from mvl_assets.curation.duplicates import find_duplicates
 from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.curation.screening import screen_source
 from mvl_assets.execution.create import create_executor
+from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.llava_json import export_stage
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
@@ -191,7 +192,8 @@ def pack_rows(run: Rehearsal) -> dict[str, Any]:
 
 
 def export(run: Rehearsal) -> dict[str, Any]:
-    exports = [export_stage(run.lake, stage, run.folder / "export", executor=run.executor) for stage in TRAINING_STAGES]
+    folder = ExportFolder(str(run.folder / "export"))
+    exports = [export_stage(run.lake, stage, folder, executor=run.executor) for stage in TRAINING_STAGES]
     return {"rows": sum(e.rows for e in exports), "images": sum(e.images for e in exports)}
 
 

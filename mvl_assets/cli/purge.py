@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -15,6 +15,7 @@ from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import get_source, load_catalog
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
+from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.stale_exports import iter_stale_exports
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.purge import Purge, PurgePlan, resolve_sample_ids
@@ -101,16 +102,17 @@ def _run_purges(
 ) -> None:
     for purge in purges:
         plan = purge.plan()
-        files = list(
-            iter_stale_exports(load_settings().export_dir, plan.affected_stages, purge.scope.exclusive_image_ids)
-        )
-        click.echo("\n".join(_iter_plan_lines(lake, purge.source, plan, files)))
+        exports = ExportFolder(load_settings().export_root)
+        files = list(iter_stale_exports(exports, plan.affected_stages, purge.scope.exclusive_image_ids))
+        click.echo("\n".join(_iter_plan_lines(lake, purge.source, plan, exports, files)))
         if dry_run:
             continue
         if not yes:
             click.confirm(f"delete this from {lake.root}?", abort=True)
         remaining = purge.run(
-            keep_bytes=no_reclaim, include_orphan_answers=orphan_answers, before_delete=partial(_delete_files, files)
+            keep_bytes=no_reclaim,
+            include_orphan_answers=orphan_answers,
+            before_delete=partial(_delete_files, exports, files),
         )
         if remaining.row_counts or remaining.n_images:
             raise MvlError(
@@ -122,12 +124,14 @@ def _run_purges(
         click.echo("next: `mvl run` rebuilds what was made from it")
 
 
-def _delete_files(files: Sequence[Path]) -> None:
-    for path in files:
-        path.unlink(missing_ok=True)
+def _delete_files(exports: ExportFolder, files: Sequence[str]) -> None:
+    for name in files:
+        exports.delete_file(name)
 
 
-def _iter_plan_lines(lake: Lake, source: str, plan: PurgePlan, files: Sequence[Path]) -> Iterator[str]:
+def _iter_plan_lines(
+    lake: Lake, source: str, plan: PurgePlan, exports: ExportFolder, files: Sequence[str]
+) -> Iterator[str]:
     yield f"{source}: to be deleted"
     if not plan.row_counts:
         yield "the lake has no row of it; it will only be kept out from now on"
@@ -145,8 +149,9 @@ def _iter_plan_lines(lake: Lake, source: str, plan: PurgePlan, files: Sequence[P
             f"{plan.n_orphan_answers} answers of the source belong to no row (first tries, earlier prompts); some may "
             "be about these samples: --orphan-answers deletes all of them, and those of others may be paid for again"
         )
-    for folder, n_files in Counter(str(path.parent) for path in files if path.parent.parent.name != "images").items():
-        yield f"exports to delete: {n_files} files in {folder}, and their images"
+    folders = [PurePosixPath(name).parent for name in files]
+    for folder, n_files in Counter(folder for folder in folders if folder.parent.name != "images").items():
+        yield f"exports to delete: {n_files} files in {exports}/{folder}, and their images"
     if plan.affected_stages:
         yield f"to be rebuilt: {', '.join(f'mixture/{s}, pack_plan/{s}' for s in plan.affected_stages)}"
     for checkpoint_dir, effect in _iter_affected_checkpoints(lake, plan):

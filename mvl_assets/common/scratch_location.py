@@ -35,7 +35,7 @@ def resolve_local_dir(variable: str, default: Path) -> Path:
     if "://" in value:
         raise MvlError(
             f"{variable}={value} is not a folder of this machine",
-            hint=f"set {variable} to a path; only MVL_LAKE may be in an object store",
+            hint=f"set {variable} to a path; only MVL_LAKE and MVL_EXPORT may be in an object store",
         )
     return Path(value).expanduser().absolute()
 

@@ -8,15 +8,15 @@
 | MVL_RAW | files of the sources, one folder each | `$MVL_HOME/raw` |
 | MVL_UNPACKED | indexes and plain copies of archives, a folder per source | `.unpacked` in the source's folder |
 | MVL_SCRATCH | temporary files of any size | `$MVL_HOME/scratch` |
-| MVL_EXPORT | exports | `$MVL_HOME/export` |
+| MVL_EXPORT | exports, a path or an object-store URI | `$MVL_HOME/export` |
 | MVL_CHECKPOINTS | checkpoints; where several machines train, a folder that all of them see | `$MVL_HOME/checkpoints` |
 | MVL_PROFILE | name of a profile, or a path to a YAML file | `profile` in `mvl.yaml` |
 | MVL_PROMPTS | folder of own prompt files, which lie over the package's | `prompts/` of the project |
 | MVL_ALLOW_PRIVATE_FETCH | `1`: files may also be fetched from the local network | public addresses only |
 | MVL_SOURCES_LOCK | the lock file of the sources (`mvl sources lock`) | `$MVL_HOME/sources.lock.json` |
 
-Only the lake may be in an object store. Raw files are locked, mapped into memory and read at random, checkpoints are
-written by several ranks at once: those places are folders, local or mounted.
+Only the lake and the exports may be in an object store. Raw files are locked, mapped into memory and read at random,
+checkpoints are written by several ranks at once: those places are folders, local or mounted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mvl_assets.errors import MvlError
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 """The clone that this code is in; of an installed package, the folder that it was installed to."""
 
-LAKE_SCHEMES = ("file", "s3", "gs", "abfss")
+STORE_SCHEMES = ("file", "s3", "gs", "abfss")
 """Object stores that both Lance and Arrow's file systems reach."""
 
 UNPACKED_DIR = ".unpacked"
@@ -53,7 +53,7 @@ class Settings:
     lake_root: str
     raw_dir: Path
     scratch_dir: Path
-    export_dir: Path
+    export_root: str
     checkpoints_dir: Path
     profile: str
     prompts_dir: Path | None
@@ -74,7 +74,7 @@ class Settings:
 
 
 def validate_settings() -> None:
-    """Raise `MvlError` for a home that cannot be a folder, and for a lake in an unsupported place."""
+    """Raise `MvlError` for a home that cannot be a folder, and for a lake or exports in an unsupported place."""
     current_settings = load_settings()
     nearest_existing = next(
         (path for path in (current_settings.home, *current_settings.home.parents) if path.exists()),
@@ -84,17 +84,19 @@ def validate_settings() -> None:
         raise MvlError(
             f"MVL_HOME={current_settings.home}: {nearest_existing} is not a folder", hint="set MVL_HOME to a folder"
         )
-    scheme, separator, location = current_settings.lake_root.partition("://")
-    if scheme != "abfss" and "@" in location.split("/")[0]:  # not shown: it would be in the message
-        raise MvlError(
-            "MVL_LAKE holds credentials", hint="leave them out of the address: set AWS_ACCESS_KEY_ID and its secret"
-        )
-    if separator and scheme not in LAKE_SCHEMES:
-        allowed_schemes = ", ".join(f"{name}://" for name in LAKE_SCHEMES)
-        raise MvlError(
-            f"MVL_LAKE={current_settings.lake_root}: unsupported kind of location",
-            hint=f"set MVL_LAKE to a path or to one of {allowed_schemes}",
-        )
+    for variable, uri in (("MVL_LAKE", current_settings.lake_root), ("MVL_EXPORT", current_settings.export_root)):
+        scheme, separator, location = uri.partition("://")
+        if scheme != "abfss" and "@" in location.split("/")[0]:  # not shown: it would be in the message
+            raise MvlError(
+                f"{variable} holds credentials",
+                hint="leave them out of the address: set AWS_ACCESS_KEY_ID and its secret",
+            )
+        if separator and scheme not in STORE_SCHEMES:
+            allowed_schemes = ", ".join(f"{name}://" for name in STORE_SCHEMES)
+            raise MvlError(
+                f"{variable}={uri}: unsupported kind of location",
+                hint=f"set {variable} to a path or to one of {allowed_schemes}",
+            )
 
 
 def resolve_unpacked_dir(root: Path) -> Path:
@@ -123,7 +125,7 @@ def load_settings() -> Settings:
         lake_root=os.environ.get("MVL_LAKE", str(home / "lake")),
         raw_dir=resolve_local_dir("MVL_RAW", home / "raw"),
         scratch_dir=resolve_scratch_dir(),
-        export_dir=resolve_local_dir("MVL_EXPORT", home / "export"),
+        export_root=os.environ.get("MVL_EXPORT") or str(home / "export"),
         checkpoints_dir=resolve_local_dir("MVL_CHECKPOINTS", home / "checkpoints"),
         profile=os.environ.get("MVL_PROFILE") or load_project().profile,
         prompts_dir=Path(own_prompts) if (own_prompts := os.environ.get("MVL_PROMPTS")) else find_own_dir("prompts"),

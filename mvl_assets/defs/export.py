@@ -26,12 +26,16 @@ UPSTREAM_KEYS = [dg.AssetKey(["mixture", stage]) for stage in TRAINING_STAGES]
 )
 def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """Write every mixture as LLaVA training JSON."""
+    from mvl_assets.execution.create import create_executor
     from mvl_assets.execution.processes import ProcessExecutor
+    from mvl_assets.export.export_folder import ExportFolder
     from mvl_assets.export.llava_json import export_stage
 
-    folder, profile = load_settings().export_dir / "llava_json", asset_keys.load_active_profile()
-    # The folder is this machine's, so other machines cannot write to it.
-    executor = ProcessExecutor(profile.executor.processes if profile.executor.kind == "processes" else None)
+    folder = ExportFolder(load_settings().export_root).join("llava_json")
+    profile = asset_keys.load_active_profile()
+    executor = create_executor(profile.executor)
+    if folder.local_path is not None and profile.executor.kind != "processes":
+        executor = ProcessExecutor()  # other machines cannot write to a folder of this one
     exports = [
         export_stage(lake.lake, stage, folder, layout=profile.export_layout, executor=executor)
         for stage in TRAINING_STAGES
@@ -40,9 +44,9 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
         data_version=dg.DataVersion(compute_digest(*(e.digest for e in exports))),
         metadata={
             metadata_keys.ROW_COUNT: sum(e.rows for e in exports),
-            metadata_keys.URI: str(folder),
+            metadata_keys.URI: folder.uri,
             metadata_keys.FILES: render_markdown_table(
-                [{"file": e.path.name, "rows": e.rows, "images": e.images} for e in exports]
+                [{"file": e.name, "rows": e.rows, "images": e.images} for e in exports]
             ),
         },
     )
@@ -62,14 +66,15 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """Write the dataset card."""
     from mvl_assets.export.dataset_card import render_dataset_card
+    from mvl_assets.export.export_folder import ExportFolder
 
     text = render_dataset_card(lake.lake, asset_keys.load_active_profile())
-    path = load_settings().export_dir / "README.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    folder = ExportFolder(load_settings().export_root)
+    with folder.write_file("README.md") as path:
+        path.write_text(text, encoding="utf-8")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(compute_digest(text)),
-        metadata={metadata_keys.URI: str(path), metadata_keys.CARD: dg.MetadataValue.md(text)},
+        metadata={metadata_keys.URI: f"{folder.uri}/README.md", metadata_keys.CARD: dg.MetadataValue.md(text)},
     )
 
 

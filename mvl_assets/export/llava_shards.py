@@ -11,12 +11,11 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mvl_assets.common.atomic_write import replace_file
 from mvl_assets.common.digest import RunningDigest
 from mvl_assets.execution.executor import Executor
+from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.llava_entry import build_image_path, format_entry
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.row_addresses import (
@@ -51,17 +50,16 @@ class PartTask:
     """The task of writing one part to `folder`."""
 
     lake_root: str
-    folder: Path
+    folder: ExportFolder
     name: str
     addresses: RowAddresses
 
     def __str__(self) -> str:
-        return f"{self.folder.name}/{self.name}"
+        return f"{self.folder}/{self.name}"
 
 
-def export_parts(lake: Lake, stage: str, folder: Path, executor: Executor) -> list[Part]:
+def export_parts(lake: Lake, stage: str, folder: ExportFolder, executor: Executor) -> list[Part]:
     """Write the parts of a mixture that are missing, remove those of another, and return all in order."""
-    folder.mkdir(parents=True, exist_ok=True)
     n_rows = lake.get_table(f"mixture/{stage}").count()
     parts: list[Part] = []
     with open_mixture_addresses(lake, stage, PART_ROWS) as book:
@@ -71,13 +69,15 @@ def export_parts(lake: Lake, stage: str, folder: Path, executor: Executor) -> li
             for _ in names:
                 pass
     known_files = {f"{part.name}{suffix}" for part in parts for suffix in (".jsonl", ".tar")}
-    for path in folder.iterdir():
-        if path.name not in known_files:
-            path.unlink()
+    for name in list(folder.list_files()):
+        if name not in known_files:
+            folder.delete_file(name)
     return parts
 
 
-def _iter_missing(lake: Lake, folder: Path, book: AddressBook, n_parts: int, parts: list[Part]) -> Iterator[PartTask]:
+def _iter_missing(
+    lake: Lake, folder: ExportFolder, book: AddressBook, n_parts: int, parts: list[Part]
+) -> Iterator[PartTask]:
     """Yield tasks for the parts that are not there; list all parts in `parts`."""
     for number in range(n_parts):
         addresses = book.read(number, number + 1)
@@ -87,7 +87,7 @@ def _iter_missing(lake: Lake, folder: Path, book: AddressBook, n_parts: int, par
             digest.add(row_id)
         part = Part(f"part-{number:05d}-{digest.to_hex()[:16]}", len(addresses.images))
         parts.append(part)
-        if not (folder / f"{part.name}.jsonl").exists():
+        if folder.find_missing([f"{part.name}.jsonl"]):
             yield PartTask(lake.root, folder, part.name, addresses)
 
 
@@ -95,19 +95,13 @@ def write_part(task: PartTask) -> str:
     """Write a part's tar and then its lines, so that the lines are there only if all is."""
     lake = Lake(task.lake_root).snapshot()
     images: list[dict[str, Any]] = task.addresses.images.to_pylist()
-    with (
-        replace_file(task.folder / f"{task.name}.tar", fsync=True, unique=False) as tar_path,
-        tarfile.open(tar_path, "w") as tar,
-    ):
+    with task.folder.write_file(f"{task.name}.tar") as tar_path, tarfile.open(tar_path, "w") as tar:
         for image, data in iter_located_images(lake, task.addresses, images):
             member = tarfile.TarInfo(build_image_path(image))
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     paths = {image["image_id"]: build_image_path(image) for image in images}
-    with (
-        replace_file(task.folder / f"{task.name}.jsonl", fsync=True, unique=False) as lines_path,
-        lines_path.open("w", encoding="utf-8") as file,
-    ):
+    with task.folder.write_file(f"{task.name}.jsonl") as lines_path, lines_path.open("w", encoding="utf-8") as file:
         for row in read_located_rows(lake, task.addresses):
             file.write(format_entry(row, paths) + "\n")
     return task.name

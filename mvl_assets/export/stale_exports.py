@@ -7,49 +7,68 @@ inside tars.
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from itertools import groupby
+from pathlib import PurePosixPath
 
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.lake.id_set import IdSet
 
 IMAGE_ID_LENGTH = 32
+BATCH_NAMES = 8192
+_IMAGE_PATH = re.compile(rb"images/[0-9a-f]{2}/([0-9a-f]{32})\.")
 
 
-def iter_stale_exports(export_dir: Path, stages: Collection[str], image_ids: IdSet) -> Iterator[Path]:
-    """Yield the files of `stages` and the exported images of `image_ids`.
+def iter_stale_exports(folder: ExportFolder, stages: Collection[str], image_ids: IdSet) -> Iterator[str]:
+    """Yield the names of the files of `stages` and of the exported images of `image_ids`.
 
     If a format has such an image, the files of all its stages are yielded: they may be of an earlier mixture.
     """
-    for format_dir in sorted(p for p in export_dir.glob("*") if p.is_dir()):
+    for _, names in groupby((name for name in folder.list_files() if "/" in name), key=lambda n: n.partition("/")[0]):
         holds_removed_image = False
-        image_paths = (p for p in format_dir.rglob("*") if p.is_file() and _is_image_id(_strip_suffixes(p.name)))
-        for paths in iter_batches(image_paths, 8192):
-            removal_flags = image_ids.contains([_strip_suffixes(path.name) for path in paths])
-            for path, is_removed in zip(paths, removal_flags, strict=True):
+        other_names = []
+        for batch in iter_batches(names, BATCH_NAMES):
+            image_names = [name for name in batch if _is_image_id(_strip_suffixes(PurePosixPath(name).name))]
+            other_names += sorted(set(batch) - set(image_names))
+            removal_flags = image_ids.contains([_strip_suffixes(PurePosixPath(name).name) for name in image_names])
+            for name, is_removed in zip(image_names, removal_flags, strict=True):
                 if is_removed:
                     holds_removed_image = True
-                    yield path
-        tars = sorted(format_dir.rglob("*.tar"))
-        holds_removed_image = holds_removed_image or any(_contains_image(path, image_ids) for path in tars)
-        for path in sorted(p for p in format_dir.rglob("*") if p.is_file()):
-            if _is_image_id(_strip_suffixes(path.name)):
-                continue
-            top_name = _strip_suffixes(path.relative_to(format_dir).parts[0])
+                    yield name
+        tars = [name for name in other_names if name.endswith(".tar")]
+        holds_removed_image = holds_removed_image or any(
+            _contains_image(folder, tar, image_ids, set(other_names)) for tar in tars
+        )
+        for name in other_names:
+            top_name = _strip_suffixes(name.split("/")[1])
             stage = next((s for s in TRAINING_STAGES if top_name.startswith(s)), None)
             if stage is not None and (holds_removed_image or stage in stages):
-                yield path
+                yield name
 
 
-def _contains_image(path: Path, image_ids: IdSet) -> bool:
-    """Return whether a tar of images has one of these. Reads the heads of its members."""
-    with tarfile.open(path) as tar:
-        names = (_strip_suffixes(Path(member.name).name) for member in tar)
-        return any(
-            image_ids.contains(batch).any() for batch in iter_batches((n for n in names if _is_image_id(n)), 8192)
-        )
+def _contains_image(folder: ExportFolder, tar: str, image_ids: IdSet, names: Collection[str]) -> bool:
+    """Return whether a tar of images has one of these: its lines say so, or else the heads of its members."""
+    lines = tar.removesuffix(".tar") + ".jsonl"
+    read_ids = _iter_line_ids(folder, lines) if lines in names else _iter_member_ids(folder, tar)
+    return any(image_ids.contains(batch).any() for batch in iter_batches(read_ids, BATCH_NAMES))
+
+
+def _iter_line_ids(folder: ExportFolder, name: str) -> Iterator[str]:
+    with folder.open_file(name) as file:
+        rest = b""
+        while data := file.read(1 << 20):
+            text, _, rest = (rest + data).rpartition(b"\n")
+            yield from (match.decode() for match in _IMAGE_PATH.findall(text))
+
+
+def _iter_member_ids(folder: ExportFolder, name: str) -> Iterator[str]:
+    with folder.open_file(name) as file, tarfile.open(fileobj=file) as tar:
+        names = (_strip_suffixes(PurePosixPath(member.name).name) for member in tar)
+        yield from (name for name in names if _is_image_id(name))
 
 
 def _strip_suffixes(name: str) -> str:

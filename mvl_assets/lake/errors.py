@@ -67,7 +67,7 @@ _STORE_FAULTS = (
     (
         r"NoSuchBucket|NO_SUCH_BUCKET|ContainerNotFound",
         "the bucket of {uri} does not exist",
-        "create it, or correct MVL_LAKE",
+        "create it, or correct MVL_LAKE or MVL_EXPORT",
     ),
     (
         r"PermanentRedirect|AuthorizationHeaderMalformed|AUTHORIZATION_HEADER_MALFORMED|IllegalLocationConstraint"

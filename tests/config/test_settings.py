@@ -1,4 +1,4 @@
-"""Every place has a variable; only the lake may be in an object store."""
+"""Every place has a variable; only the lake and the exports may be in an object store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from mvl_assets.errors import MvlError
 PLACES = {
     "MVL_RAW": "raw_dir",
     "MVL_SCRATCH": "scratch_dir",
-    "MVL_EXPORT": "export_dir",
     "MVL_CHECKPOINTS": "checkpoints_dir",
 }
 
@@ -57,8 +56,21 @@ def test_unpacked_archives_may_have_a_folder_of_their_own(home: Path, monkeypatc
         resolve_unpacked_dir(first)
 
 
-def test_an_address_with_credentials_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MVL_LAKE", "s3://AKIA:hidden@bucket/lake")
-    with pytest.raises(MvlError, match="MVL_LAKE holds credentials") as refused:
+@pytest.mark.parametrize("variable", ["MVL_LAKE", "MVL_EXPORT"])
+def test_an_address_with_credentials_is_refused_and_not_repeated(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "s3://AKIA:hidden@bucket/place")
+    with pytest.raises(MvlError, match=f"{variable} holds credentials") as refused:
         validate_settings()
     assert "hidden" not in str(refused.value)
+    monkeypatch.setenv(variable, "ftp://host/place")
+    with pytest.raises(MvlError, match=f"{variable}=ftp://host/place: unsupported"):
+        validate_settings()
+
+
+def test_exports_are_below_the_home_or_where_their_variable_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().export_root == str(home / "export")
+    monkeypatch.setenv("MVL_EXPORT", "s3://bucket/export")
+    validate_settings()
+    assert load_settings().export_root == "s3://bucket/export"

@@ -11,6 +11,7 @@ import pytest
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.export import llava_json, llava_shards
+from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.llava_entry import build_entry
 from mvl_assets.export.llava_json import ExportResult, export_stage
 from mvl_assets.export.stale_exports import iter_stale_exports
@@ -53,22 +54,23 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def export_shards(lake: Lake, folder: Path) -> ExportResult:
-    return export_stage(lake, STAGE, folder, layout="shards", executor=ProcessExecutor(1))
+    return export_stage(lake, STAGE, ExportFolder(str(folder)), layout="shards", executor=ProcessExecutor(1))
 
 
-def read_shards(result: ExportResult, unpacked: Path) -> list[dict]:
+def read_shards(parts: Path, unpacked: Path) -> list[dict]:
     """The entries of all parts; their images are unpacked."""
-    for tar in sorted(result.path.glob("*.tar")):
+    for tar in sorted(parts.glob("*.tar")):
         with tarfile.open(tar) as archive:
             archive.extractall(unpacked, filter="data")
-    return [json.loads(line) for path in sorted(result.path.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
+    return [json.loads(line) for path in sorted(parts.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
 
 
 def test_both_layouts_hold_the_same_entries_and_images(lake: Lake, tmp_path: Path) -> None:
-    files = export_stage(lake, STAGE, tmp_path / "files")
+    files = export_stage(lake, STAGE, ExportFolder(str(tmp_path / "files")))
     shards = export_shards(lake, tmp_path / "shards")
-    entries = json.loads(files.path.read_text(encoding="utf-8"))
-    assert read_shards(shards, tmp_path / "unpacked") == entries
+    assert (files.name, shards.name) == (f"{STAGE}.json", STAGE)
+    entries = json.loads((tmp_path / "files" / files.name).read_text(encoding="utf-8"))
+    assert read_shards(tmp_path / "shards" / STAGE, tmp_path / "unpacked") == entries
     assert len(entries) == files.rows == shards.rows == 12
     images = {
         name
@@ -79,28 +81,29 @@ def test_both_layouts_hold_the_same_entries_and_images(lake: Lake, tmp_path: Pat
         stored = {p.relative_to(folder).as_posix(): p for p in (folder / "images").rglob("*.png")}
         assert stored.keys() == images
         assert all(compute_digest(path.read_bytes()) == path.stem for path in stored.values())
-    assert len(list(shards.path.glob("*.tar"))) == 3
+    assert len(list((tmp_path / "shards" / STAGE).glob("*.tar"))) == 3
 
 
 def test_the_digest_is_that_of_all_lines(lake: Lake, tmp_path: Path) -> None:
-    files = export_stage(lake, STAGE, tmp_path / "files")
-    lines = files.path.read_text(encoding="utf-8").splitlines()[1:-1]
+    files = export_stage(lake, STAGE, ExportFolder(str(tmp_path)))
+    lines = (tmp_path / files.name).read_text(encoding="utf-8").splitlines()[1:-1]
     assert files.digest == compute_digest(*(compute_digest(line.removesuffix(",")) for line in lines))
 
 
 def test_parts_that_are_there_are_kept_and_what_killed_or_older_exports_left_goes(lake: Lake, tmp_path: Path) -> None:
     first = export_shards(lake, tmp_path)
-    kept, lost, half = sorted(first.path.glob("*.jsonl"))
+    parts = tmp_path / STAGE
+    kept, lost, half = sorted(parts.glob("*.jsonl"))
     lost.unlink()
     half.unlink()
     half.with_suffix(".tar").unlink()
-    (first.path / f".{half.stem}.tar.tmp").write_bytes(b"half")
-    (first.path / "part-00000-0123456789abcdef.jsonl").write_text("older")
+    (parts / f".{half.stem}.tar.tmp").write_bytes(b"half")
+    (parts / "part-00000-0123456789abcdef.jsonl").write_text("older")
     (tmp_path / f"{STAGE}.json").write_text("[]")
     written_at = kept.stat().st_mtime_ns
     again = export_shards(lake, tmp_path)
     assert (again.digest, kept.stat().st_mtime_ns) == (first.digest, written_at)
-    assert sorted(p.name for p in first.path.iterdir()) == sorted(
+    assert sorted(p.name for p in parts.iterdir()) == sorted(
         f"{p.stem}{suffix}" for p in (kept, lost, half) for suffix in (".jsonl", ".tar")
     )
     assert not (tmp_path / f"{STAGE}.json").exists()
@@ -111,12 +114,12 @@ def test_an_image_that_is_gone_is_named(lake: Lake, tmp_path: Path) -> None:
     lake.images.table.delete(f"image_id = '{gone}'")
     for layout in ("files", "shards"):
         with pytest.raises(LakeError, match=f"image {gone} is not in the lake"):
-            export_stage(lake, STAGE, tmp_path, layout=layout, executor=ProcessExecutor(1))
+            export_stage(lake, STAGE, ExportFolder(str(tmp_path)), layout=layout, executor=ProcessExecutor(1))
 
 
 def test_a_removed_image_inside_a_tar_makes_the_export_stale(lake: Lake, tmp_path: Path) -> None:
     export_shards(lake, tmp_path / "export" / "llava_json")
     removed = next(lake.images.table.iter_rows(["image_id"]))["image_id"]
-    stale = list(iter_stale_exports(tmp_path / "export", set(), IdSet([[removed]])))
+    stale = list(iter_stale_exports(ExportFolder(str(tmp_path / "export")), set(), IdSet([[removed]])))
     assert len(stale) == 6
-    assert not list(iter_stale_exports(tmp_path / "export", set(), IdSet([["0" * 32]])))
+    assert not list(iter_stale_exports(ExportFolder(str(tmp_path / "export")), set(), IdSet([["0" * 32]])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.stale_exports import iter_stale_exports
 from mvl_assets.lake.id_set import IdSet
 
@@ -18,7 +19,7 @@ def put(folder: Path, *names: str) -> None:
 
 
 def list_stale(folder: Path, stages: set[str], *image_ids: str) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in iter_stale_exports(folder, stages, IdSet([image_ids]))}
+    return set(iter_stale_exports(ExportFolder(str(folder)), stages, IdSet([image_ids])))
 
 
 def test_stale_exports_are_the_files_of_the_given_stages(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""Exports in a bucket: the files of a disk, whole or not there, written once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mvl_assets.errors import MvlError
+from mvl_assets.execution.processes import ProcessExecutor
+from mvl_assets.export import llava_json, llava_shards
+from mvl_assets.export.export_folder import ExportFolder
+from mvl_assets.export.llava_json import export_stage
+from mvl_assets.export.stale_exports import iter_stale_exports
+from mvl_assets.lake.id_set import IdSet
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.storage import open_filesystem
+from tests.object_store.server import PROJECT, list_files
+from tests.training import tiny_model as small
+
+STAGE = "single_image"
+KILLED = """
+import os, signal, sys
+from mvl_assets.export.export_folder import ExportFolder
+
+folder = ExportFolder(sys.argv[1])
+with folder.write_file("half.tar") as path:
+    path.write_bytes(bytes(20 << 20))
+    if sys.argv[2] == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    stream = folder._filesystem.open_output_stream(folder._resolve("half.tar"))  # as sending does
+    stream.write(bytes(12 << 20))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    monkeypatch.setenv("MVL_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(llava_shards, "PART_ROWS", 5)
+    monkeypatch.setattr(llava_json, "CHUNK_ROWS", 5)
+    return small.fill_lake(tmp_path / "lake", small.draw_shape_samples(11), frames=2)
+
+
+def read_files(uri: str) -> dict[str, bytes]:
+    """The content of each file below a folder, without the times that tars have."""
+    folder = ExportFolder(uri)
+    contents = {}
+    for name in folder.list_files():
+        with folder.open_file(name) as file:
+            contents[name] = file.read()
+    return contents
+
+
+def list_times(uri: str) -> dict[str, int]:
+    filesystem, _ = open_filesystem(uri)
+    return {path: filesystem.get_file_info(path).mtime_ns for path in list_files(uri)}
+
+
+@pytest.mark.parametrize("layout", ["files", "shards"])
+def test_a_bucket_has_the_files_of_a_disk_and_they_are_written_once(
+    root: str, lake: Lake, tmp_path: Path, layout: llava_json.Layout
+) -> None:
+    places = [str(tmp_path / "disk"), f"{root}/export"]
+    results = [
+        export_stage(lake, STAGE, ExportFolder(place), layout=layout, executor=ProcessExecutor(1)) for place in places
+    ]
+    assert results[0] == results[1]
+    on_disk, on_store = map(read_files, places)
+    assert on_store == on_disk and len(on_store) >= 6
+    before = list_times(places[1])
+    again = export_stage(lake, STAGE, ExportFolder(places[1]), layout=layout, executor=ProcessExecutor(1))
+    assert again == results[1]
+    after = list_times(places[1])
+    assert {path for path in before if after[path] != before[path]} <= {f"{places[1][5:]}/{STAGE}.json"}
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_an_export_goes_on_where_it_stopped_and_removes_what_is_not_its(root: str, lake: Lake) -> None:
+    folder = ExportFolder(f"{root}/export")
+    executor = ProcessExecutor(1)
+    export_stage(lake, STAGE, folder, layout="shards", executor=executor)
+    whole = read_files(folder.uri)
+    kept, lost, half = sorted(name for name in whole if name.endswith(".jsonl"))
+    for name in (lost, half, half.replace(".jsonl", ".tar")):
+        folder.delete_file(name)
+    with folder.write_file(f"{STAGE}/part-00000-0123456789abcdef.jsonl") as path:
+        path.write_text("older\n")
+    with folder.write_file(f"{STAGE}.json") as path:
+        path.write_text("[]")
+    written_at = {path: time for path, time in list_times(folder.uri).items() if path.endswith(kept)}
+    export_stage(lake, STAGE, ExportFolder(folder.uri), layout="shards", executor=executor)
+    assert read_files(folder.uri).keys() == whole.keys()
+    assert written_at.items() <= list_times(folder.uri).items()
+    # The other layout takes the place of the parts.
+    export_stage(lake, STAGE, ExportFolder(folder.uri), layout="files")
+    assert not [name for name in read_files(folder.uri) if name.startswith(f"{STAGE}/")]
+
+
+@pytest.mark.parametrize("moment", ["before", "while_sending"])
+def test_a_killed_export_leaves_no_half_file(root: str, tmp_path: Path, moment: str) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, root, moment],
+        cwd=PROJECT,
+        env={**os.environ, "MVL_SCRATCH": str(tmp_path)},
+        timeout=120,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert list(ExportFolder(root).list_files()) == []
+    with pytest.raises(RuntimeError), ExportFolder(root).write_file("half.tar") as path:
+        path.write_bytes(b"half")
+        raise RuntimeError
+    assert list(ExportFolder(root).list_files()) == []
+
+
+def test_exports_of_removed_images_are_found_and_deleted(root: str, lake: Lake) -> None:
+    exports = ExportFolder(root)
+    export_stage(lake, STAGE, exports.join("llava_json"), layout="shards", executor=ProcessExecutor(1))
+    removed = next(lake.images.table.iter_rows(["image_id"]))["image_id"]
+    stale = list(iter_stale_exports(exports, set(), IdSet([[removed]])))
+    assert len(stale) == 6 and not list(iter_stale_exports(exports, set(), IdSet([["0" * 32]])))
+    # A part whose lines are not there yet is known by its tar.
+    for name in stale:
+        if name.endswith(".jsonl"):
+            exports.delete_file(name)
+    assert len(list(iter_stale_exports(exports, set(), IdSet([[removed]])))) == 3
+    for name in stale:
+        exports.delete_file(name)
+    assert not list(exports.list_files())
+
+
+def test_a_bucket_that_does_not_exist_is_named(root: str, lake: Lake) -> None:
+    with pytest.raises(MvlError, match="the bucket of s3://no-such-bucket/export does not exist"):
+        export_stage(lake, STAGE, ExportFolder("s3://no-such-bucket/export"), layout="files")
