@@ -19,8 +19,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.common.rejects import RejectError
+from mvl_assets.media.image_formats import IMAGE_FORMATS, describe_unreadable
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 64_000_000
 """Larger images are rejected undecoded: 64 MP is 192 MB in RGB, nearly four times the paper's largest."""
 
@@ -60,8 +60,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 class ImageError(RejectError):
     """Bytes that are not a usable image.
 
-    `code` is one of `not_an_image`, `svg_image`, `zero_size`, `too_many_pixels`, `too_many_scans`, `truncated_image`,
-    `broken_image`. (Pillow itself refuses most headers with a side of zero, as `not_an_image`.)
+    `code` is one of `zero_size`, `too_many_pixels`, `too_many_scans`, `truncated_image`, `broken_image`, or what
+    `describe_unreadable` calls bytes that are no image: `not_an_image`, `lfs_pointer`, `html_page`, ... (Pillow itself
+    refuses most headers with a side of zero, as `not_an_image`.)
     """
 
 
@@ -196,12 +197,7 @@ def _open_image(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except UnidentifiedImageError as error:
-        if b"<svg" in data[:4096].lower():
-            raise ImageError("svg_image", "an SVG drawing has no pixels; convert it to PNG first") from error
-        raise ImageError(
-            "not_an_image",
-            f"{len(data)} bytes that start with {data[:8].hex(' ')} are none of {', '.join(IMAGE_FORMATS)}",
-        ) from error
+        raise ImageError(*describe_unreadable(data)) from error
     check_image_size(*image.size)
     if image.format in JPEG_FORMATS:
         max_scans = MAX_SCANNED_PIXELS // (image.width * image.height)

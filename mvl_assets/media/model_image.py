@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from PIL import ExifTags, Image
 
-from mvl_assets.media.image import IMAGE_FORMATS, compute_standard_size, encode_image, standardise_image
+from mvl_assets.media.image import compute_standard_size, encode_image, standardise_image
+from mvl_assets.media.image_formats import IMAGE_FORMATS
 
 # Formats every server decodes; images in them that need no change are sent unchanged.
 _PASSTHROUGH_FORMATS = ("JPEG", "PNG")

@@ -95,7 +95,7 @@ BAD_IMAGES: dict[str, tuple[Make, str]] = {
     "drawing.svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>', "svg_image"),
     "drawing.png": (lambda: b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "b">]><svg/>', "svg_image"),
     "postscript.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nquit\n", "not_an_image"),
-    "page.jpg": (lambda: b"<html><body>403 Forbidden</body></html>", "not_an_image"),
+    "page.jpg": (lambda: b"<html><body>403 Forbidden</body></html>", "html_page"),
     "paper.png": (lambda: b"%PDF-1.7\n" + bytes(900), "not_an_image"),
     "icon.ico": (lambda: file_of(scene(), "ICO"), "not_an_image"),
     "empty.png": (lambda: b"", "not_an_image"),

@@ -196,7 +196,7 @@ def test_bad_images_become_rejects_and_are_not_stored(lake: Lake, tmp_path: Path
     write(root, [*rows, {**row("two"), "image": ["9.png", "cut.png"], "conversations": talk("?", "!")}])
     put(root, "9.png", make_image(9))
     report = ingest(lake, root)
-    assert report.reject_counts == {"truncated_image": 2, "not_an_image": 2, "svg_image": 1}
+    assert report.reject_counts == {"truncated_image": 2, "not_an_image": 1, "html_page": 1, "svg_image": 1}
     assert set(now(lake)) == {"good", "wrong-extension.png"}
     assert lake.images.table.count() == 2
     assert rejects(lake)[0] == ("rows.json", 1, "truncated_image")

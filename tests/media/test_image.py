@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from mvl_assets.media.image import (
     MAX_PIXELS,
@@ -25,6 +25,7 @@ from mvl_assets.media.image import (
     is_standard_size,
     standardise_image,
 )
+from mvl_assets.media.image_formats import IMAGE_FORMATS
 
 
 def scene(width: int = 96, height: int = 64) -> Image.Image:
@@ -92,15 +93,38 @@ def test_arbitrary_bytes_give_an_image_or_an_image_error(tail: bytes, head: byte
     ("data", "error"),
     [
         (b"", "not_an_image"),
-        (b"<html>404 not found</html>", "not_an_image"),
+        (b"<html>404 not found</html>", "html_page"),
+        (b"\n<!DOCTYPE html>\n<title>Sign in</title>", "html_page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "lfs_pointer"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "jpeg2000_image"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "svg_image"),
         (png_header(20_000, 20_000), "too_many_pixels"),
         (png_header(9_000, 8_000), "too_many_pixels"),
     ],
-    ids=["nothing", "an error page", "svg", "400 MP", "72 MP"],
+    ids=["nothing", "an error page", "a login", "lfs", "jpeg 2000", "svg", "400 MP", "72 MP"],
 )
 def test_unusable_bytes_have_an_error_code(data: bytes, error: str) -> None:
     assert error_of(data) == error
+
+
+@pytest.mark.skipif("AVIF" not in IMAGE_FORMATS, reason="this Pillow reads no AVIF")
+def test_avif_is_read_upright_and_bounded() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = file_of(Image.new("RGB", (300, 240), "red"), "AVIF", exif=exif)
+    properties = inspect_image(data)
+    assert (properties.format, properties.width, properties.height) == ("AVIF", 240, 300)
+    assert standardise_image(data).size == (240, 300)
+    assert error_of(data[: len(data) // 2]) in ("broken_image", "truncated_image", "not_an_image")
+
+
+def test_heic_is_read_or_names_what_reads_it() -> None:
+    if "HEIF" not in IMAGE_FORMATS:
+        assert error_of(b"\0\0\0\x18ftypheic" + bytes(40)) == "heic_image"
+        return
+    data = file_of(Image.new("RGB", (300, 240), "red"), "HEIF")
+    properties = inspect_image(data)
+    assert (properties.format, properties.width, properties.height) == ("HEIF", 300, 240)
 
 
 def test_pixel_limit_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
