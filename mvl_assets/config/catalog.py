@@ -294,7 +294,7 @@ class SourceSpec(_CatalogModel):
     split: Split | None = None
     """The split that the source is, where all are published together: only its files are read; null = all splits."""
     alternates: TupleFromList[FormatName] = ()
-    """Other formats in which copies of the source exist."""
+    """Other formats in which copies of the source exist. The files are read in the one that they have."""
     family: FamilyName | None = None
     """Prompt family for rewriting; null where the paper's prompts have no family for the source."""
     hub: HubDataset | None = None

@@ -64,13 +64,19 @@ def find_unmatched_patterns(source: SourceSpec, names: Iterable[str]) -> list[st
 
 
 def format_manual_instructions(source: SourceSpec) -> str:
-    """Return one line that says which files the user has to put where."""
+    """Return one line that says which files the user has to put where, in which of the declared formats."""
     note = source.evidence["hub"].note if "hub" in source.evidence else None
     origin_note = f"; {note.removeprefix('listed: ')}" if note and source.hub is None else ""
-    description = get_source_format(source).description
+    source_format = get_source_format(source)
+    description = source_format.description
+    if source.records is not None:
+        description = f"{' or '.join(source.records.file_globs)}, and the images"
+    descriptions = {source.format or "records": description}
+    descriptions |= {name: get_format(name).description for name in source.alternates}
+    layouts = "; or ".join(f"{description} ({name})" for name, description in descriptions.items())
     return (
-        f"put the source's files into {source.root}: {description} ({source.title}{origin_note}); "
-        "or name their folder with `path:` in its catalog entry"
+        f"put the source's files into {source.root}: {layouts} ({source.title}{origin_note}); "
+        f"or name their folder with `path:` in its catalog entry; `mvl sources sniff` says what other files hold"
     )
 
 

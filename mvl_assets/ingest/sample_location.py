@@ -10,6 +10,7 @@ from itertools import islice
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.ingest.row_numbering import RowNumbering
+from mvl_assets.readers.detect_format import detect_format
 from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.registry import get_key_reader
 
@@ -25,7 +26,8 @@ def find_sample_location(source: SourceSpec, sample_id: str, *, max_rows: int = 
         SourceError: The files cannot be read.
     """
     numbering = RowNumbering(source.slug)
-    for keys in iter_batches(islice(get_key_reader(source.format)(source, source.root), max_rows), BATCH_ROWS):
+    read_keys = get_key_reader(detect_format(source, source.root))
+    for keys in iter_batches(islice(read_keys(source, source.root), max_rows), BATCH_ROWS):
         for key, key_id in zip(keys, numbering.generate_ids(keys), strict=True):
             if key_id == sample_id:
                 return key

@@ -23,6 +23,8 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.tombstones import PURGED_ERROR_CLASS, load_tombstones
+from mvl_assets.readers.detect_format import detect_format
+from mvl_assets.readers.files import NATIVE_FILES_HINT
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
 from mvl_assets.stages import RAW
 
@@ -82,16 +84,23 @@ def sync_source(
             data_version=lake.get_table("samples").compute_data_version(source.slug),
         )
     _ensure_files(lake, source, profile, log)
-    report = ingest_source(
-        lake,
-        source,
-        source.root,
-        run_id=run_id,
-        limit=profile.limit,
-        # One process decodes in threads, and needs no second one to hand rows to.
-        executor=None if profile.executor.processes == 1 else create_executor(profile.executor),
-        progress=lambda n_rows: log(f"{source.slug}: {n_rows:,} rows read and stored"),
-    )
+    source = _adopt_format(source, log)
+    try:
+        report = ingest_source(
+            lake,
+            source,
+            source.root,
+            run_id=run_id,
+            limit=profile.limit,
+            # One process decodes in threads, and needs no second one to hand rows to.
+            executor=None if profile.executor.processes == 1 else create_executor(profile.executor),
+            progress=lambda n_rows: log(f"{source.slug}: {n_rows:,} rows read and stored"),
+        )
+    except SourceError as error:
+        if error.hint == NATIVE_FILES_HINT:
+            problem = error.message.removeprefix(f"{source.slug}: ")
+            raise SourceError(source.slug, problem, hint=format_manual_instructions(source)) from error
+        raise
     _require_rows(lake, source, report)
     if not profile.keep_archives and load_state(source) is not None:
         incomplete_reason = _get_incomplete_reason(report, profile.limit)
@@ -104,6 +113,17 @@ def sync_source(
         else:
             log(f"{source.slug}: the files are kept: {incomplete_reason}")
     return report
+
+
+def _adopt_format(source: SourceSpec, log: LogFn) -> SourceSpec:
+    """Return the source with the format that its files have, which may be one of its alternates."""
+    file_format = detect_format(source, source.root)
+    if file_format == source.format:
+        return source
+    log(
+        f"{source.slug}: the files are read as {file_format}, one of its alternates; {source.format} reads none of them"
+    )
+    return source.model_copy(update={"format": file_format})
 
 
 def _ensure_files(lake: Lake, source: SourceSpec, profile: Profile, log: LogFn) -> None:

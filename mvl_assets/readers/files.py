@@ -34,6 +34,9 @@ DEMO_MARKER_FILE = "DEMO_DATA.json"
 NON_DATA_FILES = frozenset({DEMO_MARKER_FILE, "dataset_infos.json", "dataset_info.json"})
 """Files that describe a folder: the marker of demo data, and the Hugging Face hub's."""
 
+NATIVE_FILES_HINT = "put the source's files there, in its native format"
+"""What to do about a folder without data files, for callers that cannot say more."""
+
 FRAMES_PER_SECOND = 2.0
 MAX_FRAMES = 32
 """How folders of frames were cut (the trainer of LLaVA-VL/LLaVA-NeXT, `main.py`, where a path holds `shareVideoGPTV`),
@@ -114,9 +117,7 @@ def list_data_files(source: str, root: Path, *patterns: str) -> list[Path]:
     paths = sorted(p for p in matches if p.name not in NON_DATA_FILES and not p.name.startswith("._") and p.is_file())
     if not paths:
         pattern_text = " or ".join(patterns)
-        raise SourceError(
-            source, f"no {pattern_text} in {root}", hint="put the source's files there, in its native format"
-        )
+        raise SourceError(source, f"no {pattern_text} in {root}", hint=NATIVE_FILES_HINT)
     return paths
 
 

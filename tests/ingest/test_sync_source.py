@@ -233,3 +233,19 @@ def test_unpacked_files_are_not_listed_and_are_removed_with_the_archives(lake: L
     fetch_source(source)
     assert counts(brought(lake, source, keep_archives=False)) == (1, 0, 0, 0)
     assert not (source.root / UNPACKED_DIR).exists()
+
+
+def test_files_in_an_alternate_format_are_read_and_others_say_what_is_expected(lake: Lake) -> None:
+    source = SOURCE.model_copy(update={"hub": None, "alternates": ("llava_json",)})
+    source.root.mkdir(parents=True)
+    (source.root / "notes.md").write_text("nothing")
+    with pytest.raises(SourceError, match=r"no \*\*/\*\.parquet") as caught:
+        brought(lake, source)
+    assert caught.value.hint is not None
+    for expected in ("(llava_parquet); or ", "the *.json or *.jsonl of conversations", "(llava_json)", "sources sniff"):
+        assert expected in caught.value.hint
+    (source.root / "rows.json").write_text(json.dumps([{"id": "1", "image": "1.png", "conversations": talk("?", "!")}]))
+    (source.root / "1.png").write_bytes(make_image(1))
+    lines: list[str] = []
+    report = sync_source(lake, source, profile(), run_id="r", log=lines.append)
+    assert (report.n_new, "read as llava_json" in lines[0]) == (1, True)
