@@ -78,9 +78,8 @@ def run_ingest(kind: str, raw: Path, out: Path) -> int:
     from mvl_assets.lake.lake import Lake
 
     format: Any = "llava_parquet" if kind == "parquet" else "llava_json"
-    spec = SourceSpec(
-        slug="bench", title="Bench", category="general", group="A", modality="single_image", format=format
-    )
+    modality: Any = "text" if kind == "text" else "single_image"
+    spec = SourceSpec(slug="bench", title="Bench", category="general", group="A", modality=modality, format=format)
     report = ingest_source(Lake(str(out / "lake")), spec, raw, run_id="bench")
     assert not report.reject_counts, report
     return report.n_rows
