@@ -26,7 +26,8 @@ def compute_digest(*parts: object) -> str:
     `bytes` enter as they are, everything else as canonical JSON. Parts are prefixed with their length, so ("ab", "c")
     and ("a", "bc") differ.
     """
-    return blake2b(b"".join(map(prepend_length, parts)), digest_size=16).hexdigest()
+    preimage = prepend_length(parts[0]) if len(parts) == 1 else b"".join(map(prepend_length, parts))
+    return blake2b(preimage, digest_size=16).hexdigest()
 
 
 def prepend_length(part: object) -> bytes:

@@ -8,6 +8,7 @@ from itertools import islice
 from operator import add
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from mvl_assets.common.digest import (
@@ -24,7 +25,7 @@ from mvl_assets.common.words import normalize_texts
 
 # "holdout" enters the digest: another word would hold out other samples.
 _HOLDOUT = encode_canonical_json("holdout")
-_NO_IMAGES = encode_plain_json([])
+_NO_IMAGES = prepend_length(encode_plain_json([]))
 
 WITHDRAWN_FACTS: Mapping[str, Any] = {
     "image_properties": [],
@@ -62,28 +63,30 @@ def build_fact_columns(
         properties: Properties by image id.
     """
     words = list(_iter_encoded_words(conversations))
-    images = [encode_plain_json(list(ids)) if ids else _NO_IMAGES for ids in image_ids]
-    similar_images = [
-        encode_plain_json([properties[image_id].phash or image_id for image_id in ids]) if ids else _NO_IMAGES
-        for ids in image_ids
-    ]
-    fingerprints = _compute_fingerprints(images, words)
-    are_same = similar_images == images
+    similar_images = [[properties[image_id].phash or image_id for image_id in ids] if ids else ids for ids in image_ids]
+    fingerprints = _compute_fingerprints(image_ids, words)
+    are_same = similar_images == image_ids
     return {
         "image_properties": [
-            [
-                # A name in an archive may hold half a surrogate pair, which a table cannot store.
-                {"name": name and name.encode("utf-8", "backslashreplace").decode(), **asdict(properties[image_id])}
-                for name, image_id in zip(names, ids, strict=True)
-            ]
+            _describe_images(names, ids, properties) if ids else []
             for names, ids in zip(image_names, image_ids, strict=True)
         ],
         "fingerprint": fingerprints,
         "similar_fingerprint": fingerprints if are_same else _compute_fingerprints(similar_images, words),
         "holdout_hash": _compute_holdout_hashes(map(get_image_group_id, sample_ids, image_ids)),
         "n_turns": conversations.lengths,
-        "n_chars": _add_up(conversations.lengths, map(len, conversations.texts)),
+        "n_chars": _count_chars(conversations),
     }
+
+
+def _describe_images(
+    names: Sequence[str | None], image_ids: Sequence[str], properties: Mapping[str, ImageProperties]
+) -> list[dict[str, Any]]:
+    return [
+        # A name in an archive may hold half a surrogate pair, which a table cannot store.
+        {"name": name and name.encode("utf-8", "backslashreplace").decode(), **asdict(properties[image_id])}
+        for name, image_id in zip(names, image_ids, strict=True)
+    ]
 
 
 def get_image_group_id(sample_id: str, image_ids: Sequence[str]) -> str:
@@ -109,9 +112,12 @@ def _compute_holdout_hashes(image_group_ids: Iterable[str]) -> list[int]:
     return [int(digest[:8], 16) for digest in compute_id_digests([_HOLDOUT], image_group_ids, [])]
 
 
-def _compute_fingerprints(images: Sequence[bytes], words: Sequence[bytes]) -> pa.StringArray:
-    preimages = map(add, map(prepend_length, images), map(prepend_length, words))
-    return build_id_column(compute_raw_digests(preimages))
+def _compute_fingerprints(images: Sequence[Sequence[str]], words: Sequence[bytes]) -> pa.StringArray:
+    """Return `compute_digest(images, words)` of each row; `images` are ids or hashes."""
+    encoded_images = (
+        prepend_length(encode_plain_json(row_images)) if row_images else _NO_IMAGES for row_images in images
+    )
+    return build_id_column(compute_raw_digests(map(add, encoded_images, map(prepend_length, words))))
 
 
 def _iter_encoded_words(conversations: FlatConversations) -> Iterator[bytes]:
@@ -121,6 +127,6 @@ def _iter_encoded_words(conversations: FlatConversations) -> Iterator[bytes]:
         yield encode_plain_json(list(islice(spoken, length)))
 
 
-def _add_up(lengths: Iterable[int], numbers: Iterator[int]) -> list[int]:
-    """Return the sums of the first numbers, the next ones and so on, as many as the lengths say."""
-    return [sum(islice(numbers, length)) for length in lengths]
+def _count_chars(conversations: FlatConversations) -> pa.Int64Array:
+    counts = np.cumsum([0, *map(len, conversations.texts)])
+    return pa.array(np.diff(counts[np.cumsum([0, *conversations.lengths])]))

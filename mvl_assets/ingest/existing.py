@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from mvl_assets.common.id_array import ID_BYTES, ID_DTYPE, find_ids, pack_ids, unpack_id
@@ -13,8 +13,7 @@ from mvl_assets.lake.lake import Lake
 _COLUMNS = ["sample_id", "content_hash", "revision", "withdrawn"]
 
 
-@dataclass(frozen=True, slots=True)
-class SampleVersion:
+class SampleVersion(msgspec.Struct, frozen=True, gc=False):
     """The newest version of one sample; a withdrawn sample is no longer in the source's files."""
 
     revision: int

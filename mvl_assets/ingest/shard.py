@@ -166,7 +166,8 @@ class ShardWriter:
     def _write_decoded(self) -> None:
         pending_samples, decodes = self._decoding
         self._decoding = ([], {})
-        errors = self._images.write_images(decodes, (pending.content.image_ids for pending in pending_samples))
+        row_image_ids = (pending.content.image_ids for pending in pending_samples)
+        errors = self._images.write_images(decodes, row_image_ids) if decodes else {}
         for pending in pending_samples:
             if not (errors and self._reject_bad_image(pending, errors)):
                 self._add_version(pending)

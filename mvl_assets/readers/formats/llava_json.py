@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.common.rejects import RejectError
+from mvl_assets.readers.conversations.text_line import parse_text_line
 from mvl_assets.readers.files import format_relative_path, list_source_files, resolve_image, resolve_video
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, make_key_reader
 from mvl_assets.readers.parsers import json_stream
@@ -38,22 +39,40 @@ if TYPE_CHECKING:
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     """Yield the source's samples and rejected rows."""
     to_sample = partial(to_llava_sample, root)
-    for row in read_rows(source, root):
-        yield build_sample(row, to_sample)
+    for path in _list_files(source, root):
+        file = format_relative_path(root, path)
+        if not _is_json_lines(path):
+            for row in to_rows(file, json_stream.iter_elements(path), "id"):
+                yield build_sample(row, to_sample)
+            continue
+        for position, line in json_stream.iter_raw_lines(path):
+            if isinstance(line, bytes) and (sample := parse_text_line(file, position, line)) is not None:
+                yield sample
+                continue
+            item = json_stream.parse_line(line, position) if isinstance(line, bytes) else line
+            for row in to_rows(file, [item], "id"):
+                yield build_sample(row, to_sample)
 
 
 def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
     """Yield the rows as the files have them; no image is looked for."""
+    for path in _list_files(source, root):
+        yield from to_rows(format_relative_path(root, path), iter_items(path), "id")
+
+
+def _list_files(source: SourceSpec, root: Path) -> list[Path]:
     hub_patterns = source.hub.files if source.hub is not None and source.hub.files else ()
     hub_json_patterns = [pattern for pattern in hub_patterns if pattern.endswith((".json", ".jsonl"))]
-    for path in list_source_files(source, root, "*.json", "*.jsonl", *hub_json_patterns):
-        yield from to_rows(format_relative_path(root, path), iter_items(path), "id")
+    return list_source_files(source, root, "*.json", "*.jsonl", *hub_json_patterns)
 
 
 def iter_items(path: Path) -> Iterator[Item | RejectedItem]:
     """Yield the rows of a file that is an array or JSON Lines."""
-    is_json_lines = path.suffix == ".jsonl" or json_stream.peek_first_char(path) == "{"
-    return json_stream.iter_lines(path) if is_json_lines else json_stream.iter_elements(path)
+    return json_stream.iter_lines(path) if _is_json_lines(path) else json_stream.iter_elements(path)
+
+
+def _is_json_lines(path: Path) -> bool:
+    return path.suffix == ".jsonl" or json_stream.peek_first_char(path) == "{"
 
 
 def filter_shared_file(
@@ -95,7 +114,9 @@ def to_llava_sample(
             raise RejectError("image_and_video", "the row has both an image and a video")
         resolved_video = resolve_video(root, video, video_folders)
         return Sample(row.file, row.position, add_video_marker(turns), row.native_id, video=resolved_video)
-    names = image if isinstance(image, list) else [image] if image else []
+    if not image:
+        return Sample(row.file, row.position, add_image_markers(turns, 0), row.native_id)
+    names = image if isinstance(image, list) else [image]
     turns = add_image_markers(turns, len(names))
     encoded_images = tuple(resolve_image(root, name, image_folders) for name in names)
     return Sample(row.file, row.position, turns, row.native_id, encoded_images)

@@ -14,7 +14,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -37,7 +37,6 @@ _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
 _SCALAR = re.compile(r"[^\s,\]}]+")
 _SPACE = re.compile(r"[ \t\n\r]*+")
 _KEY_END = re.compile(rb'"[ \t\n\r]*+:')
-_CONTAINERS = (dict, list)
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -90,21 +89,28 @@ def iter_elements(path: Path, key_path: Sequence[str] = ()) -> Iterator[Item | R
 
 def iter_lines(path: Path) -> Iterator[Item | RejectedItem]:
     """Yield the values of a JSON Lines file. Blank lines do not count."""
+    for position, line in iter_raw_lines(path):
+        yield parse_line(line, position) if isinstance(line, bytes) else line
+
+
+def iter_raw_lines(path: Path) -> Iterator[tuple[int, bytes | RejectedItem]]:
+    """Yield the lines of a JSON Lines file with their positions, as they are, or why one cannot be read."""
     position = 0
     try:
-        with path.open("rb") as stream:
+        with path.open("rb", buffering=CHUNK_BYTES) as stream:
             while line := stream.readline(MAX_ELEMENT_CHARS + 1):
-                if not line.strip():
+                if line.isspace():
                     continue
                 if len(line) > MAX_ELEMENT_CHARS:
                     while line and not line.endswith(b"\n"):
                         line = stream.readline(MAX_ELEMENT_CHARS)
-                    yield RejectedItem(position, "too_large", f"a line of more than {MAX_ELEMENT_CHARS} bytes")
+                    message = f"a line of more than {MAX_ELEMENT_CHARS} bytes"
+                    yield position, RejectedItem(position, "too_large", message)
                 else:
-                    yield _parse_line(line, position)
+                    yield position, line
                 position += 1
     except OSError as error:
-        yield RejectedItem(position, BROKEN_FILE, f"cannot be read: {error.strerror}")
+        yield position, RejectedItem(position, BROKEN_FILE, f"cannot be read: {error.strerror}")
 
 
 def peek_first_char(path: Path) -> str:
@@ -124,9 +130,8 @@ def parse_json(data: bytes) -> Any:
     """
     try:
         value = _decode_fast(data)
-        # Each key is followed by a quote and a colon. Where there are more of them, they are in a text, or a key is
-        # given twice: the standard decoder finds out.
-        if _count_keys(value) == len(_KEY_END.findall(data)):
+        # Where it has more, a key is given twice, or a text looks like one: the standard decoder finds out.
+        if has_keys(data, _count_keys(value)):
             return value
     except (ValueError, RecursionError, msgspec.DecodeError):
         pass  # the standard decoder accepts more, and says better what is wrong
@@ -138,24 +143,28 @@ def parse_json(data: bytes) -> Any:
         raise RejectError(_classify_error(error), str(error)) from error
 
 
-def _parse_line(line: bytes, position: int) -> Item | RejectedItem:
+def parse_line(line: bytes, position: int) -> Item | RejectedItem:
+    """Return the value of a line, or why there is none."""
     try:
         return Item(position, parse_json(line))
     except RejectError as error:
         return RejectedItem(position, error.code, error.message)
 
 
+def has_keys(data: bytes, n_keys: int) -> bool:
+    """Return whether a JSON text has so many keys. May be False where it has: a quote and a colon may be in a text."""
+    return data.count(b":") == n_keys or len(_KEY_END.findall(data)) == n_keys
+
+
 def _count_keys(value: Any) -> int:
     """Count the keys of an object and of all objects inside it."""
     n_keys = 0
-    containers = [value] if type(value) in _CONTAINERS else []
-    while containers:
-        container = containers.pop()
-        children = container
-        if type(container) is dict:
-            n_keys += len(container)
-            children = container.values()
-        containers += [child for child in children if type(child) in _CONTAINERS]
+    children: Iterable[Any] = value if type(value) is list else ()
+    if type(value) is dict:
+        n_keys, children = len(value), value.values()
+    for child in children:
+        if type(child) is dict or type(child) is list:
+            n_keys += _count_keys(child)
     return n_keys
 
 
