@@ -11,11 +11,11 @@ from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.summaries import count_by_source, count_rejects_by_stage, summarize_categories
+from mvl_assets.lake_queries.summaries import count_by_source, count_rejects_by_reason, summarize_categories
 from mvl_assets.orchestration.asset_status import AssetStatusResolver
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
 from mvl_assets.runner.summary import render_keep_rates
-from mvl_assets.stages import RAW, STAGE_NAMES
+from mvl_assets.stages import MODEL_STAGES, RAW, STAGE_NAMES
 
 
 @click.command(name="status")
@@ -30,7 +30,8 @@ def command(json_: bool) -> None:
     for definitions in load_code_locations().values():
         for status in AssetStatusResolver(definitions.resolve_asset_graph(), dagster_instance).iter_statuses():
             state_counts[status.key.path[0]][status.state] += 1
-    rejects = count_rejects_by_stage(lake)
+    rejects = count_rejects_by_reason(lake)
+    reasons = {stage: {error: n for (s, error), n in rejects.most_common() if s == stage} for stage in STAGE_NAMES}
     stage_rows = [
         {
             "stage": stage,
@@ -38,7 +39,8 @@ def command(json_: bool) -> None:
             "stale": state_counts[stage]["stale"],
             "missing": state_counts[stage]["missing"],
             "rows": _count_rows(lake, stage),
-            "rejects": rejects[stage],
+            "rejects": sum(reasons[stage].values()),
+            "reject_reasons": reasons[stage],
         }
         for stage in STAGE_NAMES
     ]
@@ -50,6 +52,10 @@ def command(json_: bool) -> None:
     click.echo(format_table(f"lake {lake.root}", columns, [[s[c] for c in columns] for s in stage_rows]))
     if rates := render_keep_rates(summarize_categories(lake)):
         click.echo("\n" + rates + "\n")
+    for stage in MODEL_STAGES:
+        if counts := reasons[stage.name]:
+            texts = ", ".join(f"{error} {n:,}" for error, n in counts.items())
+            click.echo(f"rejects of {stage.name}: {texts} (by source: `mvl rejects --stage {stage.name}`)")
     click.echo("materialised, stale and missing count partitions; `mvl stale` names the stale ones")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -109,6 +109,21 @@ class KeepConfig(StrictModel):
     no_reference: bool = True
 
 
+CheckName = Literal[
+    "refusal",
+    "json_debris",
+    "broken_markup",
+    "repetition",
+    "ends_in_middle",
+    "unchanged",
+    "options_lost",
+    "reference_contradicted",
+    "caption_talk",
+    "other_language",
+]
+"""Checks of rewritten pairs (`rewriting.checks`), which are reject reasons."""
+
+
 PAPER_SHARES = {
     "general": 0.154,
     "ocr": 0.137,
@@ -183,6 +198,8 @@ class Profile(StrictModel):
     rewrite_limit: int | None = Field(default=None, gt=0)
     models: dict[str, ModelProfile]
     roles: dict[ModelRole, str]
+    # Checks of rewrites before they are judged, where they differ from the default: all, and none with paper_parity.
+    checks: dict[CheckName, bool] = Field(default_factory=dict)
     keep: KeepConfig = KeepConfig()
     mixture: MixtureConfig = MixtureConfig()
     executor: ExecutorConfig = ExecutorConfig()
@@ -195,7 +212,8 @@ class Profile(StrictModel):
     # How export/llava_json lies on the disk: one JSON file and a folder of images, as MAmmoTH-VL was released, or parts
     # of JSON lines with a tar of images each. `auto`: parts from a million rows.
     export_layout: Literal["auto", "files", "shards"] = "auto"
-    # The paper's choices where the defaults differ: no removal of duplicates and contamination, its loss mask.
+    # The paper's choices where the defaults differ: no removal of duplicates and contamination, no checks of rewrites
+    # but the judge's, its loss mask.
     paper_parity: bool = False
 
     @model_validator(mode="after")
@@ -219,6 +237,10 @@ class Profile(StrictModel):
                 "may have others: give them base_urls"
             )
         return self
+
+    def list_checks(self) -> list[CheckName]:
+        """Return the checks that rewrites have to pass."""
+        return [name for name in get_args(CheckName) if self.checks.get(name, not self.paper_parity)]
 
     def get_model(self, role: ModelRole) -> ModelProfile:
         """Return the model of a role."""

@@ -43,7 +43,9 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         code_version=asset_keys.compute_code_version(
-            [(m.name, m.revision, m.supports_images, m.max_image_side) for m in models.values()], profile.rewrite_limit
+            [(m.name, m.revision, m.supports_images, m.max_image_side) for m in models.values()],
+            profile.rewrite_limit,
+            profile.list_checks(),
         ),
         group_name=REWRITTEN.name,
         partitions_def=partitions,

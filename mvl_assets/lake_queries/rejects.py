@@ -28,7 +28,9 @@ def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
     """Return rejects as rows of the table `rejects`; of equal rows rejected by one request the last is taken."""
     rows: dict[str, dict[str, object]] = {}
     for reject in rejects:
-        reject_id = compute_digest(reject.stage, reject.source, reject.row_key, reject.request_key)
+        # Several dialogues of one answer may be dropped; a row of a file has its position in `row_key`.
+        ordinal = () if reject.file is not None or reject.position is None else (reject.position,)
+        reject_id = compute_digest(reject.stage, reject.source, reject.row_key, reject.request_key, *ordinal)
         # Text of a file or server may hold half a surrogate pair, which a table cannot store.
         message = reject.message[:MAX_MESSAGE_CHARS].encode("utf-8", "backslashreplace").decode()
         partition_key = format_reject_partition(reject.stage, reject.source)

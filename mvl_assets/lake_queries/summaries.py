@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table_reader import TableReader
@@ -53,9 +55,14 @@ def count_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
     return sample_counts, _count_values(lake.get_table("rejects"), "source", sql.equals("stage", RAW.name))
 
 
-def count_rejects_by_stage(lake: Lake) -> Counter[str]:
-    """Count the rejects by pipeline stage."""
-    return _count_values(lake.get_table("rejects"), "stage")
+def count_rejects_by_reason(lake: Lake) -> Counter[tuple[str, str]]:
+    """Count the rejects by pipeline stage and error class."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for batch in lake.get_table("rejects").scan(["stage", "error"], None, BATCH_ROWS):
+        table = pa.Table.from_batches([batch])
+        for group in table.group_by(["stage", "error"]).aggregate([([], "count_all")]).to_pylist():
+            counts[group["stage"], group["error"]] += group["count_all"]
+    return counts
 
 
 def _count_values(table: TableReader, column: str, filter: str | None = None) -> Counter[str]:

@@ -39,7 +39,7 @@ def lengthen_request(request: Request, sampling: Mapping[str, Any]) -> Request:
 def lengthen_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema with `LONGER_FACTOR` times the `maxLength` of its texts."""
     lengthened = dict(schema)
-    if _limits_text(schema):
+    if _has_text_limit(schema):
         lengthened["maxLength"] = LONGER_FACTOR * schema["maxLength"]
     if "items" in schema:
         lengthened["items"] = lengthen_schema(schema["items"])
@@ -55,7 +55,7 @@ def find_cut_text(schema: Mapping[str, Any], document: Any) -> str | None:
 
 def _iter_cut_texts(schema: Mapping[str, Any], value: Any, path: tuple[str, ...]) -> Iterator[str]:
     if isinstance(value, str):
-        if _limits_text(schema) and is_cut(value, schema["maxLength"]):
+        if _has_text_limit(schema) and is_cut(value, schema["maxLength"]):
             yield f"{'/'.join(path)}: {len(value)} of at most {schema['maxLength']} characters, …{value[-40:]!r}"
     elif isinstance(value, list) and "items" in schema:
         for index, item in enumerate(value):
@@ -71,5 +71,5 @@ def is_cut(text: str, limit: int) -> bool:
     return len(text) >= limit or (len(text) > limit - MAX_TOKEN_CHARS and not _SENTENCE_END.search(text))
 
 
-def _limits_text(schema: Mapping[str, Any]) -> bool:
+def _has_text_limit(schema: Mapping[str, Any]) -> bool:
     return "enum" not in schema and schema.get("maxLength", 0) >= MIN_TEXT_LIMIT

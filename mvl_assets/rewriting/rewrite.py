@@ -11,6 +11,7 @@ from typing import Any
 
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, load_prompts
@@ -18,7 +19,7 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake.table_reader import TableReader
-from mvl_assets.model_stage.dialogue import attach_image_markers
+from mvl_assets.model_stage.dialogue import QAPair, attach_image_markers, extract_qa_pairs, strip_markers
 from mvl_assets.model_stage.loop import ProgressCallback
 from mvl_assets.model_stage.parts import StageReport
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
@@ -27,6 +28,7 @@ from mvl_assets.model_stage.sharded_run import run_table_stage
 from mvl_assets.model_stage.shards import ShardRow, get_leading_bits
 from mvl_assets.model_stage.stage import BuiltRows, RowRequests, ServedModel, TableStage
 from mvl_assets.rewriting.build import build_requests, list_prompt_inputs
+from mvl_assets.rewriting.checks.table import CHECKS, Drop, find_drop
 from mvl_assets.rewriting.parse import Dialogue, parse_answer
 from mvl_assets.stages import CATEGORY, REWRITTEN
 
@@ -37,17 +39,31 @@ _SAMPLE_COLUMNS = ["sample_id", "version_id", "conversations", "image_ids", "vid
 
 @dataclass(frozen=True, slots=True)
 class RewriteSubject:
-    """The parts of a sample that its rows need. `preserved_questions` has an entry per request."""
+    """The parts of a sample that its rows need.
+
+    Attributes:
+        originals: Its pairs, without image markers.
+        preserved_questions: The question that is kept, markers included, or None, per request.
+    """
 
     sample_id: str
     version_id: str
     n_images: int
     has_video: bool
     blind: bool
+    originals: tuple[QAPair, ...]
     preserved_questions: tuple[str | None, ...]
 
 
-class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
+@dataclass(frozen=True, slots=True)
+class CheckedAnswer:
+    """The dialogues of an answer that passed the checks, with their places in it, and those that were dropped."""
+
+    dialogues: Sequence[tuple[int, Dialogue]]
+    drops: Sequence[Drop]
+
+
+class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
     """Stage that rewrites the samples of a source.
 
     Args:
@@ -87,6 +103,7 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
         self._lake = lake
         self._spec = source
         self._family = family
+        self._checks = {name: CHECKS[name] for name in profile.list_checks()}
         self._limit = limit if limit is not None else profile.rewrite_limit
 
     def iter_requests(
@@ -115,17 +132,40 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
         request_key: str,
         answer: Mapping[str, Any],
         length_factor: int = 1,
-    ) -> list[Dialogue]:
-        return parse_answer(
+    ) -> CheckedAnswer:
+        preserved_question = subject.preserved_questions[position]
+        parsed = parse_answer(
             self.prompt,
             answer["text"],
             answer["finish_reason"],
-            subject.preserved_questions[position],
+            preserved_question,
             is_lengthened=length_factor > 1,
         )
+        originals = subject.originals
+        if preserved_question is not None:
+            stripped = strip_markers(preserved_question)
+            originals = tuple(pair for pair in originals if pair.question == stripped)
+        dialogues: list[tuple[int, Dialogue]] = []
+        drops: list[Drop] = []
+        for ordinal, dialogue in enumerate(parsed):
+            drop = find_drop(
+                self._checks,
+                ordinal,
+                dialogue,
+                originals,
+                is_preserved=preserved_question is not None,
+                family=self._family,
+            )
+            if drop is None:
+                dialogues.append((ordinal, dialogue))
+            else:
+                drops.append(drop)
+        if not dialogues and drops:
+            raise RejectError(drops[0].reason, drops[0].message)
+        return CheckedAnswer(dialogues, drops)
 
     def build_rows(
-        self, subject: RewriteSubject, resolutions: Sequence[Sequence[Resolution[list[Dialogue]]]]
+        self, subject: RewriteSubject, resolutions: Sequence[Sequence[Resolution[CheckedAnswer]]]
     ) -> BuiltRows:
         (chains,) = resolutions
         rejects: list[Reject] = []
@@ -139,7 +179,13 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
             # A chain that was not sent yet, because of a limit, is not a reject.
             if (reason := resolution.reject_reason) and not resolution.is_unanswered:
                 rejects.append(self.build_reject(subject.sample_id, reason))
-            rows += self._build_dialogue_rows(subject, resolution.request_key, resolution.parsed or ())
+            if resolution.parsed is not None:
+                rows += self._build_dialogue_rows(subject, resolution.request_key, resolution.parsed.dialogues)
+                # Without the key of the request: its answer is used, so that there is nothing to retry.
+                rejects += [
+                    Reject(self.name, self.source, subject.sample_id, drop.reason, drop.message, position=drop.ordinal)
+                    for drop in resolution.parsed.drops
+                ]
         return BuiltRows(rows, rejects, [reject.error for reject in rejects])
 
     def iter_shard_rows(self) -> Iterator[ShardRow]:
@@ -211,6 +257,10 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
                 n_images=len(sample["image_ids"] or ()),
                 has_video=sample["video"] is not None,
                 blind=any(request.blind for request in requests),
+                originals=tuple(
+                    QAPair(strip_markers(pair.question), strip_markers(pair.answer))
+                    for pair in extract_qa_pairs(sample["conversations"])
+                ),
                 preserved_questions=tuple(request.preserved_question for request in requests),
             )
             chains = [
@@ -219,10 +269,10 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
             yield RowRequests(subject, chains, may_send)
 
     def _build_dialogue_rows(
-        self, subject: RewriteSubject, request_key: str, dialogues: Iterable[Dialogue]
+        self, subject: RewriteSubject, request_key: str, dialogues: Iterable[tuple[int, Dialogue]]
     ) -> Iterator[dict[str, Any]]:
         model = self.models[0].ref
-        for ordinal, dialogue in enumerate(dialogues):
+        for ordinal, dialogue in dialogues:
             yield {
                 "rewrite_id": compute_digest(subject.sample_id, request_key, ordinal),
                 "sample_id": subject.sample_id,

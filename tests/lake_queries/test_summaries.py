@@ -13,7 +13,7 @@ from mvl_assets.lake_queries.freshness import count_stale_rows
 from mvl_assets.lake_queries.summaries import (
     compute_checkpoint_scores,
     count_by_source,
-    count_rejects_by_stage,
+    count_rejects_by_reason,
     summarize_categories,
 )
 from tests.lake.rows import pages, put, put_category, put_samples, rewrite, sample, table_of
@@ -38,14 +38,14 @@ def test_current_samples_are_counted_once_by_source(lake: Lake) -> None:
     ]
     lake.get_table("samples").insert(table_of(SAMPLES, history))
     rejects = [
-        {"reject_id": f"{n:032x}", "partition_key": "p", "stage": s, "source": "a"}
+        {"reject_id": f"{n:032x}", "partition_key": "p", "stage": s, "source": "a", "error": "bad"}
         for n, s in enumerate(["raw", "judge"])
     ]
     put(lake, "rejects", REJECTS, rejects, "p")
     rows, rejected = count_by_source(lake)
     assert (rows["a"], rows["b"]) == (4, 1)
     assert dict(rejected) == {"a": 1}
-    assert dict(count_rejects_by_stage(lake)) == {"raw": 1, "judge": 1}
+    assert dict(count_rejects_by_reason(lake)) == {("raw", "bad"): 1, ("judge", "bad"): 1}
 
 
 def test_an_empty_lake_has_empty_summaries(lake: Lake) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -421,3 +422,36 @@ def test_a_retry_that_is_cut_is_followed_up_in_the_same_run(lake: Lake):
         report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
     assert (report.requests.attempts_sent, report.requests.reasked, report.rejects_by_error) == (6, 4, {})
     assert report.rows == 2
+
+
+def test_pairs_that_fail_a_check_are_dropped_and_counted_and_the_others_stay(lake: Lake):
+    put(lake, CHART, range(3))
+    pairs = [
+        {"kind": "read", "question": "What is 1 plus 1?", "answer": "2"},
+        {"kind": "read", "question": "Which sum do the two ones make?", "answer": "They make 2."},
+        {"kind": "read", "question": "Which sum is shown at the left?", "answer": "2},{"},
+    ]
+    only_copies = [{**pairs[0], "question": "What is 2 plus 1?", "answer": "3"}, pairs[2]]
+    config = FakeServerConfig(
+        text_by_marker={
+            "What is 1 plus 1": json.dumps({"pairs": pairs}),
+            "What is 2 plus 1": json.dumps({"pairs": only_copies}),
+        }
+    )
+    with serving(config) as (_, endpoint):
+        report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
+    # The second sample has no pair left, so it is asked for once more; the first one has.
+    assert (report.requests.attempts_sent, report.requests.reasked) == (4, 1)
+    assert report.rejects_by_error == {"unchanged": 2, "json_debris": 1}
+    (row,) = (r for r in rows(lake, "rewritten/chart") if "two ones" in r["conversations"][0]["value"])
+    assert row["ordinal"] == 1
+    rejects = list(lake.get_table("rejects").iter_rows())
+    assert sorted(((r["error"], r["position"], r["request_key"] is None) for r in rejects), key=str) == [
+        ("json_debris", 2, True),
+        ("unchanged", 0, True),
+        ("unchanged", None, False),
+    ]
+    assert [(group.error, group.rows) for group in list_reject_groups(lake, ["rewritten"])] == [("unchanged", 1)]
+    unchecked = profile().model_copy(update={"paper_parity": True})
+    report = rewrite_source(lake, CHART, unchecked, run_id="r2")
+    assert (report.requests.attempts_sent, report.rows, report.rejects_by_error) == (0, 6, {})

@@ -66,6 +66,7 @@ class FakeServerConfig:
             longer ones. None: as short as it allows.
         fault_rates: Share of attempts that suffer a fault, by fault.
         fault_by_marker: A text, and the fault that every attempt of a request holding it suffers.
+        text_by_marker: A text, and the answer to every request that holds it.
         n_fault_attempts: Only this number of first attempts of a body can suffer a fault.
         poison: A body that holds this text kills the process.
         journal_file: Gets one line per request received, its digest; survives the death of the server.
@@ -79,6 +80,7 @@ class FakeServerConfig:
     text_chars: int | None = None
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     fault_by_marker: Mapping[str, str] = field(default_factory=dict)
+    text_by_marker: Mapping[str, str] = field(default_factory=dict)
     n_fault_attempts: int | None = None
     poison: str | None = None
     retry_after_s: float = 0.1
@@ -185,7 +187,8 @@ class FakeServer:
             if response is not None:
                 return response
         self.answer_counts[digest] += 1
-        text = _TEXT_BY_FAULT.get(fault or "") or _build_text(body, digest, config.text_chars)
+        marked_text = next((text for mark, text in config.text_by_marker.items() if mark.encode() in raw_body), None)
+        text = _TEXT_BY_FAULT.get(fault or "") or marked_text or _build_text(body, digest, config.text_chars)
         finish_reason = "length" if fault in ("length", "white_space") else "stop"
         return web.json_response(_build_completion(body, text, finish_reason, math.nan if fault == "nan" else -0.2))
 
@@ -301,8 +304,10 @@ def _build_example(schema: Mapping[str, Any], digest: str, text_chars: int | Non
         return True
     text = f"text {digest}"
     if text_chars is not None:
-        sentence = f"Each of the words of {text} counts. "
-        text = (sentence * (text_chars // len(sentence) + 1))[: text_chars - 1] + "."
+        words = (
+            hashlib.blake2b(f"{digest}:{n}".encode(), digest_size=3).hexdigest() for n in range(text_chars // 7 + 1)
+        )
+        text = " ".join(words)[: text_chars - 1] + "."
     return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength", len(text))]
 
 

@@ -72,7 +72,7 @@ class Reject:
         error: Class of the error in snake_case.
         message: What is wrong, in one line.
         file: Raw file, if the row was rejected while reading.
-        position: Row in that file, from 0.
+        position: Row in that file, or without a file the dialogue of an answer, from 0.
         attempts: How often it was tried.
         request_key: The request whose answer was rejected, if any.
     """
