@@ -107,9 +107,15 @@ def _print_raw_plan(
         format_table(
             f"raw, at {bandwidth_mbit:g} Mbit/s; lake is an estimate{limit_note}",
             columns,
-            [_build_raw_row(plan) for plan in plans],
+            [_build_raw_row(plan) for plan in plans if plan.source == "all" or not _is_unknown(plan)],
         )
     )
+    if n_unknown := sum(map(_is_unknown, plans[:-1])):
+        click.echo(f"{n_unknown} more sources: nothing is known of their files; `mvl sources lock` looks them up")
+
+
+def _is_unknown(plan: IngestPlan) -> bool:
+    return plan.n_files is None and plan.total_bytes is None and not plan.n_files_present
 
 
 def _build_raw_row(plan: IngestPlan) -> list[object]:

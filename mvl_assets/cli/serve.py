@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoints import resolve_endpoints
 from mvl_assets.inference.fleet import Fleet
 from mvl_assets.inference.local_server import server
@@ -26,7 +27,19 @@ def show_status(json_: bool) -> None:
     if json_:
         click.echo(as_json(servers))
     elif servers:
-        click.echo(format_table("local model servers", list(servers[0]), [list(s.values()) for s in servers]))
+        running = [s for s in server.list_servers() if s.state != "ended"]
+        rows = [
+            [
+                s.name,
+                s.state,
+                s.base_url,
+                s.pid,
+                f"{s.memory_mib / 1024:.1f} GiB",
+                f"{s.idle_s / 60:.0f} of {s.idle_timeout_s / 60:.0f} min",
+            ]
+            for s in running
+        ]
+        click.echo(format_table("local model servers", ["name", "state", "address", "pid", "memory", "idle"], rows))
     else:
         click.echo("no local model server is running; the next run that needs one starts it")
 
@@ -36,6 +49,9 @@ def show_status(json_: bool) -> None:
 def stop(name: str | None) -> None:
     """Stop the server of the model NAME, or all of them."""
     stopped = server.stop_servers(name)
+    if name is not None and not stopped:
+        names = ", ".join(s.name for s in server.list_servers() if s.state != "ended")
+        raise MvlError(f"no server {name!r} is running", hint=f"running: {names or 'none'}")
     click.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from mvl_assets.cli.sniff import add, sniff
 from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.common.tables import as_json, format_table, get_output_width
 from mvl_assets.config.catalog import SourceSpec, get_source, list_all_categories, load_catalog, load_full_catalog
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.project import find_own_dir, load_project
@@ -25,6 +29,19 @@ from mvl_assets.lake_queries.summaries import count_by_source
 
 STATES = ("declared", "unverified", "locked", "fetching", "fetched", "local", "ingested", "purged")
 COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "rejects", "size")
+NARROW_COLUMNS = ("slug", "category", "state", "rows", "rejects")
+"""Columns for a terminal narrower than `MIN_WIDTH`."""
+MIN_WIDTH = 120
+STATE_MEANINGS = {
+    "declared": "no public home is known: put its files into its folder",
+    "unverified": "`mvl sources lock` has not looked it up",
+    "locked": "`mvl sources fetch` fetches its files",
+    "fetching": "`mvl sources fetch` goes on with it",
+    "fetched": "`mvl run` reads its files",
+    "local": "there are files of your own: `mvl run` reads them",
+    "ingested": "its rows are in the lake",
+    "purged": "`mvl purge allow source SLUG` takes it in again",
+}
 
 
 @click.group(name="sources", invoke_without_command=True)
@@ -79,13 +96,18 @@ def command(
         )
         return
     click.echo(describe_project())
-    cells = [[format_bytes(s[c]) if c == "size" and s[c] is not None else s[c] for c in COLUMNS] for s in source_rows]
-    click.echo(format_table(f"{len(source_rows)} sources", COLUMNS, cells))
+    columns = COLUMNS if get_output_width() >= MIN_WIDTH else NARROW_COLUMNS
+    cells = [[format_bytes(s[c]) if c == "size" and s[c] is not None else s[c] for c in columns] for s in source_rows]
+    click.echo(format_table(f"{len(source_rows)} source{'s' if len(source_rows) != 1 else ''}", columns, cells))
     if any(filters):
-        for line in source_rows:
-            click.echo(f"{line['slug']}: {line['note']}")
+        for note, same_note in groupby(sorted(source_rows, key=itemgetter("note")), key=itemgetter("note")):
+            slugs = [row["slug"] for row in same_note]
+            click.echo(f"{slugs[0] if len(slugs) == 1 else f'{len(slugs)} of them'}: {note}")
     else:
-        click.echo("what a state means and what to do about it: `mvl sources --state STATE`")
+        states = {row["state"].split(",")[0] for row in source_rows}
+        for state, meaning in STATE_MEANINGS.items():
+            if state in states:
+                click.echo(f"{state}: {meaning}")
 
 
 @command.command(name="lock")
@@ -100,11 +122,14 @@ def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
     write_lockfile(lock)
     entries = [lock.sources[spec.slug] for spec in specs]
     n_locked = sum(bool(entry.files) for entry in entries)
+    # What stopped most of them is what to mend first: without a network, that.
+    main_reason = Counter(entry.reason for entry in entries).most_common(1)[0][0] if entries else None
+    example = next((n for n, entry in enumerate(entries) if entry.reason == main_reason), 0)
     click.echo(f"{n_locked} of {len(specs)} sources locked in {load_settings().lock_file}")
     if specs and not n_locked:
         raise MvlError(
-            f"no source could be looked up: {entries[0].reason}",
-            hint=entries[0].hint or format_manual_instructions(specs[0]),
+            f"no source could be looked up: {main_reason}",
+            hint=entries[example].hint or format_manual_instructions(specs[example]),
         )
 
 

@@ -85,4 +85,4 @@ def _list_missing_sources(statuses: list[AssetStatus]) -> list[str]:
 
 def _format_statuses(statuses: list[AssetStatus], label: str) -> str:
     rows = [[s.key.to_user_string(), s.partition_key, "; ".join(s.causes)] for s in statuses]
-    return format_table(f"{len(rows)} {label}", ["asset", "partition", "causes"], rows)
+    return format_table(f"{len(rows)} {label}", ["asset", "partition", "causes"], rows, n_name_columns=2)

@@ -98,9 +98,14 @@ class Progress:
     def format_line(self) -> str:
         """Return the progress as one line of text."""
         finished = f"{self.n_finished}/{self.total}" if self.total is not None else str(self.n_finished)
+        parts = [self.name, f"{finished} requests", self.format_figures()]
+        if self.eta_s is not None:
+            parts.append(f"{dt.timedelta(seconds=round(self.eta_s))} left")
+        return " · ".join(parts)
+
+    def format_figures(self) -> str:
+        """Return speed, load, faults and cost. Tokens are counted when an answer is complete."""
         parts = [
-            self.name,
-            f"{finished} requests",
             f"{self.requests_per_s:.1f} requests/s",
             f"{self.tokens_per_s:.0f} tokens/s",
             f"{self.in_flight} in flight of {self.concurrency_limit}",
@@ -114,6 +119,4 @@ class Progress:
             parts.append(f"{self.n_failed} failed")
         if self.cost is not None:
             parts.append(f"{self.cost:.2f} {self.currency}")
-        if self.eta_s is not None:
-            parts.append(f"{dt.timedelta(seconds=round(self.eta_s))} left")
         return " · ".join(parts)

@@ -71,7 +71,7 @@ _STORE_FAULTS = (
     ),
     (
         r"PermanentRedirect|AuthorizationHeaderMalformed|AUTHORIZATION_HEADER_MALFORMED|IllegalLocationConstraint"
-        r"|onfigured region|HTTP status 301|301 Moved",
+        r"|onfigured region|resolve region|HTTP status 301|301 Moved",
         "the bucket of {uri} is in another region",
         "set AWS_REGION to the bucket's region",
     ),

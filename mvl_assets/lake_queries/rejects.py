@@ -21,7 +21,7 @@ MAX_MESSAGE_CHARS = 500
 """Longer messages are cut."""
 
 BATCH_ROWS = 65_536
-_SHOWN_COLUMNS = ("stage", "source", "error", "file", "position", "message", "row_key", "request_key")
+_DISPLAYED_COLUMNS = ("stage", "source", "error", "file", "position", "message", "row_key", "request_key")
 
 
 def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
@@ -92,7 +92,7 @@ def iter_rejects(
         *([sql.is_in("source", sources)] if sources else []),
         *([sql.is_in("error", errors)] if errors else []),
     ]
-    yield from lake.get_table("rejects").iter_rows(_SHOWN_COLUMNS, " AND ".join(conditions) or None)
+    yield from lake.get_table("rejects").iter_rows(_DISPLAYED_COLUMNS, " AND ".join(conditions) or None)
 
 
 def summarize_rejects(rejects: Iterable[dict[str, Any]], n_examples: int) -> list[RejectSummary]:

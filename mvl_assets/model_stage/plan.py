@@ -40,8 +40,8 @@ class RequestPlan:
         skipped: Those whose next request failed before and waits for `mvl retry`.
         to_send: Those that a run would send a request for.
         prompt_tokens: An estimate for `to_send`.
-        completion_tokens: The same, from the mean of what this prompt has cost so far, or half its token limit where
-            nothing is answered yet.
+        completion_tokens: The same, from the mean of the model's answers to this prompt so far, or half the prompt's
+            token limit where there is none.
         gpu_hours: An estimate; None where the model's price has no rate.
         cost: An estimate; None where the model has no price.
         currency: The currency of `cost`.
@@ -93,7 +93,7 @@ def _plan_model(lake: Lake, stage: ModelStage[Any, Any], model: ServedModel) -> 
     mean_prompt_tokens = sum(
         _estimate_prompt_tokens(lake, stage.source, request) for request in sampled_requests
     ) / max(1, len(sampled_requests))
-    mean_completion_tokens = _estimate_completion_tokens(lake, stage, sampled_requests)
+    mean_completion_tokens = _estimate_completion_tokens(lake, stage, model, sampled_requests)
     prompt_tokens, completion_tokens = round(mean_prompt_tokens * to_send), round(mean_completion_tokens * to_send)
     price = model.price
     return RequestPlan(
@@ -128,11 +128,15 @@ def _extract_texts(content: Any) -> list[str]:
     return [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
 
 
-def _estimate_completion_tokens(lake: Lake, stage: ModelStage[Any, Any], sampled_requests: list[Request]) -> float:
+def _estimate_completion_tokens(
+    lake: Lake, stage: ModelStage[Any, Any], model: ServedModel, sampled_requests: list[Request]
+) -> float:
     if not sampled_requests:
         return 0.0
     prompt_filter = sql.is_in("prompt", {request.prompt_name for request in sampled_requests})
-    answer_rows = lake.get_answer_lookup(stage.name, stage.source).iter_rows(["completion_tokens"], prompt_filter)
+    # Another model may answer in one word what this one reasons about.
+    filters = f"{prompt_filter} AND {sql.equals('model', model.ref.name)}"
+    answer_rows = lake.get_answer_lookup(stage.name, stage.source).iter_rows(["completion_tokens"], filters)
     completion_tokens = [row["completion_tokens"] for row in islice(answer_rows, COMPLETION_SAMPLE_SIZE)]
     if completion_tokens:
         return sum(completion_tokens) / len(completion_tokens)

@@ -20,7 +20,6 @@ import click
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.common.verbosity import Verbosity, get_verbosity
 from mvl_assets.config.catalog import get_source, load_catalog
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import load_settings
@@ -29,7 +28,6 @@ from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.inference.local_server.server import list_servers
-from mvl_assets.inference.progress import Progress
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.retry_policy import has_auto_retried_requests
 from mvl_assets.orchestration import asset_keys
@@ -38,9 +36,10 @@ from mvl_assets.orchestration.stage_progress import add_listener
 from mvl_assets.readers.files import is_demo_source
 from mvl_assets.runner import selection
 from mvl_assets.runner.asset_steps import AssetStep, StepResult, StepRunner
+from mvl_assets.runner.display import RunDisplay
 from mvl_assets.runner.ingest_warnings import build_ingest_warning
 from mvl_assets.runner.orphaned_runs import fail_orphaned_runs
-from mvl_assets.runner.pipelining import PROGRESS_INTERVAL_S, run_pipelined
+from mvl_assets.runner.pipelining import run_pipelined
 from mvl_assets.runner.summary import render_summary
 from mvl_assets.runner.user_errors import ErrorReport
 from mvl_assets.stages import JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGE_NAMES, STAGES_BY_NAME
@@ -80,13 +79,12 @@ class PipelineRunner:
         self.lake = Lake(load_settings().lake_root)
         self.force = force
         self.selected_keys = selected_keys
-        self.started_at = time.monotonic()
         self.tallies: dict[str, StageTally] = {name: StageTally() for name in STAGE_NAMES}
         self.failed_sources: set[str] = set()
         self.warnings: dict[str, str] = {}
         self.n_rejected = 0
-        self._last_logged_at = self.started_at
-        add_listener(self._on_progress)
+        self.display = RunDisplay()
+        add_listener(self.display.report_progress)
 
     def iter_steps(self, stage: str, sources: list[str]) -> Iterator[AssetStep]:
         """Yield the stage's steps for these sources."""
@@ -108,7 +106,9 @@ class PipelineRunner:
     def run_stage(self, stage: str, sources: list[str]) -> None:
         """Run the stage's steps that are missing or stale."""
         started_at = time.monotonic()
-        self._collect(map(self.step_runner.run, self._list_pending_steps(self.iter_steps(stage, sources))))
+        steps = self._list_pending_steps(self.iter_steps(stage, sources))
+        self.display.begin_stage(stage, len(steps))
+        self._collect(map(self.step_runner.run, steps))
         self.tallies[stage].seconds += time.monotonic() - started_at
 
     def run_model_stages(self, stages: Sequence[str], sources: list[str]) -> None:
@@ -142,6 +142,7 @@ class PipelineRunner:
         """Run exactly these steps, all of one stage or all of rewriting and judging, but for sources that failed."""
         steps = [step for step in steps if not self._skip_after_failure(step)]
         if not steps or steps[0].stage not in MODEL_STAGE_NAMES:
+            self.display.begin_stage(steps[0].stage if steps else "", len(steps))
             self._collect(map(self.step_runner.run, steps))
             return
         rewrite_pairs = {_get_category_and_source(step) for step in steps if step.stage == REWRITTEN.name}
@@ -173,13 +174,16 @@ class PipelineRunner:
             if result.step.stage != REWRITTEN.name:
                 return []
             self.tallies[REWRITTEN.name].seconds = time.monotonic() - started_at
-            return list_downstream_steps(result.step) if result.error is None else []
+            next_steps = list_downstream_steps(result.step) if result.error is None else []
+            self.display.add_steps(len(next_steps))
+            return next_steps
 
+        self.display.begin_stage(" and ".join(sorted({step.stage for step in steps}, reverse=True)), len(steps))
         is_single_source = len({step.partition_key for step in steps}) < 2
         self._collect(
             self._run_sequentially(deque(steps), list_next_steps)
             if is_single_source
-            else run_pipelined(steps, list_next_steps, self.lake, self._log)
+            else run_pipelined(steps, list_next_steps, self.lake, self.display.report_progress)
         )
         self.tallies[JUDGED.name].seconds = time.monotonic() - started_at - self.tallies[REWRITTEN.name].seconds
 
@@ -251,13 +255,15 @@ class PipelineRunner:
             InfrastructureError: A step failed for a reason that would fail every other step, too.
         """
         with ExitStack() as stack:
+            stack.callback(self.display.remove_bars)
             if isinstance(results, Generator):
                 stack.enter_context(closing(results))
             for result in results:
                 tally = self.tallies[result.step.stage]
+                self.display.finish_step(result.step.name)
                 if result.error is None:
                     tally.materialized += 1
-                    self._log(f"{result.step.name}  {result.summary} ({result.seconds:.1f} s)")
+                    self.display.log(f"{result.step.name}  {result.summary} ({result.seconds:.1f} s)")
                     if result.step.stage == RAW.name:
                         self._check_ingest(result)
                 elif result.error.is_fatal:
@@ -266,9 +272,9 @@ class PipelineRunner:
                     tally.failed.append((result.step.name, result.error))
                     if result.step.partition_key is not None:
                         self.failed_sources.add(result.step.partition_key)
-                    self._log(f"{result.step.name}  FAILED: {result.error.first_line}", fg="red")
+                    self.display.log(f"{result.step.name}  FAILED: {result.error.first_line}", is_error=True)
                     if result.error.hint:
-                        self._log(f"  what to do: {result.error.hint}", fg="red")
+                        self.display.log(f"  what to do: {result.error.hint}", is_error=True)
 
     def _check_ingest(self, result: StepResult) -> None:
         """Note what is wrong with a source that was read, and say when the profile has cut it short."""
@@ -279,18 +285,7 @@ class PipelineRunner:
             self.warnings[source.slug] = warning
         profile = asset_keys.load_active_profile()
         if profile.limit is not None and n_rows >= profile.limit and not is_demo_source(source.root):
-            self._log(f"{source.slug}: the profile {profile.name} takes {profile.limit:,} of its rows, by hash")
-
-    def _on_progress(self, _: str, progress: Progress) -> None:
-        """Log the progress of steps in this process; worker processes report through a queue."""
-        if time.monotonic() - self._last_logged_at >= PROGRESS_INTERVAL_S:
-            self._last_logged_at = time.monotonic()
-            self._log(progress.format_line())
-
-    def _log(self, line: str, fg: str | None = None) -> None:
-        if fg is None and get_verbosity() == Verbosity.QUIET:
-            return
-        click.secho(f"{time.monotonic() - self.started_at:7.1f} s  {line}", fg=fg)
+            self.display.log(f"{source.slug}: the profile {profile.name} takes {profile.limit:,} of its rows, by hash")
 
     def finish(self) -> None:
         """Print the summary, and exit with 1 when a step failed, or else with `WARNING_STATUS` after a warning."""

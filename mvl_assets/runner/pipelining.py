@@ -7,7 +7,6 @@ and small ones run several at a time.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -29,9 +28,9 @@ MAX_CONCURRENT = {REWRITTEN.name: 3, JUDGED.name: 2}
 # partition takes a while to start.
 SATURATION_FACTOR = 2
 POLL_INTERVAL_S = 0.5
-PROGRESS_INTERVAL_S = 10.0
 
-LogFn = Callable[[str], None]
+ReportFn = Callable[[str, Progress], object]
+"""Takes the name of a step and its progress."""
 
 
 class StepLoad:
@@ -69,7 +68,10 @@ def _resolve_model(step: AssetStep) -> ModelProfile:
 
 
 def run_pipelined(
-    steps: Iterable[AssetStep], list_next_steps: Callable[[StepResult], Iterable[AssetStep]], lake: Lake, log: LogFn
+    steps: Iterable[AssetStep],
+    list_next_steps: Callable[[StepResult], Iterable[AssetStep]],
+    lake: Lake,
+    report_progress: ReportFn,
 ) -> Generator[StepResult, None, None]:
     """Run steps of both stages in worker processes, and yield each result as the step ends.
 
@@ -79,12 +81,12 @@ def run_pipelined(
         steps: The steps to begin with.
         list_next_steps: Returns the steps that follow a result.
         lake: The lake.
-        log: Gets a line of progress per running step every `PROGRESS_INTERVAL_S`.
+        report_progress: Called for every running step at every poll.
     """
     report_queue = make_report_queue()
     workers = WorkerPool(sum(MAX_CONCURRENT.values()), report_queue)
     try:
-        yield from schedule_steps(workers, steps, list_next_steps, StepLoad(lake), report_queue, log)
+        yield from schedule_steps(workers, steps, list_next_steps, StepLoad(lake), report_queue, report_progress)
     except BaseException:
         workers.interrupt()
         raise
@@ -97,7 +99,7 @@ def schedule_steps(
     list_next_steps: Callable[[StepResult], Iterable[AssetStep]],
     step_load: StepLoad,
     report_queue: ReportQueue,
-    log: LogFn,
+    report_progress: ReportFn,
 ) -> Generator[StepResult, None, None]:
     """Start steps while their stage has capacity, and yield each result as the step ends.
 
@@ -107,12 +109,11 @@ def schedule_steps(
         list_next_steps: Returns the steps that follow a result.
         step_load: Estimates how many requests are left.
         report_queue: Receives the progress of the workers.
-        log: Gets a line of progress per running step every `PROGRESS_INTERVAL_S`.
+        report_progress: Called for every running step at every poll.
     """
     pending: dict[str, deque[AssetStep]] = {stage: deque() for stage in MAX_CONCURRENT}
     for step in steps:
         pending[step.stage].append(step)
-    last_logged_at = time.monotonic()
     while True:
         for stage, queue in pending.items():
             while queue and has_capacity(
@@ -123,11 +124,9 @@ def schedule_steps(
             return
         completed, _ = wait(workers.running, timeout=POLL_INTERVAL_S, return_when=FIRST_COMPLETED)
         step_load.latest_progress.update(drain_reports(report_queue))
-        if time.monotonic() - last_logged_at >= PROGRESS_INTERVAL_S:
-            last_logged_at = time.monotonic()
-            for step in workers.running.values():
-                if step.name in step_load.latest_progress:
-                    log(step_load.latest_progress[step.name].format_line())
+        for step in workers.running.values():
+            if step.name in step_load.latest_progress:
+                report_progress(step.name, step_load.latest_progress[step.name])
         for future in completed:
             result = workers.collect_result(future)
             yield result

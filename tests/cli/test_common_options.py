@@ -35,7 +35,7 @@ def test_a_profile_is_taken_before_and_after_the_command(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("flag", "verbosity"), [("-q", Verbosity.QUIET), ("-v", Verbosity.VERBOSE)])
 def test_verbosity_is_set_for_the_process(flag: str, verbosity: Verbosity) -> None:
     try:
-        CliRunner().invoke(cli, ["recipe", "show", flag, "demo"])
+        CliRunner().invoke(cli, ["plan", flag, "raw", "--source", "nothing"])
         assert get_verbosity() == verbosity
     finally:
         set_verbosity(Verbosity.NORMAL)

@@ -60,8 +60,9 @@ def iter_rows(
                 encoding = "utf-16" if raw.peek(2)[:2] in _UTF16_MARKS else "utf-8-sig"
             text = io.TextIOWrapper(raw, encoding=encoding, errors="surrogateescape", newline="")
             lines = _LineReader(text)
-            quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-            reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+            reader = csv.reader(
+                lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
+            )
             header = list(columns) or next(reader, [])
             missing = [name for name in required if name not in header]
             if missing:
