@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from mvl_assets.cli.sniff import add, sniff
-from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.common.tables import as_json, format_table, get_output_width
 from mvl_assets.config.catalog import SourceSpec, get_source, list_all_categories, load_catalog, load_full_catalog
 from mvl_assets.config.profile import load_profile
