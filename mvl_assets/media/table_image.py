@@ -8,16 +8,21 @@ its bitmap font, the rest are transliterated, and a text that mostly cannot be w
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, zip_longest
 
+import PIL
 from PIL import Image, ImageDraw, ImageFont
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.media.image import encode_image
+
+DRAWING_VERSION = 1
+"""Incremented when `draw_page` makes something else of the same page."""
 
 PAGE_WIDTH = 1000
 MAX_PAGE_HEIGHT = 4096
@@ -134,6 +139,13 @@ def draw_page(page: Page) -> bytes:
                 pen.bitmap((x, y + 1), _render_bitmap_text(text), fill=_TEXT_LEVEL)
             x += _measure_text(text)
     return encode_image(image, "PNG")
+
+
+def compute_page_key(page: Page) -> str:
+    """Return a name for what `draw_page` makes of a page: it changes with the page and with how pages are drawn."""
+    return hashlib.sha256(
+        repr((DRAWING_VERSION, PIL.__version__, page)).encode("utf-8", "backslashreplace")
+    ).hexdigest()
 
 
 def _add_paragraphs(texts: list[tuple[int, int, str]], paragraphs: Sequence[str], y: int) -> int:

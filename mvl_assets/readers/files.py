@@ -7,6 +7,7 @@ only who set up the source can have made.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -273,9 +274,16 @@ def _list_candidate_paths(name: str, folders: Sequence[str]) -> list[str]:
 
 
 def _list_name_variants(name: str) -> tuple[str, ...]:
-    """List the name as it is, with slashes for backslashes, and with `#Uxxxx` per non-ASCII character (Vision-FLAN)."""
-    escaped_name = "".join(c if c.isascii() else f"#U{ord(c):04x}" for c in name)
-    return tuple(dict.fromkeys((name, name.replace("\\", "/"), escaped_name)))
+    """List the ways in which a name may be written on disk.
+
+    As it is, with slashes for backslashes, with `#Uxxxx` per non-ASCII character (Vision-FLAN), and with accents as
+    characters of their own or not (macOS writes the one, most others the other; Unicode's NFD and NFC).
+    """
+    variants = [name, name.replace("\\", "/")]
+    if not name.isascii():
+        variants.append("".join(c if c.isascii() else f"#U{ord(c):04x}" for c in name))
+        variants += [unicodedata.normalize(form, name.replace("\\", "/")) for form in ("NFC", "NFD")]
+    return tuple(dict.fromkeys(variants))
 
 
 def _format_name(name: object) -> str:

@@ -15,12 +15,16 @@ README.md of czyssrs/FinQA and dataset_raw/tatqa_dataset_dev.json of NExTplusplu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.common.atomic_write import write_bytes_atomic
 from mvl_assets.common.rejects import RejectError
+from mvl_assets.config.settings import resolve_unpacked_dir
 from mvl_assets.media import table_image
 from mvl_assets.readers.conversations.caption_turns import build_caption_turns
 from mvl_assets.readers.files import format_relative_path, list_data_files
@@ -33,25 +37,54 @@ if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
 
+DRAWN_DIR = "drawn"
+"""Folder for drawn pages, beside the unpacked archives: drawing is most of the time that such a source takes."""
+
+PNG_END = b"IEND\xaeB`\x82"
+
+
 @dataclass(frozen=True, slots=True)
 class RenderedPage(EncodedImage):
-    """An image that is drawn on demand."""
+    """An image that is drawn when it is first read, and kept below `drawn_dir` for the next ingest."""
 
     page: table_image.Page | None = None
+    drawn_dir: Path | None = None
 
     def read(self, max_bytes: int = 256 << 20) -> bytes:
         assert self.page is not None
-        data = table_image.draw_page(self.page)
+        path = None if self.drawn_dir is None else self.drawn_dir / f"{table_image.compute_page_key(self.page)}.png"
+        data = _read_drawn(path)
+        if data is None:
+            data = table_image.draw_page(self.page)
+            _keep_drawn(path, data)
         if len(data) > max_bytes:
             raise ValueError(f"{self.name} is larger than {max_bytes} bytes")
         return data
 
 
+def _read_drawn(path: Path | None) -> bytes | None:
+    """Return a page that was drawn before; None for one that is not there, or not whole after a power cut."""
+    try:
+        data = b"" if path is None else path.read_bytes()
+    except OSError:
+        return None
+    return data if data.endswith(PNG_END) else None
+
+
+def _keep_drawn(path: Path | None, data: bytes) -> None:
+    """Keep a drawn page. Where nothing can be written, it is drawn again next time."""
+    if path is not None and not path.parent.parent.is_symlink():
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(path, data)
+
+
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     """Yield the source's samples and rejected rows."""
+    to_sample = partial(_to_sample, resolve_unpacked_dir(root) / DRAWN_DIR)
     for path in list_data_files(source.slug, root, "**/*.json"):
         for row in to_rows(format_relative_path(root, path), map(_add_uid_key, iter_elements(path)), "id"):
-            yield build_sample(row, _to_sample)
+            yield build_sample(row, to_sample)
 
 
 def _add_uid_key(item: Item | RejectedItem) -> Item | RejectedItem:
@@ -61,7 +94,7 @@ def _add_uid_key(item: Item | RejectedItem) -> Item | RejectedItem:
     return item
 
 
-def _to_sample(row: Row) -> Sample:
+def _to_sample(drawn_dir: Path, row: Row) -> Sample:
     table = row.value.get("table")
     if isinstance(table, dict):
         pairs = _build_tatqa_pairs(row.value.get("questions"))
@@ -71,7 +104,7 @@ def _to_sample(row: Row) -> Sample:
         pairs = [_build_finqa_pair(row.value.get("qa"))]
         text_before, text_after = _parse_texts(row.value.get("pre_text")), _parse_texts(row.value.get("post_text"))
     page = table_image.lay_out_page(_parse_cells(table), text_before, text_after)
-    image = RenderedPage(f"{row.file}#{row.position}.png", page=page)
+    image = RenderedPage(f"{row.file}#{row.position}.png", page=page, drawn_dir=drawn_dir)
     return Sample(row.file, row.position, build_caption_turns(pairs, 1), row.native_id, (image,))
 
 

@@ -4,8 +4,8 @@ r"""JSON files of any size, one element at a time: arrays, objects, JSON Lines (
      {"id": "b", "image": "b.jpg"}]          {"id": "b", "image": "b.jpg"}
 
 Why not an event parser such as ijson: it gives up the whole rest of a file at the first NaN or stray byte. Here the
-standard decoder reads element after element from a sliding buffer, so a bad element costs one element; only a file
-whose brackets do not match, or that ends early, loses its rest.
+standard decoder reads element after element from a sliding buffer, so a bad or overlong element costs one element; only
+a file whose brackets do not match, or that ends early, loses its rest.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ INCOMPLETE_FILE = "incomplete_file"
 """Error class of a row whose parts are spread over a file that cannot be read to its end: some may be missing."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
+_TEXT_PART = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_BETWEEN_TOKENS = re.compile(r'[^"{}\[\]]*+')
 _SCALAR = re.compile(r"[^\s,\]}]+")
 _SPACE = re.compile(r"[ \t\n\r]*+")
 _KEY_END = re.compile(rb'"[ \t\n\r]*+:')
@@ -242,7 +244,12 @@ class _JsonScanner:
                     _check_utf8(self._buffer[start:end])
                     return value
             if len(self._buffer) - start > MAX_ELEMENT_CHARS:
-                self.fail(f"an element has more than {MAX_ELEMENT_CHARS} characters, or its brackets do not match")
+                message = f"an element has more than {MAX_ELEMENT_CHARS} characters, or its brackets do not match"
+                if self._buffer[start] not in '[{"':
+                    self.fail(message)
+                message = f"{message} (character {self._n_dropped_chars + start})"
+                self._skip_value()
+                raise RejectError("too_large", message)
             if not self._read_more():
                 self.fail("the file ends inside an element")
 
@@ -274,6 +281,27 @@ class _JsonScanner:
             if depth == 0:
                 return match.end()
         return None
+
+    def _skip_value(self) -> None:
+        """Move past an array, object or text without holding it; its end is found by brackets and quotes alone."""
+        depth = 0
+        in_text = False
+        while True:
+            match = (_TEXT_PART if in_text else _BETWEEN_TOKENS).match(self._buffer, self._position)
+            assert match is not None
+            self._position = match.end()
+            char = self._buffer[self._position : self._position + 1]
+            if not char or char == "\\":  # an escape whose second half is not in the buffer
+                if not self._read_more():
+                    self.fail("the file ends inside an element")
+                continue
+            self._position += 1
+            if char == '"':
+                in_text = not in_text
+            else:
+                depth += 1 if char in "[{" else -1
+            if not depth and not in_text:
+                return
 
     def _read_more(self) -> bool:
         """Read more, at least doubling the buffer, so that reading a long value stays linear."""

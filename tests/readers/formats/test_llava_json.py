@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mvl_assets.config.catalog import HubDataset
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow
+from tests.archive_files import zipped
 from tests.raw_files import errors, good, list_turns, make_image, put, put_json, read_all, source, talk
 
 LLAVA = source("llava_json")
@@ -192,6 +194,16 @@ def test_names_that_a_zip_wrote_with_escapes_are_found(tmp_path: Path) -> None:
     put(tmp_path, "caf#U00e9.png", make_image())
     put_json(tmp_path, "a.json", [row(image="café.png")])
     assert len(good(read_all(LLAVA, tmp_path))) == 1
+
+
+@pytest.mark.parametrize(("written", "named"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_meet_however_their_accents_are_written(tmp_path: Path, written: str, named: str) -> None:
+    name = "Größe/café.png"
+    put(tmp_path, unicodedata.normalize(written, name), make_image())
+    put(tmp_path, "b.zip", zipped((unicodedata.normalize(written, "Bär/ü.png"), make_image(2))))
+    names = [unicodedata.normalize(named, text) for text in (name, "Bär/ü.png")]
+    put_json(tmp_path, "a.json", [row(image=text) for text in names])
+    assert [sample.images[0].read() for sample in good(read_all(LLAVA, tmp_path))] == [make_image(), make_image(2)]
 
 
 def test_the_marker_file_of_demo_data_is_not_read_as_rows(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mvl_assets.media import table_image
 from mvl_assets.media.image import inspect_image
 from mvl_assets.readers.conversations.caption_turns import MAX_TEXT_CHARS
 from mvl_assets.readers.sample import RejectedRow, Sample
@@ -64,6 +65,24 @@ def test_finqa_draws_the_table_between_its_texts(tmp_path: Path) -> None:
     assert first.images[0].read() == second.images[0].read() == first.images[0].read()
     with pytest.raises(ValueError, match="larger than 10 bytes"):
         first.images[0].read(10)
+
+
+def test_a_page_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_json(tmp_path, "train.json", [FINQA])
+
+    def read_image() -> bytes:
+        (sample,) = good(read_all(TABLES, tmp_path))
+        return sample.images[0].read()
+
+    data = read_image()
+    drawn: list[object] = []
+    monkeypatch.setattr(table_image, "draw_page", lambda page: (drawn.append(page), data)[1])
+    assert (read_image(), len(drawn)) == (data, 0)
+    (kept,) = (tmp_path / ".unpacked/drawn").iterdir()
+    kept.write_bytes(data[:-20])
+    assert (read_image(), read_image(), len(drawn)) == (data, data, 1)
+    monkeypatch.setattr(table_image, "DRAWING_VERSION", 0)
+    assert (read_image(), len(drawn)) == (data, 2)
 
 
 def test_tat_qa_asks_all_questions_of_a_table_with_spans_and_scales(tmp_path: Path) -> None:

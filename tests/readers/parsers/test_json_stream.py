@@ -109,12 +109,27 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert [i.value for i in iter_lines(write(tmp_path, b"\xef\xbb\xbf1\n2")) if isinstance(i, Item)] == [1, 2]
 
 
-def test_an_element_above_the_bound_is_refused_without_reading_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 100])
+@pytest.mark.parametrize(
+    "long",
+    [
+        '{"a": "' + "x" * 5000 + '"}',
+        '{"a": [' + '"\\\\", "]\\"[{", {"b": []}, ' * 300 + "0]}",
+        '"' + '\\"' * 3000 + '"',
+    ],
+)
+def test_an_element_above_the_bound_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: str, chunk_bytes: int
 ) -> None:
     monkeypatch.setattr(json_stream, "MAX_ELEMENT_CHARS", 1000)
-    monkeypatch.setattr(json_stream, "CHUNK_BYTES", 100)
-    assert read_values(write(tmp_path, '[1, {"a": "' + "x" * 5000 + '"}]')) == [1, "broken_file"]
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", chunk_bytes)
+    assert read_values(write(tmp_path, f'[1, {long}, {{"b": 2}}]')) == [1, "too_large", {"b": 2}]
+    assert read_values(write(tmp_path, f"[1, {long[:-1]}")) == [1, "broken_file"]
+    assert read_values(write(tmp_path, f"[1, {'7' * 5000}]")) == [1, "broken_file"]
+
+
+def test_a_line_above_the_bound_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "MAX_ELEMENT_CHARS", 1000)
     long = list(iter_lines(write(tmp_path, '{"a": "' + "x" * 5000 + '"}\n[2]\n')))
     assert [getattr(i, "error", None) for i in long] == ["too_large", None]
 
