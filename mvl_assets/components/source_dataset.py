@@ -84,7 +84,7 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
         key=key,
         # Only what changes the rows: an edited note in the evidence makes nothing stale.
         code_version=asset_keys.compute_code_version(*spec.reading_fields, spec.license, limit),
-        group_name=RAW.name,
+        group_name=build_group_name(spec),
         partitions_def=dg.StaticPartitionsDefinition([spec.slug]),
         description=describe_source(spec),
         kinds={"lance", "huggingface"} if spec.hub else {"lance"},
@@ -138,6 +138,24 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
         )
 
     return _materialize_raw
+
+
+def build_group_name(spec: SourceSpec) -> str:
+    """Return the group of a raw asset: one per category, so that the graph can be looked at by category."""
+    return f"{RAW.name}_{spec.category}"
+
+
+def build_declared_spec(spec: SourceSpec) -> dg.AssetSpec:
+    """Return the asset of a source without files: it shows what is declared and how to get them."""
+    return dg.AssetSpec(
+        dg.AssetKey([RAW.name, spec.slug]),
+        group_name=build_group_name(spec),
+        description=f"{describe_source(spec)} Declared only: {describe_state(spec, read_lockfile())}.",
+        kinds={"huggingface"} if spec.hub else {"file"},
+        tags=build_source_tags(spec),
+        owners=asset_keys.OWNERS,
+        metadata=build_declaration_metadata(spec),
+    )
 
 
 def describe_source(spec: SourceSpec) -> str:

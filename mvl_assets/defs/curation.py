@@ -22,74 +22,89 @@ from mvl_assets.orchestration.resources import LakeResource
 DUPLICATES_KEY = dg.AssetKey(["curation", "duplicates"])
 CONTAMINATION_KEY = dg.AssetKey(["curation", "contamination"])
 PREVIEW_COLUMNS = ("source", "sample_id", "canonical_source", "canonical_sample_id")
-UPSTREAM_KEYS = [dg.AssetKey(["category", c]) for c in asset_keys.list_categories()]
 
 
-@dg.asset(
-    key=DUPLICATES_KEY,
-    group_name="curation",
-    deps=UPSTREAM_KEYS,
-    description="Samples with the same images and the same text as another, within and across sources, and which one "
-    "stays. The paper did not remove them.",
-    kinds={"lance", "duckdb"},
-    owners=asset_keys.OWNERS,
-    check_specs=[build_schema_check(DUPLICATES_KEY)],
-)
-def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    """Publish the duplicates of all sources."""
-    from mvl_assets.curation.duplicates import find_duplicates
+def build_duplicates_asset() -> dg.AssetsDefinition:
+    """Return the asset `curation/duplicates`."""
 
-    sources = list(load_catalog().values())
-    report = find_duplicates(lake.lake, sources, run_id=context.run_id)
-    table = lake.lake.get_table("curation/duplicates")
-    preview_rows = read_first_rows(table, PREVIEW_COLUMNS, None)
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(report.published.data_version),
-        metadata=build_table_metadata(
-            table,
-            {
-                metadata_keys.COMPARED: report.n_compared,
-                metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, PREVIEW_COLUMNS),
-            },
-            rows=report.n_duplicates,
-        ),
-        check_results=[build_schema_result(DUPLICATES_KEY, table)],
+    @dg.asset(
+        key=DUPLICATES_KEY,
+        group_name="curation",
+        deps=_list_upstream_keys(),
+        description="Samples with the same images and the same text as another, within and across sources, and which "
+        "one stays. The paper did not remove them.",
+        kinds={"lance", "duckdb"},
+        owners=asset_keys.OWNERS,
+        check_specs=[build_schema_check(DUPLICATES_KEY)],
     )
+    def _materialize_duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from mvl_assets.curation.duplicates import find_duplicates
+
+        sources = list(load_catalog().values())
+        report = find_duplicates(lake.lake, sources, run_id=context.run_id)
+        table = lake.lake.get_table("curation/duplicates")
+        preview_rows = read_first_rows(table, PREVIEW_COLUMNS, None)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.published.data_version),
+            metadata=build_table_metadata(
+                table,
+                {
+                    metadata_keys.COMPARED: report.n_compared,
+                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, PREVIEW_COLUMNS),
+                },
+                rows=report.n_duplicates,
+            ),
+            check_results=[build_schema_result(DUPLICATES_KEY, table)],
+        )
+
+    return _materialize_duplicates
 
 
-@dg.asset(
-    key=CONTAMINATION_KEY,
-    code_version=asset_keys.compute_code_version(
-        asset_keys.load_active_profile().holdout_fraction, asset_keys.list_benchmark_sources()
-    ),
-    group_name="curation",
-    deps=UPSTREAM_KEYS,
-    description="Samples that evaluation asks too: sources that are benchmarks, and copies of held-out questions."
-    " The paper does not check this.",
-    kinds={"lance"},
-    owners=asset_keys.OWNERS,
-    check_specs=[build_schema_check(CONTAMINATION_KEY)],
-)
-def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    """Publish the contaminated samples of all sources."""
-    from mvl_assets.curation.contamination import find_contamination
+def build_contamination_asset() -> dg.AssetsDefinition:
+    """Return the asset `curation/contamination`."""
 
-    sources = [load_catalog()[slug] for c in asset_keys.list_categories() for slug in list_partition_keys(c)]
-    holdout_fraction = asset_keys.load_active_profile().holdout_fraction
-    report = find_contamination(lake.lake, sources, holdout_fraction=holdout_fraction, run_id=context.run_id)
-    table = lake.lake.get_table("curation/contamination")
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(report.published.data_version),
-        metadata=build_table_metadata(
-            table,
-            {metadata_keys.HITS: render_markdown_table([{"kind": k, "rows": n} for k, n in report.hit_counts.items()])},
-            rows=report.published.n_rows,
+    @dg.asset(
+        key=CONTAMINATION_KEY,
+        code_version=asset_keys.compute_code_version(
+            asset_keys.load_active_profile().holdout_fraction, asset_keys.list_benchmark_sources()
         ),
-        check_results=[build_schema_result(CONTAMINATION_KEY, table)],
+        group_name="curation",
+        deps=_list_upstream_keys(),
+        description="Samples that evaluation asks too: sources that are benchmarks, and copies of held-out questions."
+        " The paper does not check this.",
+        kinds={"lance"},
+        owners=asset_keys.OWNERS,
+        check_specs=[build_schema_check(CONTAMINATION_KEY)],
     )
+    def _materialize_contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from mvl_assets.curation.contamination import find_contamination
+
+        sources = [load_catalog()[slug] for c in asset_keys.list_categories() for slug in list_partition_keys(c)]
+        holdout_fraction = asset_keys.load_active_profile().holdout_fraction
+        report = find_contamination(lake.lake, sources, holdout_fraction=holdout_fraction, run_id=context.run_id)
+        table = lake.lake.get_table("curation/contamination")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.published.data_version),
+            metadata=build_table_metadata(
+                table,
+                {
+                    metadata_keys.HITS: render_markdown_table(
+                        [{"kind": k, "rows": n} for k, n in report.hit_counts.items()]
+                    )
+                },
+                rows=report.published.n_rows,
+            ),
+            check_results=[build_schema_result(CONTAMINATION_KEY, table)],
+        )
+
+    return _materialize_contamination
+
+
+def _list_upstream_keys() -> list[dg.AssetKey]:
+    return [dg.AssetKey(["category", c]) for c in asset_keys.list_categories()]
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return both curation assets."""
-    return dg.Definitions(assets=[duplicates, contamination])
+    return dg.Definitions(assets=[build_duplicates_asset(), build_contamination_asset()])

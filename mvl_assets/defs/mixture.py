@@ -10,6 +10,7 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.config.catalog import list_all_categories, list_partition_keys
 from mvl_assets.defs.curation import CONTAMINATION_KEY, DUPLICATES_KEY
 from mvl_assets.lake_queries.views import read_first_mixture_rows
 from mvl_assets.orchestration import asset_keys
@@ -21,9 +22,10 @@ from mvl_assets.orchestration.metadata import (
     render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
-from mvl_assets.stages import JUDGED
+from mvl_assets.stages import CATEGORY, JUDGED
 
 TARGETS_CHECK = "targets_met"
+ALIGNMENT_CATEGORY = "alignment"
 STAGE_DESCRIPTIONS = {
     "alignment": "Image-caption pairs for the projector alone (paper, Table 1, stage 1).",
     "single_image": "Single images and text, by category shares and 70% rewritten where a category has rewrites "
@@ -35,21 +37,19 @@ STAGE_DESCRIPTIONS = {
 def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
     """Return the asset `mixture/<stage>` of a training stage."""
     key = dg.AssetKey(["mixture", stage])
-    upstream_keys = (
-        [dg.AssetKey(["category", "alignment"])]
-        if stage == "alignment"
-        else [
-            *(dg.AssetKey(["category", c]) for c in asset_keys.list_categories() if c not in ("alignment", "released")),
-            *(dg.AssetKey([JUDGED.name, c]) for c in asset_keys.list_rewritten_categories()),
-        ]
-    )
-
+    stage_categories = [
+        c for c in list_all_categories() if c != "released" and (c == ALIGNMENT_CATEGORY) == (stage == "alignment")
+    ]
+    upstream_keys = [
+        *(dg.AssetKey([CATEGORY.name, c]) for c in asset_keys.list_categories() if c in stage_categories),
+        *(dg.AssetKey([JUDGED.name, c]) for c in asset_keys.list_rewritten_categories() if c in stage_categories),
+    ]
     profile = asset_keys.load_active_profile()
     # The tables keep the rows of a source that the catalog has moved to another group or category.
     groups_by_category = {
-        upstream_key.path[1]: asset_keys.list_source_groups(upstream_key.path[1])
-        for upstream_key in upstream_keys
-        if upstream_key.path[0] == "category"
+        category: asset_keys.list_source_groups(category)
+        for category in stage_categories
+        if list_partition_keys(category)
     }
 
     @dg.asset(

@@ -7,7 +7,7 @@ Only categories with sources of group B have one. It costs model time, so nothin
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.config.catalog import Category, load_catalog
+from mvl_assets.config.catalog import Category, list_partition_keys, load_catalog
 from mvl_assets.config.prompts import get_rewrite_prompt, load_prompts
 from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result, resolve_rewriter
 from mvl_assets.orchestration import asset_keys
@@ -34,10 +34,15 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
     identity_mapping = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
     prompts = load_prompts()
     profile = asset_keys.load_active_profile()
-    # Sources of captions have another model than the rest.
+    # Sources of captions have another model than the rest. Of all declared sources: one more in the graph makes nothing
+    # stale.
     models = {
         m.name: m
-        for m in (resolve_rewriter(load_catalog()[slug])[0] for slug in asset_keys.list_rewritten_sources(category))
+        for m in (
+            resolve_rewriter(load_catalog()[slug])[0]
+            for slug in list_partition_keys(category)
+            if load_catalog()[slug].group == "B"
+        )
     }
 
     @dg.asset(

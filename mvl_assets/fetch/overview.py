@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec, load_full_catalog
 from mvl_assets.config.settings import UNPACKED_DIR
 from mvl_assets.fetch.lock import LockedSource, Lockfile
 from mvl_assets.fetch.rules import format_manual_instructions
@@ -66,6 +66,15 @@ def describe_state(source: SourceSpec, lockfile: Lockfile, state: FetchState | N
 def is_fetchable(source: SourceSpec) -> bool:
     """Return whether the catalog declares where to fetch it from."""
     return source.path is None and (source.hub is not None or source.url is not None)
+
+
+def format_missing_hint(source: SourceSpec) -> str:
+    """Return what to do about a source without files: draw some, fetch them, or put them there."""
+    demo_hint = (
+        "" if source.slug in load_full_catalog().own_files else f"`mvl demo-data --source {source.slug}` draws some; "
+    )
+    fetch_hint = f"`mvl sources fetch --source {source.slug}` fetches them; " if is_fetchable(source) else ""
+    return f"{demo_hint}{fetch_hint}or {format_manual_instructions(source)}"
 
 
 def get_missing_reason(source: SourceSpec) -> str | None:

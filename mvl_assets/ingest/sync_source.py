@@ -12,10 +12,9 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.errors import SourceError
 from mvl_assets.execution.create import create_executor
 from mvl_assets.fetch.lock import read_lockfile
-from mvl_assets.fetch.overview import get_missing_reason, is_fetchable, matches_lock
+from mvl_assets.fetch.overview import format_missing_hint, get_missing_reason, is_fetchable, matches_lock
 from mvl_assets.fetch.progress import LogFn, log_nothing
 from mvl_assets.fetch.retention import load_removed_files_record, remove_files
-from mvl_assets.fetch.rules import format_manual_instructions
 from mvl_assets.fetch.source import fetch_source
 from mvl_assets.fetch.state import IngestRecord, get_state_path, load_state
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
@@ -150,13 +149,8 @@ def _ensure_files(lake: Lake, source: SourceSpec, profile: Profile, log: LogFn) 
         raise SourceError(
             source.slug,
             f"the folder {source.root} does not exist",
-            hint=f"run `mvl demo-data` for drawn data, {_format_fetch_hint(source)}"
-            f"or {format_manual_instructions(source)}",
+            hint=format_missing_hint(source),
         )
-
-
-def _format_fetch_hint(source: SourceSpec) -> str:
-    return f"`mvl sources fetch --source {source.slug}`, " if is_fetchable(source) else ""
 
 
 def _require_rows(lake: Lake, source: SourceSpec, report: IngestReport) -> None:

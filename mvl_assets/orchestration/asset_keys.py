@@ -1,7 +1,9 @@
 """Keys, partitions and edges of the asset graph, and what assets share: code versions, tags, the profile.
 
-One partition is one source. `raw/<slug>` has a single partition of that name, so that a change of one source reaches
-only that partition of its category (a plain edge from an unpartitioned asset would reach all partitions).
+One partition is one source. The graph has the profile's sources that there is something of: files, an address to fetch
+them from where the profile says so, or rows in the lake. The others are declared, and shown, but cannot be
+materialised. `raw/<slug>` has a single partition of that name, so that a change of one source reaches only that
+partition of its category (a plain edge from an unpartitioned asset would reach all partitions).
 `prompts/<name>` has one too, so that an edit reaches only the sources of its family.
 """
 
@@ -25,15 +27,39 @@ from mvl_assets.config.catalog import (
 )
 from mvl_assets.config.profile import Profile, load_profile
 from mvl_assets.config.settings import load_settings
+from mvl_assets.fetch.overview import is_fetchable
+from mvl_assets.lake.lake import Lake
 from mvl_assets.stages import RAW
 
 OWNERS = ["team:data"]
 
 
 @cache
+def list_graph_sources() -> tuple[str, ...]:
+    """Return the profile's sources that have files, can be fetched, or have rows in the lake, in catalog order.
+
+    Files that appear later are seen by the next process, and by "Reload definitions" in the web interface.
+    """
+    catalog, is_fetching = load_catalog(), load_active_profile().fetch
+    ingested_sources = Lake(load_settings().lake_root).get_table("samples").list_partitions()
+    return tuple(
+        slug
+        for slug in list_profile_sources()
+        if catalog[slug].root.is_dir() or (is_fetching and is_fetchable(catalog[slug])) or slug in ingested_sources
+    )
+
+
+@cache
+def list_partition_sources(category: Category) -> tuple[str, ...]:
+    """Return the sources of groups A and B that `category/<category>` has partitions of."""
+    graph_sources = set(list_graph_sources())
+    return tuple(slug for slug in list_partition_keys(category) if slug in graph_sources)
+
+
+@cache
 def list_categories() -> tuple[Category, ...]:
-    """Return the categories that have a table: those with at least one source of group A or B."""
-    return tuple(c for c in list_all_categories() if list_partition_keys(c))
+    """Return the categories that have a table: those with at least one source of group A or B in the graph."""
+    return tuple(c for c in list_all_categories() if list_partition_sources(c))
 
 
 def list_source_groups(category: str) -> dict[str, str]:
@@ -69,8 +95,8 @@ def list_benchmark_sources() -> list[tuple[str, list[str]]]:
 
 @cache
 def list_rewritten_sources(category: Category) -> tuple[str, ...]:
-    """Return the slugs of a category's group B sources, in catalog order."""
-    return tuple(s for s in list_partition_keys(category) if load_catalog()[s].group == "B")
+    """Return the slugs of a category's group B sources in the graph, in catalog order."""
+    return tuple(s for s in list_partition_sources(category) if load_catalog()[s].group == "B")
 
 
 @cache
@@ -79,13 +105,11 @@ def list_rewritten_categories() -> tuple[Category, ...]:
     return tuple(c for c in list_categories() if list_rewritten_sources(c))
 
 
-@cache
 def build_source_partitions(category: Category) -> dg.StaticPartitionsDefinition:
-    """Return the partitions of `category/<category>`: its group A and B sources."""
-    return dg.StaticPartitionsDefinition(list(list_partition_keys(category)))
+    """Return the partitions of `category/<category>`."""
+    return dg.StaticPartitionsDefinition(list(list_partition_sources(category)))
 
 
-@cache
 def build_rewritten_partitions(category: Category) -> dg.StaticPartitionsDefinition:
     """Return the partitions of `rewritten/<category>` and `judged/<category>`: its group B sources."""
     return dg.StaticPartitionsDefinition(list(list_rewritten_sources(category)))

@@ -20,12 +20,12 @@ import click
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.config.catalog import get_source, load_catalog
+from mvl_assets.config.catalog import SourceSpec, get_source, load_catalog
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.errors import InfrastructureError, MvlError
-from mvl_assets.fetch.overview import is_fetchable
+from mvl_assets.fetch.overview import format_missing_hint, is_fetchable
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.inference.local_server.server import list_servers
 from mvl_assets.lake.lake import Lake
@@ -321,11 +321,11 @@ def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
     """Return the slugs named, or else the profile's sources that have files or, where it says so, can be fetched.
 
     Raises:
-        MvlError: A slug is unknown, or no source has files.
+        MvlError: A slug is unknown or not among the profile's sources, or no source has files.
     """
     catalog, profile_slugs = load_catalog(), asset_keys.list_profile_sources()
     for slug in slugs:
-        get_source(slug)
+        _require_in_graph(get_source(slug))
     if slugs:
         return [slug for slug in catalog if slug in slugs]
     fetch_enabled = asset_keys.load_active_profile().fetch
@@ -346,6 +346,17 @@ def format_limits(profile: Profile) -> str:
         *([f"{profile.rewrite_limit:,} samples are rewritten"] if profile.rewrite_limit is not None else []),
     ]
     return f"the profile {profile.name} limits each source: at most {' and '.join(limits)}" if limits else ""
+
+
+def _require_in_graph(source: SourceSpec) -> None:
+    if source.slug in asset_keys.list_graph_sources():
+        return
+    if source.slug not in asset_keys.list_profile_sources():
+        raise MvlError(
+            f"{source.slug} is not among the sources of the profile {asset_keys.load_active_profile().name}",
+            hint="add it to `sources` in the profile, or choose another profile with MVL_PROFILE",
+        )
+    raise MvlError(f"{source.slug}: the folder {source.root} does not exist", hint=format_missing_hint(source))
 
 
 def warm_up_models(sources: list[str]) -> None:

@@ -45,7 +45,7 @@ def test_raw_asset_has_key_partition_group_tags_kinds_and_owner() -> None:
     spec = spec_of(asset)
     assert spec.key == dg.AssetKey(["raw", "chartqa_cauldron_llava_format"])
     assert asset.partitions_def == dg.StaticPartitionsDefinition(["chartqa_cauldron_llava_format"])
-    assert spec.group_name == "raw"
+    assert spec.group_name == "raw_chart"
     assert spec.tags["mvl/category"] == "chart"
     assert spec.tags["mvl/group"] == "B"
     assert spec.tags["mvl/family"] == "chart"

@@ -9,21 +9,29 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mvl_assets.runner.dagster_home import load_code_locations
+import mvl_assets.definitions
+import mvl_training.definitions
+from mvl_assets.config.catalog import load_catalog
 from tests.defs.world import FORGETFUL, PARTITIONS, TABLES, World, point_at, prepare
 from tests.servers import FakeServer, serving
 
 
 @pytest.fixture(scope="session")
 def locations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dg.Definitions]:
-    """Both code locations with the default profile, by name."""
+    """The two code locations with the default profile, by name, as if every source had files."""
+    home = tmp_path_factory.mktemp("home")
+    for slug in load_catalog():
+        (home / "raw" / slug).mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MVL_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("MVL_HOME", str(home))
         for name in ("MVL_LAKE", "MVL_PROFILE", "MVL_PROMPTS"):
             patch.delenv(name, raising=False)
-        _forget()
-        result = load_code_locations()
-    _forget()
+        forget()
+        result = {
+            "mvl_assets": mvl_assets.definitions.build_defs(),
+            "mvl_training": mvl_training.definitions.build_defs(),
+        }
+    forget()
     return result
 
 
@@ -47,7 +55,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, model: tuple[FakeServer, str
         world.report_prompts()
         for asset, partition in [*PARTITIONS, *((table, None) for table in TABLES)]:
             assert world.make(asset, partition).success
-    _forget()
+    forget()
     return world
 
 
@@ -57,11 +65,11 @@ def world(built: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     home = tmp_path / "home"
     shutil.copytree(built.home, home, symlinks=True)
     point_at(home, monkeypatch)
-    _forget()
+    forget()
     yield World(home, built.definitions)
-    _forget()
+    forget()
 
 
-def _forget() -> None:
+def forget() -> None:
     for remembered in FORGETFUL:
         remembered.cache_clear()

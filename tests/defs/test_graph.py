@@ -23,6 +23,8 @@ from mvl_assets.defs.freshness import FRESHNESS_CHECK
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import SCHEMA_CHECK
 from mvl_assets.orchestration.resources import LakeResource
+from mvl_assets.runner.dagster_home import load_code_locations
+from tests.defs.conftest import forget
 from tests.defs.edges import EDGES
 
 # From this many partitions on, Dagster silently stops looking whether an upstream asset changed.
@@ -65,6 +67,32 @@ def test_every_source_has_a_raw_asset_and_153_of_them_are_the_papers(lake_graph:
     assert Counter(load_catalog()[slug].outside_153 for slug in raw)[False] == 153
 
 
+def test_a_source_without_files_is_declared_and_in_no_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raw" / "dvqa").mkdir(parents=True)
+    monkeypatch.setenv("MVL_HOME", str(tmp_path))
+    forget()
+    graph = build_defs().resolve_asset_graph()
+    forget()
+    raw = {key for key in graph.get_all_asset_keys() if key.path[0] == "raw"}
+    assert len(raw) == len(load_catalog()), "all are shown"
+    materializable = {key.to_user_string() for key in graph.materializable_asset_keys}
+    assert {name for name in materializable if name.startswith(("raw", "category"))} == {"raw/dvqa", "category/chart"}
+    assert graph.get(dg.AssetKey(["category", "chart"])).partitions_def == dg.StaticPartitionsDefinition(["dvqa"])
+    declared_only = graph.get(dg.AssetKey(["raw", "arxivqa"]))
+    assert declared_only.group_name == "raw_chart" and "`mvl sources lock`" in (declared_only.description or "")
+    assert graph.get(dg.AssetKey(["mixture", "alignment"])).parent_keys == {
+        dg.AssetKey(["curation", name]) for name in ("duplicates", "contamination")
+    }
+
+
+def test_the_whole_pipeline_is_one_location_for_one_machine(locations: dict[str, dg.Definitions]) -> None:
+    (whole,) = load_code_locations().values()
+    training = locations["mvl_training"].resolve_asset_graph()
+    assert set(training.get_all_asset_keys()) <= set(whole.resolve_asset_graph().materializable_asset_keys)
+
+
 def test_no_asset_is_defined_in_both_locations(graphs: list[AssetGraph]) -> None:
     assert max(Counter(chain.from_iterable(declared(g) for g in graphs)).values()) == 1
 
@@ -73,7 +101,8 @@ def test_every_asset_has_a_group_a_description_an_owner_and_kinds(graphs: list[A
     for one in graphs:
         for key in declared(one):
             node = one.get(key)
-            assert node.group_name == key.path[0], key
+            category = f"_{load_catalog()[key.path[1]].category}" if key.path[0] == "raw" else ""
+            assert node.group_name == f"{key.path[0]}{category}", key
             assert re.fullmatch(r".{20,}[.?!]", node.description or "", re.DOTALL), (key, node.description)
             assert node.owners and node.kinds, key
 

@@ -35,6 +35,8 @@ PARTITIONS = [
 TABLES = ["curation/duplicates", "curation/contamination", "mixture/single_image", "export/dataset_card"]
 FORGETFUL = (
     asset_keys.load_active_profile,
+    asset_keys.list_graph_sources,
+    asset_keys.list_partition_sources,
     asset_keys.list_categories,
     asset_keys.list_rewritten_sources,
     asset_keys.list_rewritten_categories,
