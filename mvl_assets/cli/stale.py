@@ -21,12 +21,15 @@ MAX_MISSING_SOURCES = 8
 @click.command(name="stale")
 @click.argument("assets", nargs=-1, metavar="[ASSET]...")
 @click.option("--launch", is_flag=True, help="Materialise them now, one run per partition.")
+@click.option("--downstream", is_flag=True, help="With --launch: go on with what becomes stale by that, to the end.")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
-def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
+def command(assets: tuple[str, ...], launch: bool, downstream: bool, json_: bool) -> None:
     """List the stale partitions; --launch materialises exactly those again.
 
     ASSET is a stage (`rewritten`) or one asset (`rewritten/ocr`); without it, all are checked.
     """
+    if downstream and not launch:
+        raise click.UsageError("--downstream goes with --launch")
     suppress_dagster_warnings()
     dagster_instance = get_instance(read_only=not launch)
     report_edited_prompts(dagster_instance)
@@ -59,11 +62,14 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
     if launch and stale_statuses:
         from mvl_assets.runner.pipeline_runner import run_stale
 
-        run_stale(stale_statuses)
+        run_stale(stale_statuses, downstream=downstream)
         remaining_statuses = [s for s in _list_statuses(graphs, dagster_instance, ()) if s.state == "stale"]
         if remaining_statuses:
             click.echo(_format_statuses(remaining_statuses, "still stale"))
-            click.echo("`mvl stale --launch` materialises these, `mvl run` everything that is missing or stale")
+            click.echo(
+                "`mvl stale --launch --downstream` materialises these and what follows from them, "
+                "`mvl run` everything that is missing or stale"
+            )
 
 
 def _list_statuses(

@@ -21,6 +21,7 @@ from mvl_assets.orchestration.resources import LakeResource
 
 DUPLICATES_KEY = dg.AssetKey(["curation", "duplicates"])
 CONTAMINATION_KEY = dg.AssetKey(["curation", "contamination"])
+CONTAMINATION_COLUMNS = ("source", "sample_id", "kind", "benchmark", "benchmark_item")
 PREVIEW_COLUMNS = ("source", "sample_id", "canonical_source", "canonical_sample_id")
 
 
@@ -90,7 +91,10 @@ def build_contamination_asset() -> dg.AssetsDefinition:
                 {
                     metadata_keys.HITS: render_markdown_table(
                         [{"kind": k, "rows": n} for k, n in report.hit_counts.items()]
-                    )
+                    ),
+                    metadata_keys.PREVIEW: render_preview(
+                        lake.lake, read_first_rows(table, CONTAMINATION_COLUMNS, None), CONTAMINATION_COLUMNS
+                    ),
                 },
                 rows=report.published.n_rows,
             ),

@@ -36,7 +36,8 @@ def build_freshness_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
         FRESHNESS_CHECK,
         asset=key,
         description="Every partition was made with the current prompts, model and settings from the current rows."
-        " `mvl stale --launch` materialises those that were not.",
+        " The job `make_up_to_date` makes those that were not again, and what follows from them; so does"
+        " `mvl stale --launch --downstream`.",
     )
 
 

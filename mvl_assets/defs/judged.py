@@ -4,6 +4,7 @@ The keep rule is part of the profile: changing it sends no request.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from mvl_assets.judging.paper_reference import get_paper_keep_rate
 from mvl_assets.lake.table import Table
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
+    MAX_PREVIEW_ROWS,
     attach_source_images,
     build_schema_check,
     build_schema_result,
@@ -33,7 +35,9 @@ from mvl_assets.stages import JUDGED, REWRITTEN
 if TYPE_CHECKING:
     from mvl_assets.judging.judge import JudgeReport
 
-PREVIEW_COLUMNS = ("question", "answer", "original_answer", "matches_reference", "p_yes", "keep", "drop_reason")
+PREVIEW_COLUMNS = ("rewrite_id", "original", "rewritten", "verdict")
+# Rows among which the preview looks for kept and for dropped ones.
+N_PREVIEW_CANDIDATES = 256
 
 
 def build_judged_asset(category: Category) -> dg.AssetsDefinition:
@@ -84,9 +88,8 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
             progress=progress_logger,
         )
         table = lake.lake.get_table(report.table)
-        columns = ["rewrite_id", "sample_id", "p_yes", "matches_reference", "keep", "drop_reason"]
         preview_rows = attach_source_images(
-            lake.lake, read_first_rows(table, columns, source.slug), source.slug, rewritten_category=category
+            lake.lake, _choose_preview_rows(table, source.slug), source.slug, rewritten_category=category
         )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
@@ -116,6 +119,26 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
         )
 
     return _materialize_judged
+
+
+def _choose_preview_rows(table: Table, source: str) -> list[dict[str, Any]]:
+    """Return as many kept as dropped rows of a partition, as far as there are, each with its `verdict` in words."""
+    columns = ["rewrite_id", "verdicts", "matches_reference", "keep", "drop_reason"]
+    candidates = read_first_rows(table, columns, source, N_PREVIEW_CANDIDATES)
+    kept, dropped = ([row for row in candidates if row["keep"] is keep] for keep in (True, False))
+    n_kept = max(MAX_PREVIEW_ROWS // 2, MAX_PREVIEW_ROWS - len(dropped))
+    chosen = [*kept[:n_kept], *dropped[: MAX_PREVIEW_ROWS - len(kept[:n_kept])]]
+    return [{**row, "verdict": _format_verdict(row)} for row in chosen]
+
+
+def _format_verdict(row: Mapping[str, Any]) -> str:
+    outcome = "kept" if row["keep"] else f"dropped: {row['drop_reason']}"
+    criteria = [
+        f"{v['criterion']} {'Yes' if v['verdict'] else 'No'}" + ("" if v["p_yes"] is None else f" {v['p_yes']:.2f}")
+        for v in row["verdicts"] or []
+    ]
+    agreement = {True: "as the reference answer", False: "not as the reference answer"}.get(row["matches_reference"])
+    return "; ".join([outcome, *criteria, *([agreement] if agreement else [])])
 
 
 def _compute_keep_rate(table: Table) -> float | None:

@@ -103,7 +103,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
                     metadata_keys.REWRITES_TAKEN: sum(taken_by_category.values()),
                     metadata_keys.REWRITES: render_markdown_table(rewrites),
                     metadata_keys.PREVIEW: render_preview(
-                        lake.lake, preview_rows, ["category", "source", "kind", "question", "answer"]
+                        lake.lake, preview_rows, ["row_id", "category", "source", "kind", "question", "answer"]
                     ),
                 },
                 rows=report.published.n_rows,

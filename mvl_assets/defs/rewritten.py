@@ -24,7 +24,7 @@ from mvl_assets.orchestration.stage_progress import StageProgressLogger
 from mvl_assets.orchestration.upstream import require_upstream
 from mvl_assets.stages import CATEGORY, REWRITTEN
 
-PREVIEW_COLUMNS = ("question", "answer", "original_answer", "blind")
+PREVIEW_COLUMNS = ("rewrite_id", "original", "rewritten", "blind")
 
 
 def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
@@ -86,7 +86,7 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
         table = lake.lake.get_table(report.table)
         preview_rows = attach_source_images(
             lake.lake,
-            read_first_rows(table, ["sample_id", "version_id", "blind", "conversations"], source.slug),
+            read_first_rows(table, ["rewrite_id", "version_id", "blind", "conversations"], source.slug),
             source.slug,
         )
         return dg.MaterializeResult(

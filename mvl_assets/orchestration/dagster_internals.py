@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 import dagster as dg
 from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, DataProvenance
 from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log.base import AssetRecord
+from dagster._core.utils import make_new_backfill_id
 
-__all__ = ["AssetGraph", "StaleStatusResolver", "build_stale_status_resolver", "resolve_asset_selection"]
+__all__ = [
+    "AssetGraph",
+    "StaleStatusResolver",
+    "build_stale_status_resolver",
+    "list_child_partitions",
+    "resolve_asset_selection",
+    "submit_backfill",
+]
+
+AssetPartition = tuple[dg.AssetKey, str | None]
 
 
 class StaleStatusResolver(CachingStaleStatusResolver):
@@ -56,3 +69,43 @@ def resolve_asset_selection(expression: str, asset_graphs: Collection[AssetGraph
     except DagsterInvalidAssetSelectionError as error:
         raise ValueError(str(error)) from error
     return frozenset(key for graph in asset_graphs for key in selection.resolve(graph, allow_missing=True))
+
+
+def list_child_partitions(asset_graph: AssetGraph, parent: AssetPartition) -> list[AssetPartition]:
+    """Return what is made directly from an asset, or from one of its partitions, within the graph."""
+    key, partition_key = parent
+    children: list[AssetPartition] = []
+    for child_key in sorted(asset_graph.get(key).child_keys & asset_graph.materializable_asset_keys):
+        partitions_def = asset_graph.get(child_key).partitions_def
+        if partitions_def is None:
+            children.append((child_key, None))
+        elif partition_key is None:
+            children += [(child_key, name) for name in partitions_def.get_partition_keys()]
+        else:
+            fed_names = asset_graph.get_child_partition_keys_of_parent(partition_key, key, child_key)
+            children += [(child_key, name) for name in sorted(fed_names)]
+    return children
+
+
+def submit_backfill(
+    instance: dg.DagsterInstance, asset_graph: AssetGraph, partitions: Collection[AssetPartition], title: str
+) -> str:
+    """Give the daemon a backfill of exactly these partitions, which it launches in the order of the graph.
+
+    Returns:
+        The id of the backfill.
+    """
+    backfill = PartitionBackfill.from_asset_graph_subset(
+        backfill_id=make_new_backfill_id(),
+        backfill_timestamp=time.time(),
+        tags={},
+        dynamic_partitions_store=instance,
+        asset_graph_subset=AssetGraphSubset.from_asset_partition_set(
+            {AssetKeyPartitionKey(key, partition_key) for key, partition_key in partitions}, asset_graph
+        ),
+        title=title,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(backfill)
+    return backfill.backfill_id

@@ -11,6 +11,7 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.markdown import MAX_CELL_CHARS, encode_data_uri, escape_cell, format_markdown_table
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.checks import check_table
 from mvl_assets.lake.schemas.columns import describe_column
@@ -23,7 +24,12 @@ MAX_PREVIEW_IMAGES = 4
 MAX_PREVIEW_BYTES = 50_000
 MAX_ANSWER_CHARS = MAX_CELL_CHARS - 30
 SCHEMA_CHECK = "schema_valid"
-SAMPLE_COLUMNS = ("file", "position", "question", "answer")
+SAMPLE_COLUMNS = ("sample_id", "file", "position", "question", "answer")
+# `mvl trace` takes the beginning of an id. Whole ids would push the columns after them out of the page.
+SHOWN_ID_CHARS = 12
+MAX_PREVIEW_ROWS = 6
+# Of one turn, where a cell shows a whole conversation.
+MAX_TURN_CHARS = 130
 
 
 def build_partition_check(
@@ -119,8 +125,8 @@ def render_preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Seque
     """Return a markdown table of a few rows with their first image, below `MAX_PREVIEW_BYTES` in all.
 
     Rows may have `image_ids`, and their `source`; the first `MAX_PREVIEW_IMAGES` with an image get a thumbnail. The
-    columns `question` and `answer` are the first exchange of a row's `conversations`. Values are escaped: data can
-    neither break the table nor add markup.
+    columns `question` and `answer` are the first exchange of a row's `conversations`; of ids only the beginning is
+    shown. Values are escaped: data can neither break the table nor add markup.
     """
     preview_rows = [{**_extract_first_exchange(row), **row} for row in rows]
     if not preview_rows:
@@ -142,7 +148,7 @@ def render_preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Seque
         n_more_images = len(row.get("image_ids") or []) - 1
         line = (
             f"| {thumb}{f' +{n_more_images}' if n_more_images > 0 else ''} | "
-            + " | ".join(escape_cell(row.get(c)) for c in columns)
+            + " | ".join(_format_cell(c, row.get(c)) for c in columns)
             + " |"
         )
         size += len(line.encode()) + 1
@@ -150,6 +156,19 @@ def render_preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Seque
             break
         lines.append(line)
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def _format_cell(column: str, value: object) -> str:
+    return escape_cell(str(value)[:SHOWN_ID_CHARS] if column.endswith("_id") and value is not None else value)
+
+
+def format_conversation(turns: Sequence[Mapping[str, str]] | None) -> str:
+    """Return a conversation as one line, `question → answer`, without image markers and with its turns cut."""
+    texts = [
+        " ".join(turn["value"].replace(IMAGE_MARKER, " ").replace(VIDEO_MARKER, " ").split()) for turn in turns or []
+    ]
+    texts = [text if len(text) <= MAX_TURN_CHARS else f"{text[: MAX_TURN_CHARS - 1]}…" for text in texts]
+    return " ‖ ".join(" → ".join(texts[start : start + 2]) for start in range(0, len(texts), 2))
 
 
 def _extract_first_exchange(row: Mapping[str, Any]) -> dict[str, str]:
@@ -172,7 +191,7 @@ def render_markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataVa
 
 
 def read_first_rows(
-    table: Table, columns: Sequence[str], partition_key: str | None, n_rows: int = 6
+    table: Table, columns: Sequence[str], partition_key: str | None, n_rows: int = MAX_PREVIEW_ROWS
 ) -> list[dict[str, Any]]:
     """Return the first rows of a partition, for its preview.
 
@@ -188,7 +207,9 @@ def read_first_rows(
 def attach_source_images(
     lake: Lake, rows: Sequence[Mapping[str, Any]], source: str, *, rewritten_category: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return rows of a rewritten or judged table with the images and the `original_answer` of their samples.
+    """Return rows of a rewritten or judged table with the images of their samples, and both conversations as lines.
+
+    `original` is the sample's whole conversation: the model may have written other questions than those it read.
 
     Args:
         lake: The lake of the samples and rewrites.
@@ -211,7 +232,8 @@ def attach_source_images(
             **r,
             "source": source,
             "image_ids": s.get("image_ids"),
-            "original_answer": _extract_first_exchange(s).get("answer"),
+            "original": format_conversation(s.get("conversations")),
+            "rewritten": format_conversation(r.get("conversations")),
         }
         for r, s in zip(joined_rows, samples, strict=True)
     ]

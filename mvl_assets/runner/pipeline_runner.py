@@ -103,6 +103,19 @@ class PipelineRunner:
                 )
                 yield from (AssetStep(location, tuple(key.path), partition_key) for partition_key in partition_keys)
 
+    def find_steps(self, status: AssetStatus) -> Iterator[AssetStep]:
+        """Yield the step that makes the partition of a status."""
+        for location, asset_graph in self.asset_graphs.items():
+            if status.key in asset_graph.materializable_asset_keys:
+                yield AssetStep(location, tuple(status.key.path), status.partition_key)
+
+    def iter_stale_steps(self) -> Iterator[AssetStep]:
+        """Yield the steps that would make what is stale now."""
+        for asset_graph in self.asset_graphs.values():
+            for status in AssetStatusResolver(asset_graph, self.step_runner.instance).iter_statuses():
+                if status.state == "stale":
+                    yield from self.find_steps(status)
+
     def run_stage(self, stage: str, sources: list[str]) -> None:
         """Run the stage's steps that are missing or stale."""
         started_at = time.monotonic()
@@ -409,17 +422,22 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
     pipeline_runner.finish()
 
 
-def run_stale(statuses: list[AssetStatus]) -> None:
-    """Materialise exactly these partitions again, stage by stage."""
+def run_stale(statuses: list[AssetStatus], *, downstream: bool = False) -> None:
+    """Materialise exactly these partitions again, stage by stage.
+
+    Args:
+        statuses: Stale partitions.
+        downstream: Go on with what was up to date and becomes stale by that, until nothing does.
+    """
     pipeline_runner = PipelineRunner(force=True)
-    steps = [
-        AssetStep(location, tuple(status.key.path), status.partition_key)
-        for status in statuses
-        for location, asset_graph in pipeline_runner.asset_graphs.items()
-        if status.key in asset_graph.materializable_asset_keys
-    ]
-    for stage in STAGE_NAMES:
-        if stage != JUDGED.name:
-            stage_group = MODEL_STAGE_NAMES if stage == REWRITTEN.name else (stage,)
-            pipeline_runner.run_steps([step for step in steps if step.stage in stage_group])
+    # What was stale from the start and was not asked for stays as it is.
+    handled_steps = set(pipeline_runner.iter_stale_steps())
+    steps = [step for status in statuses for step in pipeline_runner.find_steps(status)]
+    while steps:
+        handled_steps.update(steps)
+        for stage in STAGE_NAMES:
+            if stage != JUDGED.name:
+                stage_group = MODEL_STAGE_NAMES if stage == REWRITTEN.name else (stage,)
+                pipeline_runner.run_steps([step for step in steps if step.stage in stage_group])
+        steps = [s for s in pipeline_runner.iter_stale_steps() if s not in handled_steps] if downstream else []
     pipeline_runner.finish()

@@ -108,17 +108,17 @@ class MixtureStats:
 
 
 def render_shares_table(shares: Sequence[Mapping[str, Any]]) -> str:
-    """Render the shares of a report (`ShareStats` as dictionaries) as a markdown table."""
+    """Render the shares of a report (`ShareStats` as dictionaries) as a markdown table that fits the page."""
     loss_tokens = {axis: sum(share["n_loss_tokens"] for share in shares if share["axis"] == axis) for axis in AXES}
     lines = [
-        "| by | | samples | tokens | visual tokens | loss tokens | share of loss tokens | lowest, highest of a shard |",
-        "|---|---|---|---|---|---|---|---|",
+        "| by | | samples | tokens (visual) | loss tokens (share) | of a shard |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {share['axis']} | {share['name']} | {share['n_samples']:,} | {share['n_tokens']:,}"
-        f" | {share['n_visual_tokens']:,} | {share['n_loss_tokens']:,}"
-        f" | {share['n_loss_tokens'] / loss_tokens[share['axis']]:.1%}"
-        f" | {share['min_shard_share']:.1%}, {share['max_shard_share']:.1%} |"
+        f"| {share['axis']} | {share['name']} | {share['n_samples']:,}"
+        f" | {share['n_tokens']:,} ({share['n_visual_tokens']:,})"
+        f" | {share['n_loss_tokens']:,} ({share['n_loss_tokens'] / loss_tokens[share['axis']]:.1%})"
+        f" | {share['min_shard_share']:.1%} to {share['max_shard_share']:.1%} |"
         for share in shares
     ]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_assets.orchestration.metadata import build_schema_check, build_schema_result, build_table_metadata
 from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.benchmarks.benchmark_run import (
     TABLE,
@@ -57,19 +57,23 @@ def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
     suite_config = {key: definition.model_dump(mode="json") for key, definition in suite.benchmarks.items()}
     reference_note = "" if name == LOCAL_SUITE else " The paper's scores of MAmmoTH-VL-8B are shown for comparison."
 
+    key = dg.AssetKey([EVALUATION.name, name])
+    partitions = dg.StaticPartitionsDefinition(list(suite.benchmarks))
+
     @dg.asset(
-        key=[EVALUATION.name, name],
+        key=key,
         group_name=EVALUATION.name,
         description=f"{suite.about} A partition is a benchmark, run by lmms-eval in an environment of its own"
         f" (`make eval-setup`), with standard errors.{reference_note} `mvl compare` compares two checkpoints by"
         " question.",
         deps=[dg.AssetKey(["checkpoint", "one_vision"])],
-        partitions_def=dg.StaticPartitionsDefinition(list(suite.benchmarks)),
+        partitions_def=partitions,
         kinds={"lance", "lmms-eval"},
         owners=OWNERS,
         tags={metadata_keys.SUITE: name},
         pool=GPU_POOL,
         code_version=f"{BENCHMARK_CODE_VERSION}-{compute_digest('suite', suite_config)[:12]}",
+        check_specs=[build_schema_check(key, partitions)],
     )
     def benchmark(
         context: dg.AssetExecutionContext, launcher: Launcher, config: BenchmarkConfig
@@ -106,6 +110,7 @@ def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
                 metadata_keys.LMMS_EVAL_VERSION: report.result.lmms_eval_version,
                 metadata_keys.SETTINGS_HASH: report.settings_hash,
             },
+            check_results=[build_schema_result(key, table)],
         )
 
     return benchmark

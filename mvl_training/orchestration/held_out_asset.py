@@ -8,7 +8,7 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
-from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_assets.orchestration.metadata import build_schema_check, build_schema_result, build_table_metadata
 from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.held_out import suite
 from mvl_training.evaluation.held_out.evaluate import evaluate_checkpoints
@@ -21,6 +21,7 @@ from mvl_training.runs.training_run import load_current_checkpoint
 
 # Increased by hand when the meaning of the code changes.
 EVALUATION_CODE_VERSION = "2"
+BASELINE_CHECK = "better_than_most_frequent_answer"
 
 
 class HeldOutConfig(dg.Config):
@@ -32,9 +33,10 @@ class HeldOutConfig(dg.Config):
 
 def build_held_out_asset() -> dg.AssetsDefinition:
     """Return the asset `evaluation/held_out`."""
+    key = dg.AssetKey([EVALUATION.name, "held_out"])
 
     @dg.asset(
-        key=[EVALUATION.name, "held_out"],
+        key=key,
         group_name=EVALUATION.name,
         description="Accuracy of every training stage's checkpoint on held-out questions with reference answers,"
         " compared with chance and with the same questions over grey images. The last checkpoint answers through its"
@@ -45,6 +47,14 @@ def build_held_out_asset() -> dg.AssetsDefinition:
         tags={metadata_keys.SUITE: "held_out"},
         pool=GPU_POOL,
         code_version=EVALUATION_CODE_VERSION,
+        check_specs=[
+            build_schema_check(key),
+            dg.AssetCheckSpec(
+                BASELINE_CHECK,
+                asset=key,
+                description="The last checkpoint answers better than always giving the most frequent answer.",
+            ),
+        ],
     )
     def held_out(context: dg.AssetExecutionContext, launcher: Launcher, config: HeldOutConfig) -> dg.MaterializeResult:
         lake = open_lake()
@@ -73,9 +83,24 @@ def build_held_out_asset() -> dg.AssetsDefinition:
                     render_preview_table(lake, report.questions, answers_by_stage)
                 ),
             },
+            check_results=[build_schema_result(key, table), _build_baseline_result(key, report)],
         )
 
     return held_out
+
+
+def _build_baseline_result(key: dg.AssetKey, report: suite.HeldOutReport) -> dg.AssetCheckResult:
+    total_score = report.scores[TRAINING_STAGES[-1]][-1]
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=BASELINE_CHECK,
+        passed=total_score.accuracy > total_score.majority_baseline,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            metadata_keys.ACCURACY: total_score.accuracy,
+            metadata_keys.MAJORITY_BASELINE: total_score.majority_baseline,
+        },
+    )
 
 
 def _build_score_metadata(report: suite.HeldOutReport) -> dict[str, Any]:

@@ -8,7 +8,13 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_assets.orchestration.metadata import (
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    read_first_rows,
+    render_preview,
+)
 from mvl_assets.stages import PACK_PLAN
 from mvl_training.orchestration.asset_defaults import OWNERS, build_code_version, open_lake
 from mvl_training.orchestration.launch import Launcher
@@ -17,13 +23,15 @@ from mvl_training.runs import training_run
 
 # Increased by hand when the meaning of the code changes; the inputs are hashed as well.
 PLAN_CODE_VERSION = "2"
+PREVIEW_COLUMNS = ("pack_id", "position", "n_tokens", "n_loss_tokens", "n_tiles", "lengths")
 
 
 def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
     """Return the asset `pack_plan/<stage>`."""
+    key = dg.AssetKey([PACK_PLAN.name, stage])
 
     @dg.asset(
-        key=[PACK_PLAN.name, stage],
+        key=key,
         group_name=PACK_PLAN.name,
         description=f"Assignment of the {stage} mixture's rows to packed sequences, from exact token and tile counts."
         " No sample attends to another, and none is cut. Training reads packs in this order, so a step number names its"
@@ -33,6 +41,7 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
         owners=OWNERS,
         tags={metadata_keys.STAGE: stage},
         code_version=build_code_version(PLAN_CODE_VERSION, recipe.build_plan_inputs(stage)),
+        check_specs=[build_schema_check(key)],
     )
     def pack_plan(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
         lake = open_lake()
@@ -45,7 +54,14 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
         table = lake.get_table(f"pack_plan/{stage}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report["data_version"]),
-            metadata={**build_table_metadata(table, rows=table.count()), **build_plan_metadata(report)},
+            metadata={
+                **build_table_metadata(table, rows=table.count()),
+                **build_plan_metadata(report),
+                metadata_keys.PREVIEW: render_preview(
+                    lake, read_first_rows(table, PREVIEW_COLUMNS, None), PREVIEW_COLUMNS
+                ),
+            },
+            check_results=[build_schema_result(key, table)],
         )
 
     return pack_plan

@@ -12,7 +12,14 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.execution.create import create_executor
-from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_assets.orchestration.metadata import (
+    SCHEMA_CHECK,
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    read_first_rows,
+    render_preview,
+)
 from mvl_assets.stages import PACK_PLAN, PACKED_ROWS
 from mvl_training.data import pack_materializer
 from mvl_training.orchestration.asset_defaults import OWNERS, build_code_version, open_lake
@@ -21,13 +28,15 @@ from mvl_training.recipe import Recipe
 # Increased by hand when the meaning of the code changes; the inputs are hashed as well.
 PACKED_ROWS_CODE_VERSION = "1"
 PROGRESS_INTERVAL_S = 10.0
+PREVIEW_COLUMNS = ("pack_id", "position", "n_samples", "n_tokens", "n_loss_tokens", "n_tiles", "lengths")
 
 
 def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
     """Return the asset `packed_rows/<stage>`."""
+    key = dg.AssetKey([PACKED_ROWS.name, stage])
 
     @dg.asset(
-        key=[PACKED_ROWS.name, stage],
+        key=key,
         group_name=PACKED_ROWS.name,
         description=f"The packs of the {stage} mixture with their texts and image bytes, in the order of training, so"
         " that ranks read them in sequence and start at once. The table is an export as well. Made for large mixtures"
@@ -39,6 +48,7 @@ def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDe
         code_version=build_code_version(
             PACKED_ROWS_CODE_VERSION, {"materialize_packs": load_profile(load_settings().profile).materialize_packs}
         ),
+        check_specs=[build_schema_check(key)],
     )
     def packed_rows(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake, profile = open_lake(), load_profile(load_settings().profile)
@@ -48,7 +58,16 @@ def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDe
             plan_version = lake.get_table(f"pack_plan/{stage}").compute_data_version()
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(plan_version),
-                metadata={metadata_keys.ROW_COUNT: 0, metadata_keys.PACK_PLAN: plan_version},
+                metadata={
+                    metadata_keys.ROW_COUNT: 0,
+                    metadata_keys.PACK_PLAN: plan_version,
+                    metadata_keys.PREVIEW: dg.MetadataValue.md("none: a small mixture is read in place"),
+                },
+                check_results=[
+                    dg.AssetCheckResult(
+                        asset_key=key, check_name=SCHEMA_CHECK, passed=True, description="no table: it is read in place"
+                    )
+                ],
             )
         report = pack_materializer.materialize_packs(
             lake,
@@ -68,7 +87,11 @@ def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDe
                 metadata_keys.IMAGE_BYTES_NEW: report.n_image_bytes,
                 metadata_keys.PACK_PLAN: report.data_version,
                 metadata_keys.SECONDS: report.duration_s,
+                metadata_keys.PREVIEW: render_preview(
+                    lake, read_first_rows(table, PREVIEW_COLUMNS, None), PREVIEW_COLUMNS
+                ),
             },
+            check_results=[build_schema_result(key, table)],
         )
 
     return packed_rows

@@ -19,23 +19,27 @@ MAX_TEXT_CHARS = 160
 
 
 def render_summary_table(report: HeldOutReport) -> str:
-    """Return a table of all categories together, with a line per checkpoint."""
-    lines = [
-        "| checkpoint | backend | correct | accuracy | most frequent answer | guessing | with images"
-        " | same, grey | loss | loss, grey |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Return a table of all categories together, with a column per checkpoint, so that it fits a page."""
+    columns = []
     for checkpoint_answers in report.answers_of_checkpoints:
         stage = checkpoint_answers.checkpoint.stage
         total_score = next(score for score in report.scores[stage] if score.category == ALL_CATEGORIES)
-        lines.append(
-            f"| {stage} | {checkpoint_answers.backend} | {total_score.n_correct} of {total_score.n_questions}"
-            f" | {_format_accuracy(total_score)} | {_format_percent(total_score.majority_baseline)}"
-            f" | {_format_percent(total_score.random_baseline)} | {_format_percent(total_score.with_image_accuracy)}"
-            f" | {_format_percent(total_score.blank_image_accuracy)} | {_format_number(total_score.loss)}"
-            f" | {_format_number(total_score.blank_image_loss)} |"
+        columns.append(
+            {
+                "": stage,
+                "backend": checkpoint_answers.backend,
+                "correct": f"{total_score.n_correct} of {total_score.n_questions}",
+                "accuracy": _format_accuracy(total_score),
+                "most frequent answer": _format_percent(total_score.majority_baseline),
+                "guessing": _format_percent(total_score.random_baseline),
+                "with images": _format_percent(total_score.with_image_accuracy),
+                "same, grey": _format_percent(total_score.blank_image_accuracy),
+                "loss": _format_number(total_score.loss),
+                "loss, grey": _format_number(total_score.blank_image_loss),
+            }
         )
-    return "\n".join(lines)
+    lines = [f"| {name} | {' | '.join(column[name] for column in columns)} |" for name in columns[0]]
+    return "\n".join([lines[0], "|---" * (len(columns) + 1) + "|", *lines[1:]])
 
 
 def render_category_table(scores: Mapping[str, Sequence[CategoryScore]]) -> str:

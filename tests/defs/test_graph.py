@@ -181,6 +181,13 @@ def test_every_table_has_a_check_that_stops_what_comes_after(lake_graph: AssetGr
         assert (FRESHNESS_CHECK in checks) == (key.path[0] in ("rewritten", "judged")), key
 
 
+def test_every_asset_is_checked(graphs: list[AssetGraph]) -> None:
+    for one in graphs:
+        for key in one.materializable_asset_keys:
+            # An export is written from mixtures that were checked; the files are for other programs.
+            assert one.get(key).check_keys or key.path[0] == "export", key
+
+
 def test_a_bad_checkpoint_stops_what_would_be_trained_on_it(locations: dict[str, dg.Definitions]) -> None:
     training = locations["mvl_training"].resolve_asset_graph()
     for stage in ("alignment", "single_image", "one_vision"):

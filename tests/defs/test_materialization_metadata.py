@@ -31,8 +31,6 @@ def test_every_materialization_has_the_promised_metadata(built: World, asset: st
     assert shown[metadata_keys.TABLE_NAME].value == get_table_name(table)
     columns = shown[metadata_keys.COLUMN_SCHEMA].value.columns
     assert [c.name for c in columns] == table.schema.names and all(c.description for c in columns)
-    if asset == "curation/contamination":
-        return
     text = shown[metadata_keys.PREVIEW].value
     assert len(text.encode()) <= MAX_PREVIEW_BYTES
     assert text.count("data:image/jpeg") <= MAX_PREVIEW_IMAGES
@@ -42,7 +40,7 @@ def test_every_materialization_has_the_promised_metadata(built: World, asset: st
 
 def test_rewrites_and_judgements_show_the_original_answer_and_their_cost(built: World) -> None:
     shown = latest(built, "rewritten/code_math", GENERAL).metadata
-    assert "| question | answer | original answer | blind |" in shown[metadata_keys.PREVIEW].value
+    assert "| rewrite id | original | rewritten | blind |" in shown[metadata_keys.PREVIEW].value
     assert shown[metadata_keys.REQUESTS_SENT].value == 3 and shown[metadata_keys.COMPLETION_TOKENS].value > 0
     assert {
         metadata_keys.PROMPT_TOKENS,
@@ -53,6 +51,9 @@ def test_rewrites_and_judgements_show_the_original_answer_and_their_cost(built: 
         metadata_keys.REJECTS,
     } <= set(shown)
     judged = latest(built, "judged/code_math", MATH).metadata
+    preview = str(judged[metadata_keys.PREVIEW].value)
+    assert "| rewrite id | original | rewritten | verdict |" in preview and " → " in preview
+    assert "Yes 0" in preview and ("kept" in preview or "dropped" in preview)
     assert {
         metadata_keys.KEPT,
         metadata_keys.KEEP_RATE,

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from mvl_assets.cli.stale import command as stale_command
 from mvl_assets.common import metadata_keys
 from mvl_assets.defs.freshness import FRESHNESS_CHECK
+from mvl_assets.defs.refresh import REFRESH_JOB, submit_refresh
 from tests.defs.world import GENERAL, MATH, PARTITIONS, World, put_general
 from tests.servers import FakeServer
 
@@ -133,6 +134,35 @@ def test_mvl_stale_lists_and_launches_exactly_the_stale_partitions(world: World,
     (one,) = json.loads(listed.stdout)
     assert (one["asset"], one["partition"]) == ("judged/code_math", GENERAL)
     assert "rewritten/code_math" in one["causes"]
+    rest = CliRunner().invoke(stale_command, ["--launch", "--downstream"], catch_exceptions=False)
+    assert rest.exit_code == 0, rest.stdout
+    assert "still stale" not in rest.stdout
+    assert "judged/code_math" in rest.stdout and "export/dataset_card" in rest.stdout
+    assert json.loads(CliRunner().invoke(stale_command, ["--json"], catch_exceptions=False).stdout) == []
+
+
+def test_the_job_backfills_what_is_out_of_date_and_what_was_made_from_it(world: World) -> None:
+    graph = world.definitions.resolve_asset_graph()
+    with world.instance() as instance:
+        assert submit_refresh(instance, graph, train=False) == [] and instance.get_backfills() == []
+    world.edit("rewrite_general.md", "</sample>\n", "</sample>\n\nBe brief.\n")
+    with world.instance() as instance:
+        made = submit_refresh(instance, graph, train=False)
+        (backfill,) = instance.get_backfills()
+    assert [("/".join(key.path), partition) for key, partition in made] == [
+        ("export/dataset_card", None),
+        ("judged/code_math", GENERAL),
+        ("mixture/single_image", None),
+        ("rewritten/code_math", GENERAL),
+    ]
+    subset = backfill.asset_backfill_data.target_subset  # type: ignore[union-attr]
+    assert {(p.asset_key, p.partition_key) for p in subset.iterate_asset_partitions()} == set(made)
+
+
+def test_nothing_makes_up_to_date_by_itself(world: World) -> None:
+    (schedule,) = world.definitions.schedules or ()
+    assert schedule.job_name == REFRESH_JOB
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED  # type: ignore[union-attr]
 
 
 def latest_check(world: World) -> dg.AssetCheckEvaluation:

@@ -56,7 +56,7 @@ def test_the_tables_are_markdown_with_one_line_per_entry() -> None:
         "n_loss_tokens": 4,
     }
     lines = render_shares_table([share | {"min_shard_share": 0.5, "max_shard_share": 1.0}]).splitlines()
-    assert lines[2:] == ["| category | chart | 1,200 | 9 | 5 | 4 | 100.0% | 50.0%, 100.0% |"]
+    assert lines[2:] == ["| category | chart | 1,200 | 9 (5) | 4 (100.0%) | 50.0% to 100.0% |"]
     assert len({line.count("|") for line in lines}) == 1
     lines = render_loads_table(
         [{"world_size": 8, "grad_accum_steps": 2, "token_efficiency": 0.75, "tile_efficiency": 0.5}]
