@@ -26,7 +26,7 @@ MAX_ANSWER_CHARS = MAX_CELL_CHARS - 30
 SCHEMA_CHECK = "schema_valid"
 SAMPLE_COLUMNS = ("sample_id", "file", "position", "question", "answer")
 # `mvl trace` takes the beginning of an id. Whole ids would push the columns after them out of the page.
-SHOWN_ID_CHARS = 12
+MAX_ID_CHARS = 12
 MAX_PREVIEW_ROWS = 6
 # Of one turn, where a cell shows a whole conversation.
 MAX_TURN_CHARS = 130
@@ -159,7 +159,7 @@ def render_preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Seque
 
 
 def _format_cell(column: str, value: object) -> str:
-    return escape_cell(str(value)[:SHOWN_ID_CHARS] if column.endswith("_id") and value is not None else value)
+    return escape_cell(str(value)[:MAX_ID_CHARS] if column.endswith("_id") and value is not None else value)
 
 
 def format_conversation(turns: Sequence[Mapping[str, str]] | None) -> str:

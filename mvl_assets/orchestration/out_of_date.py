@@ -29,14 +29,14 @@ def list_out_of_date(
 
 
 def _add_descendants(asset_graph: AssetGraph, partitions: Iterable[AssetPartition]) -> set[AssetPartition]:
-    found: set[AssetPartition] = set(partitions)
-    queue = deque(found)
+    visited: set[AssetPartition] = set(partitions)
+    queue = deque(visited)
     while queue:
         for child in list_child_partitions(asset_graph, queue.popleft()):
-            if child not in found:
-                found.add(child)
+            if child not in visited:
+                visited.add(child)
                 queue.append(child)
-    return found
+    return visited
 
 
 def _get_sort_key(partition: AssetPartition) -> tuple[str, str]:
