@@ -15,6 +15,7 @@ from mvl_assets.fetch.lock import read_lockfile
 from mvl_assets.fetch.overview import format_missing_hint, get_missing_reason, is_fetchable, matches_lock
 from mvl_assets.fetch.progress import LogFn, log_nothing
 from mvl_assets.fetch.retention import load_removed_files_record, remove_files
+from mvl_assets.fetch.rules import format_manual_instructions
 from mvl_assets.fetch.source import fetch_source
 from mvl_assets.fetch.state import IngestRecord, get_state_path, load_state
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
