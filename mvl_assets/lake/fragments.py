@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -42,6 +42,11 @@ class UncommittedFragments:
         return [FragmentMetadata.from_json(fragment) for fragment in self.fragments]
 
 
+def load_fragments(written: Iterable[UncommittedFragments]) -> list[FragmentMetadata]:
+    """Return the fragments of all parts as Lance's commit operations take them."""
+    return [fragment for part in written for fragment in part.to_lance()]
+
+
 class PartitionMap:
     """The partition values of a table's fragments. Grows with the fragments it is asked about.
 
@@ -52,8 +57,9 @@ class PartitionMap:
 
     def __init__(self, column: str) -> None:
         self._column = column
-        self._values_by_id: dict[int, frozenset[str]] = {}
         self._file_by_id: dict[int, str] = {}
+        self._ids_by_value: dict[str, list[int]] = {}
+        self._mixed_ids: set[int] = set()
         self._lock = threading.Lock()
 
     def find_fragments(
@@ -62,26 +68,25 @@ class PartitionMap:
         """Return the fragments with rows of the partition only, and those that hold other partitions' rows as well."""
         own: list[lance.LanceFragment] = []
         mixed: list[lance.LanceFragment] = []
-        for fragment_id in self._read_missing(dataset):
-            values = self._values_by_id[fragment_id]
-            if partition_key in values:
-                (own if len(values) == 1 else mixed).append(_get_fragment(dataset, fragment_id))
+        present_ids = self._read_missing(dataset)
+        for fragment_id in sorted(present_ids.intersection(self._ids_by_value.get(partition_key, ()))):
+            (mixed if fragment_id in self._mixed_ids else own).append(_get_fragment(dataset, fragment_id))
         return own, mixed
 
     def list_partitions(self, dataset: lance.LanceDataset) -> list[str]:
         """List the partitions that have fragments, sorted; one whose rows were all deleted may be among them."""
-        fragment_ids = self._read_missing(dataset)
-        return sorted(frozenset[str]().union(*(self._values_by_id[fragment_id] for fragment_id in fragment_ids)))
+        present_ids = self._read_missing(dataset)
+        return sorted(value for value, ids in self._ids_by_value.items() if not present_ids.isdisjoint(ids))
 
-    def _read_missing(self, dataset: lance.LanceDataset) -> list[int]:
+    def _read_missing(self, dataset: lance.LanceDataset) -> set[int]:
         """Read the values of the fragments that are not known yet, and return the ids of all."""
         with self._lock:
             return self._read_missing_locked(dataset)
 
-    def _read_missing_locked(self, dataset: lance.LanceDataset) -> list[int]:
-        fragment_ids = list(dataset.fragment_ids())
+    def _read_missing_locked(self, dataset: lance.LanceDataset) -> set[int]:
+        fragment_ids = set(dataset.fragment_ids())
         self._drop_other_table(dataset, fragment_ids)
-        unknown = [_get_fragment(dataset, i) for i in fragment_ids if i not in self._values_by_id]
+        unknown = [_get_fragment(dataset, i) for i in sorted(fragment_ids - self._file_by_id.keys())]
         if not unknown:
             return fragment_ids
         values_by_id: dict[int, set[str]] = {fragment.fragment_id: set() for fragment in unknown}
@@ -93,14 +98,19 @@ class PartitionMap:
                 values = batch.column(self._column).filter(pa.array(row_fragment_ids == fragment_id))
                 values_by_id[fragment_id].update(values.unique().to_pylist())
         for fragment in unknown:
-            self._file_by_id[fragment.fragment_id] = _get_first_file(fragment)
-            self._values_by_id[fragment.fragment_id] = frozenset(values_by_id[fragment.fragment_id])
+            fragment_id = fragment.fragment_id
+            self._file_by_id[fragment_id] = _get_first_file(fragment)
+            values_of_fragment = values_by_id[fragment_id]
+            if len(values_of_fragment) > 1:
+                self._mixed_ids.add(fragment_id)
+            for value in values_of_fragment:
+                self._ids_by_value.setdefault(value, []).append(fragment_id)
         return fragment_ids
 
-    def _drop_other_table(self, dataset: lance.LanceDataset, fragment_ids: Sequence[int]) -> None:
+    def _drop_other_table(self, dataset: lance.LanceDataset, fragment_ids: Collection[int]) -> None:
         known_id = next((fragment_id for fragment_id in fragment_ids if fragment_id in self._file_by_id), None)
         if known_id is not None and self._file_by_id[known_id] != _get_first_file(_get_fragment(dataset, known_id)):
-            self._values_by_id, self._file_by_id = {}, {}
+            self._file_by_id, self._ids_by_value, self._mixed_ids = {}, {}, set()
 
 
 @lru_cache(maxsize=256)

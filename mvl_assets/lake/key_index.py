@@ -87,10 +87,11 @@ class KeyIndex:
         if previous is not None and previous.dataset.version == dataset.version:
             return previous
         fragments, condition = self._list_fragments(dataset)
-        signatures = frozenset(_get_signature(fragment) for fragment in fragments)
+        fragment_by_signature = {_get_signature(fragment): fragment for fragment in fragments}
+        signatures = frozenset(fragment_by_signature)
         known = frozenset[FragmentSignature]() if previous is None else previous.signatures
         runs = () if previous is None else _drop_fragments(previous.runs, known - signatures)
-        new_fragments = [fragment for fragment in fragments if _get_signature(fragment) not in known]
+        new_fragments = [fragment_by_signature[signature] for signature in sorted(signatures - known)]
         if new_fragments:
             runs = _merge_runs(runs, *self._read_keys(dataset, new_fragments, condition))
         self._key_addresses = KeyAddresses(dataset, signatures, runs)

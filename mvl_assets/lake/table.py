@@ -19,12 +19,13 @@ import pyarrow as pa
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
+from mvl_assets.common.batches import keep_producer_errors
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes, format_digest_sum
 from mvl_assets.common.id_array import concatenate_ids, pack_id_column, unpack_id
 from mvl_assets.lake.durability.durable import fsync_data_files, remove_data_files
 from mvl_assets.lake.durability.heartbeat import require_held_leases
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
-from mvl_assets.lake.fragments import UncommittedFragments, format_fragments, list_data_files
+from mvl_assets.lake.fragments import UncommittedFragments, format_fragments, list_data_files, load_fragments
 from mvl_assets.lake.row_difference import compute_row_difference
 from mvl_assets.lake.schemas.table_spec import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN
 from mvl_assets.lake.storage import resolve_local_path
@@ -114,7 +115,7 @@ class Table(TableReader):
 
     def append_fragments(self, written: Sequence[UncommittedFragments]) -> None:
         """Add written rows to the table, in one commit. Keys are not compared with those that are stored."""
-        fragments = [fragment for part in written for fragment in part.to_lance()]
+        fragments = load_fragments(written)
         if fragments:
             with translate_disk_errors(self.uri):
                 # Fragments of another writer never stand in the way of an append, so there is no conflict to handle.
@@ -140,7 +141,7 @@ class Table(TableReader):
             if before.compute_data_version(partition_key) == data_version:
                 self.discard_fragments(written)
                 return PublishResult(n_rows, 0, 0, 0, self.version, data_version)
-            fragments = [fragment for part in written for fragment in part.to_lance()]
+            fragments = load_fragments(written)
             if self.spec.partition_column is None:
                 # Whole tables are read in the order in which they were written.
                 self._commit(lance.LanceOperation.Overwrite(self.schema, fragments), self.open())
@@ -155,7 +156,7 @@ class Table(TableReader):
         Raises:
             CommitConflictError: Another process has changed one of the old fragments.
         """
-        self._exchange(old, [], [f for part in new for f in part.to_lance()], self.open())
+        self._exchange(old, [], load_fragments(new), self.open())
 
     def publish(self, batches: Iterable[pa.RecordBatch | pa.Table], partition_key: str | None = None) -> PublishResult:
         """Make these rows the exact content of one partition, in one commit: `write_fragments`, `replace_partition`.
@@ -166,7 +167,7 @@ class Table(TableReader):
 
     def discard_fragments(self, written: Iterable[UncommittedFragments]) -> None:
         """Remove files that were written and will not be committed."""
-        remove_data_files(self.uri, list_data_files(fragment for part in written for fragment in part.to_lance()))
+        remove_data_files(self.uri, list_data_files(load_fragments(written)))
 
     def compact_partition(self, partition_key: str, rows_per_fragment: int = ROWS_PER_FILE) -> int:
         """Rewrite a partition's small fragments, and those with deleted rows, as large ones, in one commit.
@@ -199,30 +200,16 @@ class Table(TableReader):
     def _write_stream(
         self, batches: Iterable[pa.RecordBatch], rows_per_file: int = ROWS_PER_FILE
     ) -> list[FragmentMetadata]:
-        failures: list[Exception] = []
-
-        def iter_rebuilt() -> Iterator[pa.RecordBatch]:
-            try:
-                for batch in batches:
-                    # A scan gives its batches without the metadata of the schema.
-                    yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
-            except Exception as error:
-                failures.append(error)
-                raise
-
-        try:
+        # A scan gives its batches without the metadata of the schema.
+        rebuilt = (pa.RecordBatch.from_arrays(batch.columns, schema=self.schema) for batch in batches)
+        with keep_producer_errors(rebuilt) as guarded:
             fragments = write_fragments(
-                pa.RecordBatchReader.from_batches(self.schema, iter_rebuilt()),
+                pa.RecordBatchReader.from_batches(self.schema, guarded),
                 self.open(),  # rather than the URI, which would be opened once more for every write
                 self.schema,
                 max_rows_per_file=rows_per_file,
                 max_bytes_per_file=BYTES_PER_FILE,
-                storage_options=self.storage_options,
             )
-        except Exception as error:
-            if failures:  # what the producer raised, which Lance reports as an error of its own
-                raise failures[0] from error
-            raise
         assert isinstance(fragments, list)  # a transaction only where one is asked for
         fragments = [fragment for fragment in fragments if fragment.physical_rows]
         fsync_data_files(self.uri, list_data_files(fragments))
@@ -274,8 +261,15 @@ class Table(TableReader):
     def _commit(self, operation: lance.LanceOperation.BaseOperation, dataset: lance.LanceDataset) -> None:
         """Commit what was computed from a version of the table. The handle stays at that version."""
         self._require_writable()
-        lance.LanceDataset.commit(dataset, operation, read_version=dataset.version, commit_timeout=RETRY_TIMEOUT)
-        self.sync()
+        committed = lance.LanceDataset.commit(
+            dataset,
+            operation,
+            read_version=dataset.version,
+            storage_options=self.storage_options,
+            commit_timeout=RETRY_TIMEOUT,
+        )
+        self.sync(has_new_data=False)  # fragments are durable before they are committed
+        self._adopt(committed)
 
     def _require_writable(self) -> None:
         if self.is_snapshot:

@@ -98,6 +98,11 @@ class TableReader:
                 self._dataset = self._dataset.checkout_version(newest)
             return self._dataset
 
+    def _adopt(self, dataset: lance.LanceDataset) -> None:
+        """Take the handle that a commit has returned, whose manifest need not be read again."""
+        with self._lock:
+            self._dataset = dataset
+
     def _open_checked(self) -> lance.LanceDataset:
         path = resolve_local_path(self.uri)
         if path is not None and not (path / "_versions").is_dir():
@@ -132,9 +137,9 @@ class TableReader:
         reader._partition_map = self._partition_map
         return reader
 
-    def sync(self) -> None:
-        """Make all commits so far survive a power cut."""
-        self._fsyncer.sync()
+    def sync(self, *, has_new_data: bool = True) -> None:
+        """Make all commits so far survive a power cut. See `Fsyncer.sync`."""
+        self._fsyncer.sync(has_new_data=has_new_data)
 
     def find_fragments(
         self, dataset: lance.LanceDataset, partition_key: str

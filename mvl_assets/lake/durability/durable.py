@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import lance
@@ -19,7 +20,8 @@ from mvl_assets.common.file_lock import hold_lock
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.storage import open_filesystem, resolve_local_path
 
-LANCE_DIRS = ("data", "_versions", "_transactions", "_deletions")
+DATA_DIR = "data"
+LANCE_DIRS = (DATA_DIR, "_versions", "_transactions", "_deletions")
 LANCE_MAGIC = b"LANC"
 # Only files of the last few versions can be torn: everything older was fsynced before it was built upon.
 MAX_UNSYNCED_VERSIONS = 8
@@ -34,17 +36,24 @@ class Fsyncer:
 
     def __init__(self, uri: str) -> None:
         self.root = resolve_local_path(uri)
-        self._synced_paths: set[str] = set()
+        self._synced_paths: dict[str, set[str]] = {}
 
-    def sync(self) -> None:
-        """Fsync all files that are new since the last call, then their folders."""
+    def sync(self, *, has_new_data: bool = True) -> None:
+        """Fsync all files that are new since the last call, then their folders.
+
+        Args:
+            has_new_data: False if data files that are new were fsynced before they were committed. Then their folder,
+                which holds all files of the table, is listed by the first call alone.
+        """
         if self.root is None or not self.root.exists():
             return
-        present_paths: set[str] = set()
+        is_first = not self._synced_paths
         for dir_name in LANCE_DIRS:
+            if dir_name == DATA_DIR and not has_new_data and not is_first:
+                continue
             folder = self.root / dir_name
             entries = list(os.scandir(folder)) if folder.is_dir() else []
-            new_entries = [e for e in entries if e.path not in self._synced_paths]
+            new_entries = [e for e in entries if e.path not in self._synced_paths.get(dir_name, ())]
             for entry in new_entries:
                 if entry.is_dir():  # large blobs of a data file are stored in a folder of their own
                     for inner_entry in os.scandir(entry.path):
@@ -52,12 +61,11 @@ class Fsyncer:
                 _fsync(entry.path)
             if new_entries:
                 _fsync(str(folder))
-            present_paths.update(e.path for e in entries)
+            self._synced_paths[dir_name] = {e.path for e in entries}
         _fsync(str(self.root))
-        if not self._synced_paths:
+        if is_first:
             for parent in list(self.root.parents)[:3]:
                 _fsync(str(parent))
-        self._synced_paths = present_paths
 
 
 def fsync_data_files(uri: str, files: Iterable[str]) -> None:
@@ -66,24 +74,24 @@ def fsync_data_files(uri: str, files: Iterable[str]) -> None:
     if root is None:
         return
     for file in files:
-        path = root / "data" / file
+        path = root / DATA_DIR / file
         blob_dir = path.with_suffix("")
         if blob_dir.is_dir():
             for entry in os.scandir(blob_dir):
                 _fsync(entry.path)
             _fsync(str(blob_dir))
         _fsync(str(path))
-    _fsync(str(root / "data"))
+    _fsync(str(root / DATA_DIR))
 
 
 def remove_data_files(uri: str, files: Iterable[str]) -> None:
     """Remove data files that no version refers to, with their large blobs."""
     filesystem, root = open_filesystem(uri)
     for file in files:
-        blob_dir = f"{root}/data/{file.removesuffix('.lance')}"
+        blob_dir = f"{root}/{DATA_DIR}/{file.removesuffix('.lance')}"
         if filesystem.get_file_info(blob_dir).type == pafs.FileType.Directory:
             filesystem.delete_dir(blob_dir)
-        filesystem.delete_file(f"{root}/data/{file}")
+        filesystem.delete_file(f"{root}/{DATA_DIR}/{file}")
 
 
 def _fsync(path: str) -> None:
@@ -141,23 +149,18 @@ def _parse_version(manifest: Path) -> int:
 
 
 def _adds_torn_data(root: Path, manifests: list[Path]) -> bool:
-    intact_manifests = [m for m in manifests[1:] if not _is_torn_file(m)]
-    earlier_files = (
-        _list_data_files(root, intact_manifests[min(MAX_UNSYNCED_VERSIONS, len(intact_manifests)) - 1])
-        if intact_manifests
-        else set()
-    )
-    torn_files = [p for p in sorted(_list_data_files(root, manifests[0]) - earlier_files) if _is_torn_file(p)]
+    intact_manifests = list(islice((m for m in manifests[1:] if not _is_torn_file(m)), MAX_UNSYNCED_VERSIONS))
+    earlier_files = _list_data_files(root, intact_manifests[-1]) if intact_manifests else set()
+    new_files = sorted(_list_data_files(root, manifests[0]) - earlier_files)
+    torn_files = [name for name in new_files if _is_torn_file(root / DATA_DIR / name)]
     if torn_files and not intact_manifests:
-        raise LakeError(
-            f"{root}: {torn_files[0].name} is damaged and there is no earlier version", hint="restore the table"
-        )
+        raise LakeError(f"{root}: {torn_files[0]} is damaged and there is no earlier version", hint="restore the table")
     return bool(torn_files)
 
 
-def _list_data_files(root: Path, manifest: Path) -> set[Path]:
+def _list_data_files(root: Path, manifest: Path) -> set[str]:
     dataset = lance.dataset(str(root), version=_parse_version(manifest))
-    return {root / "data" / file.path for fragment in dataset.get_fragments() for file in fragment.data_files()}
+    return {file.path for fragment in dataset.get_fragments() for file in fragment.data_files()}
 
 
 def _is_torn_file(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from mvl_assets.common.batches import keep_producer_errors
 from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.errors import to_disk_error
 
@@ -61,26 +62,12 @@ def stream_batches(
     con: duckdb.DuckDBPyConnection, view: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema
 ) -> Iterator[None]:
     """Offer batches as a view that one query can read, once, batch by batch. Errors of the stream pass through."""
-    import duckdb
-
-    errors: list[Exception] = []
-
-    def iter_guarded() -> Iterator[pa.RecordBatch]:
+    with keep_producer_errors(batches) as guarded:
+        con.register(view, pa.RecordBatchReader.from_batches(schema, guarded))
         try:
-            yield from batches
-        except Exception as error:
-            errors.append(error)
-            raise
-
-    con.register(view, pa.RecordBatchReader.from_batches(schema, iter_guarded()))
-    try:
-        yield
-    except duckdb.Error as error:
-        if errors:  # DuckDB reports what was raised inside it as an error of its own
-            raise errors[0] from error
-        raise
-    finally:
-        con.unregister(view)
+            yield
+        finally:
+            con.unregister(view)
 
 
 @contextmanager

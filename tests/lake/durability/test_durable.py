@@ -152,3 +152,31 @@ def test_a_healthy_table_is_not_touched(tmp_path: Path) -> None:
     with Lake(str(tmp_path)).get_answer_log("rewritten", "drawn") as log:
         assert log.count() == 5
     assert listing(folder) == before
+
+
+def test_every_new_file_of_a_commit_is_fsynced_and_the_data_folder_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(Lake(str(tmp_path)).get_answer_log("rewritten", "drawn").table.uri)
+    synced: set[str] = set()
+    listed: list[str] = []
+    fsync, scandir = os.fsync, os.scandir
+
+    def note_fsync(fd: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        fsync(fd)
+
+    def note_listing(path: str | Path) -> object:
+        listed.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "scandir", note_listing)
+    with Lake(str(tmp_path)).get_answer_log("rewritten", "drawn") as log:
+        for number in range(4):
+            log.append([answer(number)])
+            files = {str(p) for name in ("data", "_versions", "_transactions") for p in (folder / name).iterdir()}
+            assert files <= synced
+        n_listed = listed.count(str(folder / "data"))
+        log.append([answer(4)])
+        assert listed.count(str(folder / "data")) == n_listed and str(folder / "_versions") in listed
