@@ -84,7 +84,7 @@ def sync_source(
             data_version=lake.get_table("samples").compute_data_version(source.slug),
         )
     _ensure_files(lake, source, profile, log)
-    source = _adopt_format(source, log)
+    source = _apply_format(source, log)
     try:
         report = ingest_source(
             lake,
@@ -115,7 +115,7 @@ def sync_source(
     return report
 
 
-def _adopt_format(source: SourceSpec, log: LogFn) -> SourceSpec:
+def _apply_format(source: SourceSpec, log: LogFn) -> SourceSpec:
     """Return the source with the format that its files have, which may be one of its alternates."""
     file_format = detect_format(source, source.root)
     if file_format == source.format:

@@ -55,7 +55,7 @@ JSON_FILES: dict[str, tuple[str | bytes, str, int]] = {
     "garbage_behind_the_end": ("[GOOD] and more", "broken_file", 1),
     "cut_off": ('[GOOD, {"id": "x", "conv', "broken_file", 1),
     "a_string_without_end": (f'[GOOD, {{"id": "{"x" * 3 * BIG}', "broken_file", 1),
-    "a_string_above_the_bound": (f'[GOOD, {{"id": "{"x" * 3 * BIG}"}}, GOOD]', "broken_file", 1),
+    "a_string_above_the_bound": (f'[GOOD, {{"id": "{"x" * 3 * BIG}"}}, GOOD]', "too_large", 2),
     "lines_cut_off": ('GOOD\n{"id": "x", "conv', "bad_json", 1),
     "lines_with_a_bad_one": ("GOOD\n{]\nGOOD\n", "bad_json", 2),
     "lines_with_a_blank_and_a_nan": ('GOOD\n\n{"id": NaN}\nGOOD', "not_a_number", 2),
@@ -184,7 +184,7 @@ PARQUET_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "no_picture_in_the_cell": ({"image": {"bytes": None, "path": "gone.png"}}, "missing_image"),
     "a_path_out": ({"image": {"bytes": None, "path": "../fine.png"}}, "outside_root"),
     "empty_bytes": ({"image": {"bytes": b"", "path": "x"}}, "not_an_image"),
-    "bytes_of_a_page": ({"image": {"bytes": b"<html>", "path": "x"}}, "not_an_image"),
+    "bytes_of_a_page": ({"image": {"bytes": b"<html>", "path": "x"}}, "html_page"),
     "null_for_a_conversation": ({"conversations": None}, "no_turns"),
     "nulls_inside": ({"conversations": [None, None]}, "bad_turn"),
     "null_texts": ({"conversations": [{"from": "human", "value": None}]}, "bad_turn"),
@@ -306,7 +306,7 @@ def polygon_ground(root: Path) -> None:
 BASE64: dict[str, tuple[str, str]] = {
     "no_base64": ("data:image/png;base64,####", "bad_base64"),
     "cut_off": ("data:image/png;base64,iVBOR", "bad_base64"),
-    "of_a_page": ("data:image/png;base64,PGh0bWw+", "not_an_image"),
+    "of_a_page": ("data:image/png;base64,PGh0bWw+", "html_page"),
     "an_address": ("http://127.0.0.1:9/x.png", "missing_image"),
     "a_link_out": ("../fine.png", "outside_root"),
 }

@@ -12,10 +12,11 @@ are checked and left out: pixels mean nothing without the image's size, which th
 with or without a byte order mark. A file with one line that cannot be read is rejected, because its text would be
 incomplete.
 
-`gt_<name>.txt` or `<name>.txt` belongs to the image `<name>`, in the same folder or in a sibling with a
+`gt_<name>.txt` or `<name>.txt` (also `.csv`) belongs to the image `<name>`, in the same folder or in a sibling with a
 matching name: `gt` or `gt_unicode` and `img` (of both, `gt_unicode` is read), `train_gts` and `train_images`,
-`ch4_training_localization_transcription_gt` and `ch4_training_images`, `txt_train` and `image_train`. Specifications:
-rrc.cvc.uab.es (challenges 4, 12, 13), rctw.vlrlab.net; checked against mindspore-lab/mindocr,
+`ch4_training_localization_transcription_gt` and `ch4_training_images`, `txt_train` and `image_train`; else in any
+sibling, as `box` and `img` (zzzDavid/ICDAR-2019-SROIE, whose `key/<name>.json`, of the name of a text file, is left
+out). Specifications: rrc.cvc.uab.es (challenges 4, 12, 13), rctw.vlrlab.net; checked against mindspore-lab/mindocr,
 tools/dataset_converters/{rects,rctw17,sroie,mtwi2018}.py.
 """
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,12 @@ def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
 
 
 def _iter_files(source: SourceSpec, root: Path) -> Iterator[Path]:
-    for path in list_data_files(source.slug, root, "**/*.txt", "**/*.json"):
-        if path.parent.name != "gt" or not path.parent.with_name("gt_unicode").is_dir():
+    paths = list_data_files(source.slug, root, "**/*.txt", "**/*.csv", "**/*.json")
+    text_stems = {path.stem for path in paths if path.suffix != ".json"}
+    for path in paths:
+        is_other_encoding = path.parent.name == "gt" and path.parent.with_name("gt_unicode").is_dir()
+        is_key_file = path.suffix == ".json" and path.stem in text_stems
+        if not is_other_encoding and not is_key_file:
             yield path
 
 
@@ -147,6 +152,7 @@ def _resolve_row_image(root: Path, path: Path) -> EncodedImage:
         if text_name in folder.name
     ]
     folders = [image_folder.as_posix() for image_folder in (folder, *sibling_folders)]
+    folders += [sibling for sibling in _list_siblings(root, folder) if sibling not in folders]
     for suffix in _IMAGE_SUFFIXES:
         image_path = resolve_file(root, f"{stem}{suffix}", folders)
         if image_path is not None:
@@ -154,8 +160,20 @@ def _resolve_row_image(root: Path, path: Path) -> EncodedImage:
     raise RejectError("missing_image", f"{json.dumps(stem)[:200]} is in none of the folders {', '.join(folders)[:400]}")
 
 
+def _list_siblings(root: Path, folder: Path) -> tuple[str, ...]:
+    """List the folders beside a folder of the source, in order."""
+    parent = root / folder.parent
+    return () if folder == Path() else _scan_folders(root, parent, parent.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _scan_folders(root: Path, parent: Path, mtime_ns: int) -> tuple[str, ...]:
+    folders = [path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return tuple(sorted(path.relative_to(root).as_posix() for path in folders))
+
+
 FORMAT = Format(
-    row_files=("*.json", "*.txt", "*.zip"),
+    row_files=("*.json", "*.txt", "*.csv", "*.zip"),
     media_files=ARCHIVE_FILES,
     description="one text or JSON file per image, and the images",
     read=read,

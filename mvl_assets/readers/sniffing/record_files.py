@@ -190,7 +190,7 @@ def _inspect_file(root: Path, name: str, notes: list[str]) -> RecordFiles | None
     if name.lower().endswith(_TAR_SUFFIXES):
         return _inspect_tar(root, path, name, notes)
     if suffix in (".csv", ".tsv", ".txt"):
-        return _inspect_text_table(path, name)
+        return _inspect_text_table(path, name, notes)
     return None
 
 
@@ -295,7 +295,7 @@ def _find_key_in_prefix(text: str) -> tuple[str, ...] | None:
     return tuple(keys) if text[position : position + 1] == "[" else None
 
 
-def _inspect_text_table(path: Path, name: str) -> RecordFiles | None:
+def _inspect_text_table(path: Path, name: str, notes: list[str]) -> RecordFiles | None:
     """Inspect delimited text. A `.txt` counts only with several columns and lines."""
     with path.open("rb") as file:
         data = file.read(1 << 18)
@@ -306,10 +306,16 @@ def _inspect_text_table(path: Path, name: str) -> RecordFiles | None:
     lines = text.splitlines()[:SAMPLE_RECORDS]
     delimiter = _infer_delimiter(lines, (",", ";", "\t", "|"))
     is_text_file = path.suffix.lower() == ".txt"
-    if not lines or delimiter is None or (is_text_file and len(lines) < 3):
+    if not lines:
         return None
     if _is_polygon_line(lines[0]):
-        return None  # places and words of one image, which the format icdar_text reads
+        folder = PurePosixPath(name).parent
+        note = f"{folder}/*{path.suffix}: corners and words of text in images, which `format: icdar_text` reads"
+        if note not in notes:
+            notes.append(note)
+        return None
+    if delimiter is None or (is_text_file and len(lines) < 3):
+        return None
     options: dict[str, Any] = {}
     shape = "tsv" if delimiter == "\t" else "csv"
     if delimiter not in (",", "\t"):

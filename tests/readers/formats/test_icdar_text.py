@@ -155,3 +155,13 @@ def test_a_text_without_its_image_and_a_text_too_large_are_rejected(
 def test_any_text_is_a_sample_or_a_reject(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     (row,) = told(tmp_path_factory.mktemp("t"), "img_1.txt", text)
     assert isinstance(row, Sample) or row.error in ("bad_polygon", "no_text")
+
+
+def test_csv_files_in_another_folder_than_the_images_beside_key_files(tmp_path: Path) -> None:
+    for name in ("000", "001"):
+        put(tmp_path, f"data/box/{name}.csv", f"1,2,3,4,5,6,7,8,TOTAL {name}\n".encode())
+        put_json(tmp_path, f"data/key/{name}.json", {"total": name})
+        put(tmp_path, f"data/img/{name}.jpg", make_image(int(name), format="JPEG"))
+    rows = read(tmp_path)
+    assert [answer(row) for row in rows] == ["TOTAL 000", "TOTAL 001"]
+    assert [row.images[0].name for row in rows if isinstance(row, Sample)] == ["data/img/000.jpg", "data/img/001.jpg"]
