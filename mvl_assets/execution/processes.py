@@ -116,6 +116,7 @@ class _Pool(Generic[Task, Result]):
         self._tasks = tasks
         self._n_processes = n_processes
         self._restarts: deque[_Attempt[Task]] = deque()
+        self._next_attempt: _Attempt[Task] | None = None
         self._busy: dict[connection.Connection, _Worker[Task, Result]] = {}
         self._idle: list[_Worker[Task, Result]] = []
 
@@ -128,6 +129,8 @@ class _Pool(Generic[Task, Result]):
                 worker.start(self._function, attempt)
             if not self._busy:
                 return
+            # Making a task may take as long as reading its rows: it is done while the workers work.
+            self._next_attempt = self._next_attempt or self._make_attempt()
             for ready in connection.wait(list(self._busy)):
                 worker = self._busy[ready]  # type: ignore[index]  # only connections are waited for
                 assert worker.attempt is not None
@@ -148,6 +151,10 @@ class _Pool(Generic[Task, Result]):
     def _take_attempt(self) -> _Attempt[Task] | None:
         if self._restarts:
             return self._restarts.popleft()
+        attempt, self._next_attempt = self._next_attempt or self._make_attempt(), None
+        return attempt
+
+    def _make_attempt(self) -> _Attempt[Task] | None:
         return next((_Attempt(task) for task in self._tasks), None)
 
     def _replace_dead(self, worker: _Worker[Task, Result]) -> None:

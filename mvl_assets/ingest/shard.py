@@ -233,6 +233,16 @@ class ShardTask(NamedTuple):
     def __str__(self) -> str:
         return f"shard {self.number} of {self.context.source.slug}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle rows of text alone as one message, which costs a fifth of pickling every part of them."""
+        if any(row.sample.images or row.sample.video is not None for row in self.rows):
+            return ShardTask, tuple(self)
+        return _unpack_task, (self.number, self.context, msgspec.msgpack.encode(self.rows))
+
+
+def _unpack_task(number: int, context: ShardContext, rows: bytes) -> ShardTask:
+    return ShardTask(number, context, msgspec.msgpack.decode(rows, type=list[ShardRow]))
+
 
 def ingest_shard(task: ShardTask) -> ShardResult:
     """Write one shard in a worker process."""
