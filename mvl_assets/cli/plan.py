@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 import click
 
-from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.common.tables import as_json, format_narrow_table, format_short_number, format_table
 from mvl_assets.config.catalog import SourceSpec, get_source, list_all_categories
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import load_settings
@@ -16,13 +16,16 @@ from mvl_assets.fetch.lock import read_lockfile
 from mvl_assets.fetch.plan import IngestPlan, plan_ingest, sum_plans
 from mvl_assets.fetch.progress import format_bytes
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.plan import RequestPlan, plan_stage
+from mvl_assets.model_stage.forecast import EXPECTED, HALF_LIMIT, MEASURED
+from mvl_assets.model_stage.plan import FROM_CATALOG, IN_LAKE, TO_COME, RequestPlan, plan_stage
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.runner import selection
+from mvl_assets.runner.forecasts import plan_source
 from mvl_assets.runner.model_stages import build_model_stage
-from mvl_assets.stages import CATEGORY, MODEL_STAGES, RAW, STAGES_BY_NAME
+from mvl_assets.stages import CATEGORY, JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGES_BY_NAME
 
-PLANNED_STAGES = (RAW.name, *(stage.name for stage in MODEL_STAGES))
+ALL_STAGES = "all"
+PLANNED_STAGES = (RAW.name, *(stage.name for stage in MODEL_STAGES), ALL_STAGES)
 
 
 @click.command(name="plan")
@@ -50,7 +53,10 @@ def command(
     bandwidth_mbit: float,
     json_: bool,
 ) -> None:
-    """Say what a stage would fetch (raw) or send (rewritten, judged), before anything moves."""
+    """Say what a stage would fetch (raw) or send (rewritten, judged), before anything moves.
+
+    `all` is rewriting and judging of every source, rewrites to come and sources that are not ingested yet included.
+    """
     selected_names = None if select is None else _select_asset_names(stage, select)
 
     def is_selected(spec: SourceSpec) -> bool:
@@ -67,7 +73,8 @@ def command(
 
 def _select_asset_names(stage: str, expression: str) -> set[str]:
     """Return the second key parts of the stage's selected assets: sources for raw, else categories."""
-    names = {key.path[1] for key in selection.resolve_selection(expression) if key.path[0] == stage}
+    stages = _STAGE_MARKS if stage == ALL_STAGES else (stage,)
+    names = {key.path[1] for key in selection.resolve_selection(expression) if key.path[0] in stages}
     if not names:
         raise MvlError(
             f"--select {expression!r} selects no asset of the stage {stage}", hint=f"name some of key:{stage}/*"
@@ -143,39 +150,74 @@ def _print_model_stage_plan(
     lake = Lake(load_settings().lake_root)
     plans: list[RequestPlan] = []
     for spec in specs:
-        if lake.get_table(CATEGORY.get_table_name(spec.category)).exists():
+        if stage == ALL_STAGES:
+            plans += plan_source(lake, spec, profile, limit)
+        elif lake.get_table(CATEGORY.get_table_name(spec.category)).exists():
             plans += plan_stage(lake, build_model_stage(stage, lake, spec, profile, limit=limit))
     plans = [plan for plan in plans if plan.requested]
     if json_:
         click.echo(as_json([asdict(plan) for plan in plans]))
         return
     if not plans:
+        first_stage = MODEL_STAGES[0].name if stage == ALL_STAGES else stage
         click.echo(
             f"{stage}: nothing to send, because the rows it needs do not exist yet;"
-            f" `mvl run --until {STAGES_BY_NAME[stage].upstream[0]}` makes them"
+            f" `mvl run --until {STAGES_BY_NAME[first_stage].upstream[0]}` makes them"
         )
         return
-    rows = [[plan.source, plan.model, *_sum_plans([plan])] for plan in plans]
+    rows = [_build_row(plan.source, [plan]) for plan in plans]
     for model in dict.fromkeys(plan.model for plan in plans):
-        rows.append(["all", model, *_sum_plans([plan for plan in plans if plan.model == model])])
-    columns = ["source", "model", "rows", "requests", "answered", "skipped", "to send", "tokens in", "tokens out"]
-    cost_column = "/".join(dict.fromkeys(plan.currency for plan in plans)) or "cost"
-    click.echo(
-        format_table(
-            f"{stage}: what to send is exact, the rest is estimated", [*columns, "GPU hours", cost_column], rows
-        )
-    )
-    if any(plan.skipped for plan in plans):
-        click.echo("skipped: failed before; `mvl retry --list` says how")
+        rows.append(_build_row(f"all {model.rpartition('/')[2][:31]}", [plan for plan in plans if plan.model == model]))
+    currency = "/".join(dict.fromkeys(plan.currency for plan in plans))
+    columns = ["source", "stage", "done", "send", "in", "out", "GPU h", currency[:5], "by"]
+    click.echo(format_narrow_table(columns, rows))
+    for line in _list_plan_notes(plans, currency):
+        click.echo(line)
 
 
-def _sum_plans(plans: list[RequestPlan]) -> list[object]:
-    """Return sums in the order of the columns; None where no plan has a price."""
-    count_fields = ("rows", "requested", "cache_hits", "skipped", "to_send", "prompt_tokens", "completion_tokens")
+_STAGE_MARKS = {REWRITTEN.name: "rew", JUDGED.name: "jud"}
+_COUNTED_MARKS = {IN_LAKE: "", TO_COME: "+", FROM_CATALOG: "~"}
+_BASIS_MARKS = {MEASURED: "a", EXPECTED: "p", HALF_LIMIT: "l", "": ""}
+
+
+def _build_row(label: str, plans: Sequence[RequestPlan]) -> list[str]:
+    """Return a line of the table: sums over the plans."""
     hours = [plan.gpu_hours for plan in plans if plan.gpu_hours is not None]
     costs = [plan.cost for plan in plans if plan.cost is not None]
+    marks = {_STAGE_MARKS.get(plan.stage, plan.stage) + _COUNTED_MARKS[plan.counted] for plan in plans}
     return [
-        *(sum(getattr(plan, name) for plan in plans) for name in count_fields),
-        round(sum(hours), 3) if hours else None,
-        round(sum(costs), 2) if costs else None,
+        label,
+        marks.pop() if len(marks) == 1 else "",
+        *(
+            format_short_number(sum(getattr(plan, name) for plan in plans))
+            for name in ("cache_hits", "to_send", "prompt_tokens", "completion_tokens")
+        ),
+        format_short_number(sum(hours) if hours else None),
+        format_short_number(sum(costs) if costs else None),
+        "".join(sorted({_BASIS_MARKS[plan.basis] for plan in plans})),
     ]
+
+
+def _list_plan_notes(plans: Sequence[RequestPlan], currency: str) -> Iterator[str]:
+    """Yield the total with its bounds, and what the marks of the table mean, of those that it has."""
+    costs = [(plan.cost_low or 0.0, plan.cost, plan.cost_high or 0.0) for plan in plans if plan.cost is not None]
+    if costs and "/" not in currency:
+        low, cost, high = (sum(values) for values in zip(*costs, strict=True))
+        yield f"{currency} {cost:,.2f} in all, within {low:,.2f} and {high:,.2f}"
+    if n_reasks := sum(plan.reasks for plan in plans):
+        yield f"in and out are tokens, {n_reasks:,} expected re-asks and all thoughts included"
+    counted, bases = ({getattr(plan, name) for plan in plans} for name in ("counted", "basis"))
+    if TO_COME in counted:
+        yield "+: of rewrites to come; nothing is taken off for those that the checks drop"
+    if FROM_CATALOG in counted:
+        yield "~: not ingested; counted by the catalog, with a typical image and question"
+    if MEASURED in bases:
+        yield "by a: the length of this model's stored answers to the prompt"
+    if EXPECTED in bases:
+        yield "by p: what the prompt expects; nothing of this model is stored, a factor of 2"
+    if HALF_LIMIT in bases:
+        yield "by l: half the prompt's token limit; nothing of this model is stored"
+    if n_skipped := sum(plan.skipped for plan in plans):
+        yield f"{n_skipped:,} more failed before and are not sent again; `mvl retry --list` says how"
+    if any(plan.cost is None and plan.to_send for plan in plans):
+        yield "no cost without a `price` of the model in the profile"

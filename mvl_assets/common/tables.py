@@ -40,6 +40,30 @@ def format_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
+def format_narrow_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table that nothing is folded in, however narrow the terminal; all columns but the first to the right."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    lines = [
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in (columns, *rows)
+    ]
+    return "\n".join(" ".join(cells).rstrip() for cells in lines)
+
+
+def format_short_number(value: float | None) -> str:
+    """Return a number in at most five characters: `12.3k`, `1.23M`; empty for None."""
+    if value is None:
+        return ""
+    size, suffix = next(
+        ((size, suffix) for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(value) >= size),
+        (1.0, ""),
+    )
+    scaled = value / size
+    if not suffix and scaled == int(scaled):
+        return str(int(scaled))
+    return f"{scaled:.{max(0, 2 - len(str(int(abs(scaled)))) + 1)}f}{suffix}"
+
+
 def _format_cell(value: Any) -> str:
     if value is None:
         return ""

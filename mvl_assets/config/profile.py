@@ -88,6 +88,8 @@ class ModelProfile(StrictModel):
     # Larger images are scaled down to this longest side, in pixels, before they are sent.
     max_image_side: int = Field(default=1344, gt=0)
     license: str | None = None
+    # Tokens it is expected to think before an answer, for forecasts; where answers are stored, they say.
+    thinking_tokens: int = Field(default=0, ge=0)
     price: Price = Price()
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ and a file of another name is one more. A file `<role>_<family>.md`:
     sampling: {temperature: 0.2, top_p: 0.95, max_tokens: 512}
     retry_sampling: {temperature: 0.8}  # overrides sampling for the one re-ask of an unusable answer
     inputs: [question, answer]
+    expected_tokens: 300         # what a usual answer takes, for forecasts; optional
     version: 1
     note: what changed and why
     ---
@@ -109,6 +110,7 @@ class FrontMatter(StrictModel):
     retry_sampling: RetrySampling | None = None
     inputs: tuple[str, ...] = Field(min_length=1)
     criteria: dict[str, str] | None = Field(default=None, min_length=1)
+    expected_tokens: int | None = Field(default=None, ge=1)
     version: int = Field(ge=1)
     note: str
 
@@ -140,8 +142,9 @@ class Prompt:
     """One prompt, ready to render.
 
     `hash` covers everything that decides a first request: template, `no_image_note`, output format, sampling, inputs
-    and modality. It leaves out name and file (renaming changes no answer), version and note (words for people) and
-    `retry_sampling` (the sampling in the request's own key tells the second request from the first).
+    and modality. It leaves out name and file (renaming changes no answer), version and note (words for people),
+    `expected_tokens` (a forecast) and `retry_sampling` (the sampling in the request's own key tells the second request
+    from the first).
     """
 
     name: str
@@ -161,6 +164,7 @@ class Prompt:
     template: str
     version: int
     note: str
+    expected_tokens: int | None = None
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -318,6 +322,11 @@ def get_judge_prompts(prompts: Mapping[str, Prompt], family: str) -> list[Prompt
     raise MvlError("no judging prompt", hint="the folder of prompts needs a judge_general.md")
 
 
+def list_expected_tokens(prompts: Sequence[Prompt]) -> dict[str, int]:
+    """Return the tokens of a usual answer by prompt, of those that say so."""
+    return {prompt.name: prompt.expected_tokens for prompt in prompts if prompt.expected_tokens is not None}
+
+
 def compute_criteria_hash(criteria: Sequence[Prompt]) -> str:
     """Return one hash over the prompts that judge a row together."""
     return compute_digest(*(p.hash for p in criteria))
@@ -425,4 +434,5 @@ def _build_prompt(path: Path, front: FrontMatter, name: str, criterion: str | No
         template=template,
         version=front.version,
         note=front.note,
+        expected_tokens=front.expected_tokens,
     )

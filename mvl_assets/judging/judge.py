@@ -17,7 +17,13 @@ from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import Prompt, compute_criteria_hash, get_judge_prompts, load_prompts
+from mvl_assets.config.prompts import (
+    Prompt,
+    compute_criteria_hash,
+    get_judge_prompts,
+    list_expected_tokens,
+    load_prompts,
+)
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.judging.answer_match import matches_all_references
@@ -115,6 +121,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
             for model, model_endpoints in zip(profiles, endpoints, strict=False)
         ]
         self.prompt_hashes = [criterion.hash for criterion in self.criteria]
+        self.expected_tokens = list_expected_tokens(self.criteria)
         self.tally = Counter()
         self._lake = lake
         self._spec = source

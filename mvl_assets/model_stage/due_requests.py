@@ -31,6 +31,14 @@ class DueRequest:
     is_skipped: bool
 
 
+@dataclass(slots=True)
+class ReaskTally:
+    """Chains with an answer, and the re-asks that follow their first one: those answered, and those that are due."""
+
+    answered: int = 0
+    reasked: int = 0
+
+
 def find_due_request(
     reask_chain: ReaskChain,
     resolution: Resolution[Any],
@@ -81,7 +89,7 @@ def resolve_questions(
 
 
 def iter_due_requests(
-    lake: Lake, stage: ModelStage[Subject, Any], rows: Iterable[RowRequests[Subject]]
+    lake: Lake, stage: ModelStage[Subject, Any], rows: Iterable[RowRequests[Subject]], tally: ReaskTally | None = None
 ) -> Iterator[DueRequest | None]:
     """Yield what `find_due_request` returns for each distinct chain of `rows`; memory holds 16 bytes a chain."""
     answer_lookup = lake.get_answer_lookup(stage.name, stage.source, stage.shard_name)
@@ -101,4 +109,8 @@ def iter_due_requests(
         round_keys = [RoundKeys(chain=reask_chain) for reask_chain in chains]
         resolutions = resolve_questions(stage, answer_lookup, questions, round_keys, failures)
         for reask_chain, resolution in zip(chains, resolutions, strict=True):
-            yield find_due_request(reask_chain, resolution, failures)
+            due = find_due_request(reask_chain, resolution, failures)
+            if tally is not None and resolution.n_answers:
+                tally.answered += 1
+                tally.reasked += resolution.n_answers - 1 + (due is not None)
+            yield due

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from mvl_assets.config.profile import ModelProfile, Price
@@ -36,12 +37,14 @@ class ServedModel:
             first request is sent, and not at all when every answer is stored.
         price: What its tokens cost.
         options: Settings of the engine.
+        thinking_tokens: What it is expected to think before an answer; forecasts only.
     """
 
     ref: ModelRef
     get_endpoints: Callable[[], Sequence[Endpoint] | Fleet]
     price: Price = FREE
     options: EngineOptions = DEFAULT_OPTIONS
+    thinking_tokens: int = 0
 
     @classmethod
     def from_profile(cls, model: ModelProfile, endpoints: Sequence[Endpoint] | None = None) -> ServedModel:
@@ -56,6 +59,7 @@ class ServedModel:
                 # Where tokens cost money, no request is sent twice.
                 hedge_requests=not model.price.compute_cost(1_000_000, 1_000_000),
             ),
+            model.thinking_tokens,
         )
 
 
@@ -100,6 +104,8 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
         models: The models, each of which is asked about every row, one after the other.
         fetch_images: Loads the bytes of images by id; None loads them from the lake.
         prompt_hashes: The hashes of the current prompts, by which stored answers are counted.
+        expected_tokens: Tokens of an answer by prompt, where the prompt says so; forecasts only.
+        reasks: Whether an unusable answer is asked for again.
     """
 
     name: str
@@ -108,6 +114,8 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
     shard: Shard | None = None
     fetch_images: FetchImages | None = None
     prompt_hashes: Collection[str] = ()
+    expected_tokens: Mapping[str, int] = MappingProxyType({})
+    reasks: bool = False
 
     @property
     def shard_name(self) -> str:

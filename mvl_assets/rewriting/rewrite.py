@@ -14,7 +14,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, load_prompts
+from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, list_expected_tokens, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import Reject
@@ -99,6 +99,8 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
         self.models = [ServedModel.from_profile(profile.get_rewriter(family), endpoints)]
         self.prompt = get_rewrite_prompt(load_prompts() if prompts is None else prompts, family)
         self.prompt_hashes = [self.prompt.hash]
+        self.expected_tokens = list_expected_tokens([self.prompt])
+        self.reasks = True
         self.tally = Counter()
         self._lake = lake
         self._spec = source

@@ -135,7 +135,24 @@ def test_a_plan_says_what_is_answered_and_what_would_be_sent(built: Home, copy_o
     plan = other.json("plan", "rewritten", "--source", REWRITTEN[0], "--limit", "5")[0]
     assert (plan["requested"], plan["cache_hits"], plan["to_send"]) == (5, 0, 5)
     assert plan["prompt_tokens"] > 100 and plan["cost"] > 0
+    assert (plan["basis"], plan["counted"]) == ("limit", "lake")
+    assert 0 < plan["cost_low"] < plan["cost"] < plan["cost_high"]
     assert lines_with(other.run("plan", "rewritten"), ["all"])
+
+
+def test_a_plan_of_everything_counts_judges_of_rewrites_to_come_and_fits_a_narrow_terminal(
+    built: Home, copy_of: Callable[[Home], Home]
+) -> None:
+    other = copy_of(built)
+    other.profile(model_revision="2", model_price={"input_per_million": 1.0, "output_per_million": 2.0})
+    plans = [plan for plan in other.json("plan", "all", "--source", REWRITTEN[0]) if plan["to_send"]]
+    assert (plans[0]["stage"], plans[0]["counted"]) == ("rewritten", "lake")
+    judging = next(plan for plan in plans if plan["counted"] == "rewrites to come")
+    assert (judging["stage"], judging["source"]) == ("judged", REWRITTEN[0])
+    assert judging["to_send"] >= 3 * plans[0]["to_send"]  # a request per criterion
+    lines = other.run("plan", "all").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("USD ") and "in all, within" in line for line in lines)
 
 
 def test_a_plan_of_a_selection_is_that_of_the_assets_it_selects(built: Home) -> None:

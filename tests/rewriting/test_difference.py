@@ -178,5 +178,7 @@ def test_a_plan_computes_gpu_hours_and_cost_from_tokens(pipeline: Pipeline):
     hours = (plan.prompt_tokens / 100 + plan.completion_tokens / 10) / 3600
     assert plan.gpu_hours == pytest.approx(hours)
     assert plan.cost == pytest.approx(2.0 * hours + plan.prompt_tokens / 1e6, abs=1e-6)
+    assert plan.cost_low is not None and plan.cost_high is not None and plan.cost is not None
+    assert plan.cost_low < plan.cost < plan.cost_high
     free = plan_rewrite(pipeline.lake, MATH, profile())
     assert (free.prompt_tokens, free.gpu_hours, free.cost) == (plan.prompt_tokens, None, None)

@@ -1,0 +1,143 @@
+"""Plans beyond what the lake holds: judging of rewrites to come, and sources that are not ingested yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import Prompt
+from mvl_assets.judging.judge import JudgeStage
+from mvl_assets.lake.lake import Lake
+from mvl_assets.model_stage.forecast import DEFAULT_REASK_SHARE, ExpectedTokens, forecast_answer
+from mvl_assets.model_stage.plan import (
+    CHARS_PER_TOKEN,
+    FROM_CATALOG,
+    TO_COME,
+    RequestPlan,
+    build_plan,
+    estimate_image_tokens,
+    plan_stage,
+)
+from mvl_assets.model_stage.stage import ServedModel
+from mvl_assets.rewriting.rewrite import RewriteStage
+from mvl_assets.stages import CATEGORY, JUDGED, REWRITTEN
+
+# Of a source that is not ingested: the question and answer of a row, and its image.
+TYPICAL_INPUT_TOKENS, TYPICAL_IMAGE_SIDES = 100, (800, 600)
+
+
+def plan_source(lake: Lake, spec: SourceSpec, profile: Profile, limit: int | None = None) -> list[RequestPlan]:
+    """Return the plans of rewriting a source of group B and of judging it, rewrites to come included.
+
+    Args:
+        lake: The lake.
+        spec: The source; where the lake has no rows of it, the catalog's size counts.
+        profile: Names the models and limits.
+        limit: How many samples requests may be sent for; None leaves it to the profile.
+    """
+    stage = RewriteStage(lake, spec, profile, limit=limit)
+    category = lake.get_table(CATEGORY.get_table_name(spec.category))
+    if category.exists() and category.count(partition_key=spec.slug):
+        rewriting = plan_stage(lake, stage)
+    else:
+        rewriting = _plan_rewriting_by_catalog(lake, spec, profile, stage, limit)
+    plans = [*rewriting, *(judging for plan in rewriting for judging in plan_judging(lake, spec, profile, stage, plan))]
+    if lake.get_table(REWRITTEN.get_table_name(spec.category)).exists():
+        plans += plan_stage(lake, JudgeStage(lake, spec, profile, limit=limit))
+    return [plan for plan in plans if plan.requested]
+
+
+def plan_judging(
+    lake: Lake, spec: SourceSpec, profile: Profile, stage: RewriteStage, rewriting: RequestPlan
+) -> list[RequestPlan]:
+    """Return the plans of judging the rewrites that `rewriting` would make, one per judge.
+
+    Nothing is taken off for what the checks drop.
+    """
+    if not rewriting.to_send:
+        return []
+    pairs_per_answer = count_pairs(stage.prompt)
+    n_pairs = round(rewriting.to_send * pairs_per_answer)
+    answer_tokens = rewriting.completion_tokens / (rewriting.to_send + rewriting.reasks)
+    judge_stage = JudgeStage(lake, spec, profile)
+    return [
+        replace(
+            _forecast_requests(
+                lake,
+                JUDGED.name,
+                spec.slug,
+                model,
+                judge_stage.criteria[0],
+                rows=n_pairs,
+                requested=n_pairs * len(judge_stage.criteria),
+                input_tokens=answer_tokens / pairs_per_answer,
+                reask_share=0.0,
+            ),
+            counted=TO_COME,
+        )
+        for model in judge_stage.models
+    ]
+
+
+def count_pairs(prompt: Prompt) -> float:
+    """Return how many rewrites an answer to the prompt gives: the middle of what its schema allows."""
+    pairs = {} if prompt.schema is None else prompt.schema["properties"].get("pairs", {})
+    return (pairs.get("minItems", 1) + pairs["maxItems"]) / 2 if pairs else 1.0
+
+
+def _plan_rewriting_by_catalog(
+    lake: Lake, spec: SourceSpec, profile: Profile, stage: RewriteStage, limit: int | None
+) -> list[RequestPlan]:
+    if spec.expected is None:
+        return []
+    limits = [n for n in (spec.expected.count, profile.limit, limit or profile.rewrite_limit) if n is not None]
+    plan = _forecast_requests(
+        lake,
+        REWRITTEN.name,
+        spec.slug,
+        stage.models[0],
+        stage.prompt,
+        rows=min(limits),
+        requested=min(limits),
+        input_tokens=TYPICAL_INPUT_TOKENS,
+        reask_share=DEFAULT_REASK_SHARE,
+    )
+    return [replace(plan, counted=FROM_CATALOG)]
+
+
+def _forecast_requests(
+    lake: Lake,
+    stage: str,
+    source: str,
+    model: ServedModel,
+    prompt: Prompt,
+    *,
+    rows: int,
+    requested: int,
+    input_tokens: float,
+    reask_share: float,
+) -> RequestPlan:
+    """Return the plan of requests that cannot be built yet."""
+    expected = {} if prompt.expected_tokens is None else {prompt.name: prompt.expected_tokens}
+    image_tokens = 0
+    if prompt.modality == "vision" and model.ref.supports_images:
+        image_tokens = estimate_image_tokens(*TYPICAL_IMAGE_SIDES, model.ref.max_image_side)
+    return build_plan(
+        stage,
+        source,
+        model,
+        rows=rows,
+        requested=requested,
+        prompt_tokens=len(prompt.template) / CHARS_PER_TOKEN + input_tokens + image_tokens,
+        answer=forecast_answer(
+            lake,
+            stage,
+            source,
+            model.ref,
+            prompt.name,
+            int(prompt.sampling["max_tokens"]),
+            ExpectedTokens(expected, model.thinking_tokens),
+        ),
+        reask_share=reask_share,
+    )
