@@ -170,7 +170,8 @@ class RecordsMapping(_CatalogModel):
     shape: Literal[
         "list", "dict_of_id", "jsonl", "csv", "tsv", "parquet", "arrow", "lance", "webdataset", "json", "text", "image"
     ]
-    """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object. `arrow`: Arrow files, as
+    """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object, or id -> text or list, which is then the
+    field `value`. `arrow`: Arrow files, as
     `save_to_disk` of `datasets` writes them. `lance`: folders that are Lance tables. `webdataset`: tars whose members
     with one name are a record, with a field for each ending.
 

@@ -17,13 +17,19 @@ from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import RecordsMapping
 
+VALUE_FIELD = "value"
 Items = Iterator[Item | RejectedItem]
 
 
 def add_path_fields(fields: RecordsMapping, name: str, items: Iterable[Item | RejectedItem]) -> Items:
-    """Yield the items with the parts of their file's path that `files` names as fields; they go before the record's."""
+    """Yield the items with the parts of their file's path that `files` names as fields; they go before the record's.
+
+    A member of a `dict_of_id` that is no object becomes one with the field `value`: `{"7.jpg": "A cat."}`.
+    """
     path_fields = next(filter(None, (parse_path(template, name) for template in fields.file_templates)), {})
     for item in items:
+        if fields.shape == "dict_of_id" and isinstance(item, Item) and isinstance(item.value, str | list | int | float):
+            item = replace(item, value={VALUE_FIELD: item.value})
         if path_fields and isinstance(item, Item) and isinstance(item.value, Mapping):
             yield replace(item, value={**item.value, **path_fields})
         else:

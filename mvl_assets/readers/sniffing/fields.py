@@ -29,6 +29,7 @@ QUESTION_NAMES = (
     "task",
     "text1",
     "request",
+    "prefix",
 )
 ANSWER_NAMES = (
     "answer",
@@ -53,6 +54,7 @@ ANSWER_NAMES = (
     "groundtruthanswer",
     "expectedanswer",
     "finalanswer",
+    "suffix",
 )
 CAPTION_NAMES = (
     "caption",
@@ -78,6 +80,7 @@ CAPTION_NAMES = (
     "classname",
     "category",
     "cls",
+    "value",
 )
 CHOICE_NAMES = ("choices", "options", "candidates", "multiplechoices", "answerchoices", "mcoptions", "possibleanswers")
 ID_NAMES = (
@@ -98,7 +101,7 @@ TURN_NAMES = ("conversations", "messages", "conversation", "dialog", "dialogue",
 CONTEXT_NAMES, HINT_NAMES, UNIT_NAMES = ("context", "passage"), ("hint",), ("unit",)
 MAX_KEY_VALUES = 12
 CAPTION_QUESTION = "Describe the image."
-LABEL_NAMES = frozenset(("cls", "label", "class", "target", "category"))
+LABEL_NAMES = frozenset(("cls", "label", "class", "classname", "target", "category"))
 TRANSCRIBE_NAMES = frozenset(("transcription", "latex", "formula", "html", "code"))
 
 _ROLE_KEYS, _TEXT_KEYS = ("from", "role"), ("value", "content")
@@ -176,8 +179,7 @@ def infer_text_fields(fields: Fields, label_names: Mapping[str, Sequence[str]], 
     if answer_path is None:
         return {}
     if question is None:
-        name = normalize(answer_path)
-        guess["question"] = "Write down what the image shows." if name in TRANSCRIBE_NAMES else CAPTION_QUESTION
+        guess["question"] = _choose_question(normalize(answer_path))
         notes.append(
             f"no field looks like a question: every record is asked {guess['question']!r}; word it as you like"
         )
@@ -187,6 +189,12 @@ def infer_text_fields(fields: Fields, label_names: Mapping[str, Sequence[str]], 
         if question is not None and (path := fields.find(names, is_text)) is not None:
             guess[key] = fields.take(path)
     return guess
+
+
+def _choose_question(answer_name: str) -> str:
+    if answer_name in TRANSCRIBE_NAMES:
+        return "Write down what the image shows."
+    return "What is in the image?" if answer_name in LABEL_NAMES else CAPTION_QUESTION
 
 
 def infer_key_values(fields: Fields, notes: list[str]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def sniff_folder(path: Path, attributes: Mapping[str, Any]) -> Proposal:
         if not any(group is candidate.group for candidate in candidates):
             proposal.notes.append(_describe_unknown(group))
     proposal.notes += best.notes
-    _set_modality(proposal, is_conversation="turns" in best.mapping)
+    _set_modality(proposal, is_conversation="turns" in best.mapping, lacks_images=best.lacks_images)
     assert proposal.attributes is not None
     _count_rows(proposal, _validate(proposal.attributes))
     return proposal
@@ -125,6 +125,7 @@ class _Candidate:
     mapping: dict[str, Any]
     has_images: bool
     notes: list[str]
+    lacks_images: bool = False
 
 
 def _choose_candidate(
@@ -176,10 +177,10 @@ def _build_candidate(group: RecordFiles, listing: Listing) -> _Candidate | None:
     mapping |= texts | images
     if (images or has_part_images) and (marker := _find_marker(group.records)) is not None:
         mapping["marker"] = marker
-    if not images and not has_part_images:
-        notes += _describe_missing_images(fields)
+    missing_images = [] if images or has_part_images else _describe_missing_images(fields)
+    notes += missing_images
     notes += _describe_unused(fields)
-    return _Candidate(group, mapping, bool(images) or has_part_images, notes)
+    return _Candidate(group, mapping, bool(images) or has_part_images, notes, lacks_images=bool(missing_images))
 
 
 def _build_image_candidate(group: RecordFiles, listing: Listing) -> _Candidate | None:
@@ -270,16 +271,16 @@ def _try_rows(proposal: Proposal, spec: SourceSpec) -> None:
                 proposal.rejects.append(row)
 
 
-def _set_modality(proposal: Proposal, *, is_conversation: bool) -> None:
+def _set_modality(proposal: Proposal, *, is_conversation: bool, lacks_images: bool) -> None:
     """Say what the rows hold, and what becomes of those without an image where others have one."""
     assert proposal.attributes is not None
     counts = Counter(len(sample.images) for sample in proposal.samples)
     most_images = max(counts, default=0)
-    proposal.attributes["modality"] = ("text", "single_image", "multi_image")[min(most_images, 2)]
+    proposal.attributes["modality"] = ("text", "single_image", "multi_image")[min(max(most_images, lacks_images), 2)]
     if most_images and counts[0] and is_conversation:
         proposal.attributes["images_optional"] = True
         proposal.notes.append(f"{counts[0]} conversations of {proposal.n_tried} rows have no image: taken as text")
-    elif most_images and counts[0]:
+    elif (most_images or lacks_images) and counts[0]:
         proposal.notes.append(
             f"{counts[0]} of {proposal.n_tried} rows have no image: rejected, unless you add images_optional: true"
         )
@@ -319,7 +320,7 @@ def _describe_missing_images(fields: Fields) -> list[str]:
     """Return a warning about fields that name images where none is found: without them questions have no answer."""
     names = [path for path in fields.values if re.search(r"image|img|picture|photo|figure", path, re.I)]
     return [
-        f"{path} seems to name images, but no image of that name is here; without them the rows are text"
+        f"{path} seems to name images, but no image of that name is here; if the rows are text, say modality: text"
         for path in names[:1]
     ]
 

@@ -220,6 +220,9 @@ def _inspect_json(path: Path, name: str, notes: list[str]) -> RecordFiles | None
         value = {}
         records = list(_take_records(json_stream.iter_elements(path, key_path)))
         return RecordFiles("list", {"key": ".".join(key_path)} if key_path else {}, [name], records)
+    if _is_dict_of_texts(value):
+        records = [{"id": key, "value": text} for key, text in islice(value.items(), SAMPLE_RECORDS)]
+        return RecordFiles("dict_of_id", {}, [name], records)
     location = _find_records(value)
     if location is None:
         if isinstance(value, dict) and value:
@@ -254,6 +257,17 @@ def _find_records(value: Any, depth: int = 0) -> tuple[str, tuple[str, ...]] | N
     if best is None or (n_scalars and best[0] <= max(2, n_scalars)):
         return None
     return best[1], best[2]
+
+
+def _is_dict_of_texts(value: Any) -> bool:
+    """Return whether it is an object whose keys are the names of images, such as {"7.jpg": "A cat."}."""
+    if not isinstance(value, dict) or len(value) < 2:
+        return False
+    sample = list(islice(value.items(), SAMPLE_RECORDS))
+    return all(
+        PurePosixPath(key[:300]).suffix.lower() in IMAGE_SUFFIXES and isinstance(text, str | list)
+        for key, text in sample
+    )
 
 
 def _has_image_name(key: str, value: Any) -> bool:

@@ -122,6 +122,11 @@ def lay_out_padded_numbers(root: Path) -> None:
     put_images(root, "val/COCO_000007.png", "val/COCO_000012.png")
 
 
+def lay_out_captions_by_name(root: Path) -> None:
+    put_json(root, "captions.json", {f"{n}.png": f"number {n}" for n in range(3)})
+    put_images(root, *(f"images/{n}.png" for n in range(3)))
+
+
 LAYOUTS: dict[Callable[[Path], None], tuple[dict[str, Any], list[tuple[str, str]], int]] = {
     lay_out_csv: (
         {"shape": "csv", "delimiter": ";", "images": ["photos/{file}.png"]},
@@ -165,7 +170,7 @@ LAYOUTS: dict[Callable[[Path], None], tuple[dict[str, Any], list[tuple[str, str]
     ),
     lay_out_label_names: (
         {"files": "train/data-00000-of-00001.arrow", "shape": "arrow", "names": {"label": ["hen", "owl"]}},
-        [("human", "<image>\nDescribe the image."), ("gpt", "owl")],
+        [("human", "<image>\nWhat is in the image?"), ("gpt", "owl")],
         3,
     ),
     lay_out_webdataset: (
@@ -176,6 +181,11 @@ LAYOUTS: dict[Callable[[Path], None], tuple[dict[str, Any], list[tuple[str, str]
     lay_out_lance: (
         {"files": "photos.lance", "shape": "lance", "image_field": "image"},
         [("human", "<image>\nDescribe the image."), ("gpt", "one")],
+        3,
+    ),
+    lay_out_captions_by_name: (
+        {"shape": "dict_of_id", "answer": "{value}", "image_field": "id"},
+        [("human", "<image>\nDescribe the image."), ("gpt", "number 0")],
         3,
     ),
     lay_out_padded_numbers: (
@@ -219,7 +229,8 @@ def test_files_that_a_glob_would_mix_with_others_are_named(tmp_path: Path) -> No
 def test_an_image_that_is_not_there_is_said(tmp_path: Path) -> None:
     put_json(tmp_path, "rows.json", [{"question": "Who?", "answer": "Ann", "image_id": n} for n in range(3)])
     proposal = sniff(tmp_path)
-    assert proposal.attributes is not None and proposal.attributes["modality"] == "text"
+    assert proposal.attributes is not None and proposal.attributes["modality"] == "single_image"
+    assert (proposal.samples, dict(proposal.reject_counts)) == ([], {"no_image": 3})
     assert any("image_id seems to name images" in note for note in proposal.notes)
     put_json(tmp_path, "rows.json", [{"question": "Who?", "answer": "Ann", "image": f"{n}.png"} for n in range(3)])
     proposal = sniff(tmp_path)
