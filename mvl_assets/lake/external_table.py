@@ -20,18 +20,22 @@ def is_table(folder: Path) -> bool:
     return (folder / "_versions").is_dir()
 
 
-def iter_batches(folder: Path, columns: Sequence[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def iter_batches(
+    folder: Path, columns: Sequence[str] | None, batch_rows: int, start: int = 0
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a table; blobs are read into them.
 
     Args:
         folder: The table.
         columns: Columns to read, all by default; those that the table lacks are left out.
         batch_rows: Rows held at a time.
+        start: First row.
     """
     dataset = lance.dataset(str(folder))
     names = dataset.schema.names
     scanner = dataset.scanner(
         columns=names if columns is None else [name for name in names if name in columns],
+        offset=start or None,
         batch_size=batch_rows,
         batch_readahead=2,
         fragment_readahead=1,

@@ -1,7 +1,8 @@
 """Arrow files (arrow.apache.org, "IPC Streaming Format" and "IPC File Format"), a few rows at a time.
 
 `datasets.Dataset.save_to_disk` writes the first, `pyarrow.feather` the second. The file is mapped, so memory holds the
-rows in use and not a record batch, which may have a thousand rows with images.
+rows in use and not a record batch, which may have a thousand rows with images. Rows refer to images in them
+(`embedded_bytes`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
+from mvl_assets.readers.parsers.embedded_bytes import EmbeddedColumn, has_binary, replace_bytes
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 from mvl_assets.readers.parsers.parquet_stream import MAX_BATCH_ROWS, to_dicts
 
@@ -26,15 +28,41 @@ def iter_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Item
         columns: Columns to read, all by default; those that the file lacks are left out.
     """
     position = 0
+    embedded: dict[str, ArrowColumn] = {}
     try:
-        for batch in _iter_batches(path):
+        for group, batch in enumerate(_iter_batches(path)):
             selected = batch if columns is None else batch.select([c for c in columns if c in batch.schema.names])
+            for field in selected.schema:
+                if has_binary(field.type):
+                    embedded.setdefault(field.name, ArrowColumn(path, field.name))
             for start in range(0, selected.num_rows, MAX_BATCH_ROWS):
-                for row in to_dicts(selected.slice(start, MAX_BATCH_ROWS), position):
-                    yield Item(position, row)
+                for row, value in enumerate(to_dicts(selected.slice(start, MAX_BATCH_ROWS), position), start):
+                    for name, column in embedded.items():
+                        value[name] = replace_bytes(value[name], column, group, row)
+                    yield Item(position, value)
                     position += 1
     except (pa.ArrowException, OSError, ValueError) as error:
         yield RejectedItem(position, BROKEN_FILE, f"not readable as Arrow: {str(error).splitlines()[0][:300]}")
+
+
+class ArrowColumn(EmbeddedColumn):
+    """A column of an Arrow file; its groups are record batches."""
+
+    group_name = "record batch"
+    _reader: Iterator[tuple[int, pa.RecordBatch]] | None = None
+    _next_group = 0
+
+    def _iter_batches(self, group: int, max_rows: int) -> Iterator[pa.Array]:
+        if self._reader is None or group < self._next_group:
+            self._reader = enumerate(_iter_batches(self.path))
+        for number, batch in self._reader:  # which goes on with the next record batch
+            self._next_group = number + 1
+            if number == group:
+                yield batch.column(self.name)
+                return
+
+    def _close_file(self) -> None:
+        self._reader = None
 
 
 def read_schema(path: Path) -> pa.Schema:

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvl_assets.readers.parsers import parquet_images, parquet_stream
-from mvl_assets.readers.parsers.embedded_bytes import estimate_row_bytes
+from mvl_assets.readers.parsers.embedded_bytes import has_binary
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
-from mvl_assets.readers.parsers.parquet_images import has_binary
 
 BATCH_BYTES = 64 << 20
 """Limit on the bytes of the rows held at a time, as the file's footer states them; a single row may exceed it."""
@@ -81,7 +80,7 @@ def iter_rows(
 def _estimate_row_bytes(metadata: pq.FileMetaData) -> int:
     """Estimate the bytes of a row in the row group with the heaviest ones."""
     groups = (metadata.row_group(group_index) for group_index in range(metadata.num_row_groups))
-    return max(map(estimate_row_bytes, groups), default=1)
+    return max(map(parquet_stream.estimate_row_bytes, groups), default=1)
 
 
 def _compute_batch_rows(row_bytes: int) -> int:

@@ -17,7 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvl_assets.readers.parsers import parquet_stream
-from mvl_assets.readers.parsers.embedded_bytes import EmbeddedBytes, EmbeddedColumn, estimate_row_bytes
+from mvl_assets.readers.parsers.embedded_bytes import (
+    BATCH_BYTES,
+    EmbeddedBytes,
+    EmbeddedColumn,
+    is_binary,
+    replace_bytes,
+)
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
 
 BYTES_FIELD = "bytes"
@@ -99,6 +105,26 @@ def _open_sealed(path: Path) -> Iterator[pq.ParquetFile]:
         yield file
 
 
+class ParquetColumn(EmbeddedColumn):
+    """A column of a Parquet file; its groups are row groups."""
+
+    _file: pq.ParquetFile | None = None
+
+    def _iter_batches(self, group: int, max_rows: int) -> Iterator[pa.Array]:
+        if self._file is None:
+            self._file = parquet_stream.open_file(self.path)
+        row_bytes = parquet_stream.estimate_row_bytes(self._file.metadata.row_group(group))
+        n_rows = max(1, min(max_rows, BATCH_BYTES // row_bytes))
+        batches = self._file.iter_batches(n_rows, row_groups=[group], columns=[self.name], use_threads=False)
+        for batch in batches:
+            yield batch.column(self.name)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
 class _ImageColumn:
     """A column that may hold images, and how it is read in the current row group.
 
@@ -112,7 +138,7 @@ class _ImageColumn:
         self.name = name
         self.leaves = [name]
         self.is_skipped = False
-        self._embedded = EmbeddedColumn(path, name)
+        self._embedded = ParquetColumn(path, name)
         names = file.schema_arrow.names
         field_type = file.schema_arrow.field(names.index(name)).type
         self._is_list = _is_list(field_type)
@@ -123,9 +149,9 @@ class _ImageColumn:
         bytes_paths = own_paths
         if self._is_struct:
             bytes_paths = [leaf for leaf in own_paths if leaf.rpartition(".")[2] == BYTES_FIELD]
-            has_bytes = any(field.name == BYTES_FIELD and _is_binary(field.type) for field in cell_type)
+            has_bytes = any(field.name == BYTES_FIELD and is_binary(field.type) for field in cell_type)
         else:
-            has_bytes = _is_binary(cell_type)
+            has_bytes = is_binary(cell_type)
         self._other_leaves = [leaf for leaf in own_paths if leaf not in bytes_paths]
         # Without another field in the struct, the lengths of lists and the nulls are known from the bytes alone.
         is_plain = not self._is_list and not self._is_struct
@@ -141,14 +167,14 @@ class _ImageColumn:
     ) -> None:
         """Decide how the column is read in a row group; without `can_skip` it is read as a whole."""
         self._row_group = row_group
-        self._row_bytes = estimate_row_bytes(file.metadata.row_group(row_group))
+        self._row_bytes = parquet_stream.estimate_row_bytes(file.metadata.row_group(row_group))
         self.is_skipped = can_skip and self._can_skip and self._has_all_bytes(file, sealed_file, row_group)
         self.leaves = self._other_leaves if self.is_skipped else [self.name]
 
     def replace_bytes(self, cell: Any, row: int) -> Any:
         """Return the cell of a row with references in place of bytes."""
         if not self.is_skipped:
-            return self._replace_bytes(cell, row, (), max(1, len(cell)) if isinstance(cell, list) else 1)
+            return replace_bytes(cell, self._embedded, self._row_group, row)
         if self._is_list and isinstance(cell, list):
             return [
                 {**item, BYTES_FIELD: self._create_reference(row, (index, BYTES_FIELD), len(cell))}
@@ -162,15 +188,6 @@ class _ImageColumn:
 
     def _create_reference(self, row: int, keys: tuple[int | str, ...], n_images: int = 1) -> EmbeddedBytes:
         return EmbeddedBytes(self._embedded, self._row_group, row, keys, self._row_bytes // n_images)
-
-    def _replace_bytes(self, cell: Any, row: int, keys: tuple[int | str, ...], n_images: int) -> Any:
-        if isinstance(cell, bytes):
-            return self._create_reference(row, keys, n_images)
-        if isinstance(cell, list):
-            return [self._replace_bytes(item, row, (*keys, index), n_images) for index, item in enumerate(cell)]
-        if isinstance(cell, dict):
-            return {name: self._replace_bytes(value, row, (*keys, name), n_images) for name, value in cell.items()}
-        return cell
 
     def _has_all_bytes(self, file: pq.ParquetFile, sealed_file: pq.ParquetFile, row_group: int) -> bool:
         """Return whether each cell (of a struct: each that is not null) has its bytes, as the footer says."""
@@ -200,14 +217,5 @@ def _count_missing_structs(cells: pa.Array) -> int:
     return n_empty + int(cells.flatten().null_count)
 
 
-def has_binary(type: pa.DataType) -> bool:
-    """Return whether values of a type hold bytes."""
-    return _is_binary(type) or any(has_binary(type.field(index).type) for index in range(type.num_fields))
-
-
 def _is_list(type: pa.DataType) -> bool:
     return pa.types.is_list(type) or pa.types.is_large_list(type)
-
-
-def _is_binary(type: pa.DataType) -> bool:
-    return pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_binary_view(type)

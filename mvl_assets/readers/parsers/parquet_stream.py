@@ -64,6 +64,14 @@ def reject_rest(position: int, error: Exception) -> RejectedItem:
     return RejectedItem(position, BROKEN_FILE, f"not readable as Parquet: {format_error(error)}")
 
 
+def estimate_row_bytes(row_group: pq.RowGroupMetaData) -> int:
+    """Return the average bytes of a row by the footer's account of the whole row group, at least 1.
+
+    pyarrow 26 ends the process, instead of raising, when it is asked for one column of a group with damaged statistics.
+    """
+    return max(1, row_group.total_byte_size // max(1, row_group.num_rows))
+
+
 def format_error(error: Exception) -> str:
     """Return the first line of what Arrow says."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

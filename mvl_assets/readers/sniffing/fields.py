@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mvl_assets.readers.parsers.embedded_bytes import EmbeddedBytes
 from mvl_assets.readers.sample import EncodedImage
 
 QUESTION_NAMES = (
@@ -227,7 +228,7 @@ def is_image_cell(value: Any) -> bool:
     """Return whether a value is an image itself: bytes, {bytes, path}, or a member of an archive."""
     if isinstance(value, Mapping):
         return "bytes" in value and set(value) <= {"bytes", "path"}
-    return isinstance(value, bytes | EncodedImage)
+    return isinstance(value, bytes | EmbeddedBytes | EncodedImage)
 
 
 def is_text(values: Sequence[Any]) -> bool:

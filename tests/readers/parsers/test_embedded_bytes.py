@@ -1,4 +1,4 @@
-"""References to images in Parquet: the same cells as reading all gives, without the bytes, and read once, in order."""
+"""References to images in Parquet, Arrow and Lance: the cells that reading all gives, read once and in order."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lance
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mvl_assets.readers.parsers import embedded_bytes, parquet_images
+from mvl_assets.readers.parsers import arrow_stream, embedded_bytes, lance_table, parquet_images
 from mvl_assets.readers.parsers.embedded_bytes import EmbeddedBytes
 from mvl_assets.readers.parsers.json_stream import Item
 
@@ -83,20 +84,19 @@ def test_rows_come_without_a_look_at_the_pages_of_images(tmp_path: Path, name: s
 def test_row_groups_are_read_once_in_order_a_few_rows_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_bytes, "BATCH_BYTES", 4 << 20)
     path = tmp_path / "a.parquet"
     cells = [{"bytes": bytes([n]) * 1_000_000, "path": None} for n in range(64)]
     options = {"compression": "none", "use_dictionary": False, "data_page_size": 1 << 20, "write_batch_size": 1}
     write(path, IMAGE, cells, row_group_size=32, **options)
     del cells
     opened: list[int] = []
-    open_row_group = embedded_bytes.EmbeddedColumn._open_row_group
+    open_group = embedded_bytes.EmbeddedColumn._open_group
 
-    def count_opened(column: embedded_bytes.EmbeddedColumn, row_group: int, max_rows: int) -> None:
-        opened.append(row_group)
-        open_row_group(column, row_group, max_rows)
+    def count_opened(column: embedded_bytes.EmbeddedColumn, group: int, max_rows: int) -> None:
+        opened.append(group)
+        open_group(column, group, max_rows)
 
-    monkeypatch.setattr(embedded_bytes.EmbeddedColumn, "_open_row_group", count_opened)
+    monkeypatch.setattr(embedded_bytes.EmbeddedColumn, "_open_group", count_opened)
     before, peak = pa.total_allocated_bytes(), 0
     for n, cell in enumerate(iter_cells(path)):
         assert cell["bytes"].read().to_pybytes() == bytes([n]) * 1_000_000
@@ -132,27 +132,59 @@ def test_few_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.Monkey
     for n in range(4):
         write(tmp_path / f"{n}.parquet", type, cells)
         references.append(next(iter_cells(tmp_path / f"{n}.parquet"))["bytes"])
-    for _ in range(2):
+    for turn in range(2):
         for n, reference in enumerate(references):
             assert reference.read().to_pybytes() == b"one"
             open_files = {m for m, r in enumerate(references) if r.column._file is not None}
-            assert n in open_files and len(open_files) <= 2 and open_files <= {n, (n - 1) % 4}
+            assert open_files == ({n, (n - 1) % 4} if turn or n else {n})
 
 
 def test_two_columns_of_images_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [{"bytes": b"%d" % n, "path": None} for n in range(20)]
     pq.write_table(pa.table({"a": pa.array(cells, IMAGE), "b": pa.array(cells, IMAGE)}), tmp_path / "a.parquet")
     opened: list[str] = []
-    open_row_group = embedded_bytes.EmbeddedColumn._open_row_group
+    open_group = embedded_bytes.EmbeddedColumn._open_group
 
-    def note_opened(column: embedded_bytes.EmbeddedColumn, row_group: int, max_rows: int) -> None:
+    def note_opened(column: embedded_bytes.EmbeddedColumn, group: int, max_rows: int) -> None:
         opened.append(column.name)
-        open_row_group(column, row_group, max_rows)
+        open_group(column, group, max_rows)
 
-    monkeypatch.setattr(embedded_bytes.EmbeddedColumn, "_open_row_group", note_opened)
+    monkeypatch.setattr(embedded_bytes.EmbeddedColumn, "_open_group", note_opened)
     for item in parquet_images.iter_rows(tmp_path / "a.parquet", ("a", "b"), ("a", "b"), 2, 4):
         assert resolve(item.value) == {"a": cells[item.position], "b": cells[item.position]}
     assert opened == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("open_writer", [pa.ipc.new_stream, pa.ipc.new_file], ids=["stream", "file"])
+def test_references_lead_to_the_bytes_of_an_arrow_file(tmp_path: Path, name: str, open_writer: Any) -> None:
+    type, some_cells = COLUMNS[name]
+    cells = some_cells * 40
+    table = pa.table({"image": pa.array(cells, type)})
+    with open_writer(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=48)
+    read = [item.value["image"] for item in arrow_stream.iter_rows(tmp_path / "a.arrow") if isinstance(item, Item)]
+    assert pickle.loads(pickle.dumps(read)) == read
+    assert [resolve(cell) for cell in read] == cells
+    assert [resolve(cell) for cell in reversed(read)] == cells[::-1]
+
+
+@pytest.mark.parametrize("name", ["structs", "lists", "plain_bytes_and_null", "blobs"])
+def test_references_lead_to_the_bytes_of_a_lance_table(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance_table, "GROUP_ROWS", 48)
+    if name == "blobs":
+        cells: list[Any] = [b"%d" % n * 100 for n in range(120)]
+        lance.write_dataset(pa.table({"image": lance.blob_array(cells)}), tmp_path / "t", data_storage_version="2.2")
+    else:
+        type, some_cells = COLUMNS[name]
+        cells = some_cells * 40
+        lance.write_dataset(pa.table({"image": pa.array(cells, type)}), tmp_path / "t", max_rows_per_file=50)
+    read = [item.value["image"] for item in lance_table.iter_rows(tmp_path / "t") if isinstance(item, Item)]
+    assert pickle.loads(pickle.dumps(read)) == read
+    assert [resolve(cell) for cell in read] == cells
+    assert [resolve(cell) for cell in read[::-7]] == cells[::-7]
 
 
 def test_damaged_statistics_do_not_end_the_process(tmp_path: Path) -> None:
