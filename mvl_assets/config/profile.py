@@ -6,9 +6,10 @@ are errors.
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -19,6 +20,12 @@ from mvl_assets.errors import MvlError
 from mvl_assets.stages import ModelRole
 
 PROFILES_DIR = PACKAGE_DIR / "profiles"
+
+
+# What an extra body may not change.
+_RESERVED_FIELDS = frozenset(
+    {"model", "messages", "stream", "n", "response_format", "structured_outputs", "logprobs", "chat_template_kwargs"}
+)
 
 
 class LocalServerConfig(StrictModel):
@@ -88,9 +95,33 @@ class ModelProfile(StrictModel):
     # Larger images are scaled down to this longest side, in pixels, before they are sent.
     max_image_side: int = Field(default=1344, gt=0)
     license: str | None = None
-    # Tokens it is expected to think before an answer, for forecasts; where answers are stored, they say.
+    # Of a model that thinks before it answers: the room for thoughts, on top of the limit of an answer; and whether
+    # they are left out of rewrites, or precede the answer as its rationale (of prompts with one plain answer: math,
+    # code).
     thinking_tokens: int = Field(default=0, ge=0)
+    reasoning: Literal["drop", "rationale"] = "drop"
+    # Fields of every request besides those of the prompt, over which they go; null leaves a field out.
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     price: Price = Price()
+
+    @property
+    def encoded_extra_body(self) -> str:
+        """Canonical JSON of what every request has besides the fields of the prompt; empty for nothing."""
+        extra_body = self.extra_body | (
+            {"chat_template_kwargs": self.chat_template_kwargs} if self.chat_template_kwargs else {}
+        )
+        return json.dumps(extra_body, sort_keys=True, separators=(",", ":")) if extra_body else ""
+
+    @model_validator(mode="after")
+    def _validate_extra_body(self) -> ModelProfile:
+        if reserved := sorted(_RESERVED_FIELDS & set(self.extra_body)):
+            raise ValueError(f"extra_body cannot have {', '.join(reserved)}: the prompt and the profile say these")
+        try:
+            json.dumps([self.extra_body, self.chat_template_kwargs], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"extra_body and chat_template_kwargs must be JSON: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _validate_endpoint(self) -> ModelProfile:

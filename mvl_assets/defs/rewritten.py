@@ -48,7 +48,10 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         code_version=asset_keys.compute_code_version(
-            [(m.name, m.revision, m.supports_images, m.max_image_side) for m in models.values()],
+            [
+                (m.name, m.revision, m.supports_images, m.max_image_side, m.encoded_extra_body, m.reasoning)
+                for m in models.values()
+            ],
             profile.rewrite_limit,
             profile.list_checks(),
         ),

@@ -8,6 +8,7 @@ The key of a request is the digest of canonical JSON of everything that decides 
 | model name and revision | another model, another answer |
 | sampling | temperature, top_p, max_tokens, seed, stop... as given, nothing filled in |
 | `max_image_side`, where there are images | the same image, smaller, shows less |
+| thinking tokens and extra body of the model, where it has them | decide how it answers |
 | output format | a constrained answer differs from a free one |
 | prompt hash | the prompt file's version, also where an edit happens to leave the rendered text as it was |
 
@@ -53,12 +54,16 @@ class ModelRef:
     Attributes:
         revision: Identifies the weights.
         max_image_side: Longest side, in pixels, that its images are scaled to; None where the profile leaves it open.
+        thinking_tokens: Room for its thoughts, on top of the limit of an answer.
+        extra_body: Canonical JSON of the fields that every request to it has besides those of the prompt.
     """
 
     name: str
     revision: str
     supports_images: bool = True
     max_image_side: int | None = None
+    thinking_tokens: int = 0
+    extra_body: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +148,16 @@ class Request:
         }
         if self.model.max_image_side is not None and self.image_ids:
             identity["max_side"] = self.model.max_image_side
+        if self.model.thinking_tokens:
+            identity["thinking_tokens"] = self.model.thinking_tokens
+        if self.model.extra_body:
+            identity["extra_body"] = self.model.extra_body
         object.__setattr__(self, "key", compute_digest(identity))
 
     @property
     def max_tokens(self) -> int:
-        return int(self.sampling["max_tokens"])
+        """The most that the model may write, thoughts included."""
+        return int(self.sampling["max_tokens"]) + self.model.thinking_tokens
 
     @property
     def image_ids(self) -> tuple[str, ...]:

@@ -208,10 +208,10 @@ def _forecast_answers(
     lake: Lake, stage: ModelStage[Any, Any], model: ServedModel, sampled_requests: Sequence[Request]
 ) -> AnswerForecast:
     """Return the mean forecast over the prompts of the requests; the weakest basis counts."""
-    n_by_prompt = Counter((request.prompt_name, request.max_tokens) for request in sampled_requests)
+    n_by_prompt = Counter((request.prompt_name, int(request.sampling["max_tokens"])) for request in sampled_requests)
     if not n_by_prompt:
         return AnswerForecast(0.0, 0.0, 0.0, "")
-    expected = ExpectedTokens(stage.expected_tokens, model.thinking_tokens)
+    expected = ExpectedTokens(stage.expected_tokens, model.ref.thinking_tokens // 2)
     forecasts = [
         (n, forecast_answer(lake, stage.name, stage.source, model.ref, prompt_name, max_tokens, expected))
         for (prompt_name, max_tokens), n in n_by_prompt.items()

@@ -37,20 +37,25 @@ class ServedModel:
             first request is sent, and not at all when every answer is stored.
         price: What its tokens cost.
         options: Settings of the engine.
-        thinking_tokens: What it is expected to think before an answer; forecasts only.
     """
 
     ref: ModelRef
     get_endpoints: Callable[[], Sequence[Endpoint] | Fleet]
     price: Price = FREE
     options: EngineOptions = DEFAULT_OPTIONS
-    thinking_tokens: int = 0
 
     @classmethod
     def from_profile(cls, model: ModelProfile, endpoints: Sequence[Endpoint] | None = None) -> ServedModel:
         """Return a model of the profile; `endpoints`, if given, replace the profile's."""
         return cls(
-            ModelRef(model.name, model.revision, model.supports_images, model.max_image_side),
+            ModelRef(
+                model.name,
+                model.revision,
+                model.supports_images,
+                model.max_image_side,
+                model.thinking_tokens,
+                model.encoded_extra_body,
+            ),
             (lambda: resolve_endpoints(model)) if endpoints is None else (lambda: endpoints),
             model.price,
             EngineOptions(
@@ -59,7 +64,6 @@ class ServedModel:
                 # Where tokens cost money, no request is sent twice.
                 hedge_requests=not model.price.compute_cost(1_000_000, 1_000_000),
             ),
-            model.thinking_tokens,
         )
 
 

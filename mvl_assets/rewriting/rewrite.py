@@ -105,6 +105,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
         self._lake = lake
         self._spec = source
         self._family = family
+        self._uses_reasoning = profile.get_rewriter(family).reasoning == "rationale"
         self._checks = {name: CHECKS[name] for name in profile.list_checks()}
         self._limit = limit if limit is not None else profile.rewrite_limit
 
@@ -138,7 +139,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
         preserved_question = subject.preserved_questions[position]
         parsed = parse_answer(
             self.prompt,
-            answer["text"],
+            self._add_rationale(answer),
             answer["finish_reason"],
             preserved_question,
             is_lengthened=length_factor > 1,
@@ -165,6 +166,12 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
         if not dialogues and drops:
             raise RejectError(drops[0].reason, drops[0].message)
         return CheckedAnswer(dialogues, drops)
+
+    def _add_rationale(self, answer: Mapping[str, Any]) -> str:
+        """Return the text of an answer, behind the thoughts where these are its rationale."""
+        text, reasoning = answer["text"], answer.get("reasoning")
+        is_rationale = self._uses_reasoning and self.prompt.output == "text" and reasoning and text.strip()
+        return f"{reasoning}\n\n{text}" if is_rationale else text
 
     def build_rows(
         self, subject: RewriteSubject, resolutions: Sequence[Sequence[Resolution[CheckedAnswer]]]

@@ -137,7 +137,7 @@ def _forecast_requests(
             model.ref,
             prompt.name,
             int(prompt.sampling["max_tokens"]),
-            ExpectedTokens(expected, model.thinking_tokens),
+            ExpectedTokens(expected, model.ref.thinking_tokens // 2),
         ),
         reask_share=reask_share,
     )

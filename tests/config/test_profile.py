@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from mvl_assets.config.profile import ExecutorConfig
+from mvl_assets.config.profile import ExecutorConfig, ModelProfile
 
 
 def test_address_of_an_executor_without_ray_is_refused() -> None:
@@ -16,3 +16,21 @@ def test_address_of_an_executor_without_ray_is_refused() -> None:
 def test_executor_of_fewer_than_one_process_is_refused() -> None:
     with pytest.raises(ValidationError, match="greater than 0"):
         ExecutorConfig(processes=0)
+
+
+def build_model(**fields: object) -> ModelProfile:
+    return ModelProfile.model_validate(
+        {"name": "m", "revision": "1", "supports_images": True, "base_urls": ["http://host/v1"], **fields}
+    )
+
+
+def test_extra_body_and_template_arguments_are_one_canonical_json() -> None:
+    assert build_model().encoded_extra_body == ""
+    model = build_model(extra_body={"top_k": 5, "min_p": 0.1}, chat_template_kwargs={"enable_thinking": False})
+    assert model.encoded_extra_body == '{"chat_template_kwargs":{"enable_thinking":false},"min_p":0.1,"top_k":5}'
+
+
+@pytest.mark.parametrize("extra_body", [{"messages": []}, {"n": 2}, {"stream": True}, {"top_p": float("nan")}])
+def test_extra_body_cannot_change_what_is_asked(extra_body: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="extra_body"):
+        build_model(extra_body=extra_body)

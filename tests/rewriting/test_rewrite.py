@@ -455,3 +455,24 @@ def test_pairs_that_fail_a_check_are_dropped_and_counted_and_the_others_stay(lak
     unchecked = profile().model_copy(update={"paper_parity": True})
     report = rewrite_source(lake, CHART, unchecked, run_id="r2")
     assert (report.requests.attempts_sent, report.rows, report.rejects_by_error) == (0, 6, {})
+
+
+@pytest.mark.parametrize("reasoning_field", ["reasoning_content", None])
+def test_thoughts_are_stored_apart_and_are_the_rationale_where_the_profile_says_so(
+    lake: Lake, reasoning_field: str | None
+):
+    put(lake, MATH, range(2))
+    thinking = FakeServerConfig(reasoning="The one comes after the zero.", reasoning_field=reasoning_field)
+    with serving(thinking) as (_, endpoint):
+        rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    answers = list(lake.get_answer_lookup("rewritten", "drawn").iter_rows(["text", "reasoning"]))
+    assert {answer["reasoning"] for answer in answers} == {"The one comes after the zero."}
+    assert all(answer["text"].startswith("answer ") for answer in answers)
+    assert all(r["conversations"][1]["value"].startswith("answer ") for r in rows(lake, "rewritten/code_math"))
+    model = profile().models["one"].model_copy(update={"reasoning": "rationale"})
+    report = rewrite_source(lake, MATH, profile().model_copy(update={"models": {"one": model}}), run_id="r2")
+    assert (report.requests.attempts_sent, report.rows) == (0, 2)
+    assert all(
+        r["conversations"][1]["value"].startswith("The one comes after the zero.\n\nanswer ")
+        for r in rows(lake, "rewritten/code_math")
+    )

@@ -22,6 +22,7 @@ TOP_LOGPROBS = 20
 MIN_LOGPROB = -1000.0
 PROBE_MESSAGES, PROBE_MAX_TOKENS = [{"role": "user", "content": "."}], 1
 
+_THINK_TAGS = ("<think>", "</think>")
 _IMAGE_SIGNATURES = ((b"\xff\xd8", "image/jpeg"), (b"\x89PNG", "image/png"), (b"RIFF", "image/webp"))
 
 
@@ -31,13 +32,20 @@ class MalformedReply(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A completion. `first_token_logprobs` is JSON {token: log-probability} of the first token, or None."""
+    """A completion.
+
+    Attributes:
+        text: The answer, without thoughts before it.
+        first_token_logprobs: JSON {token: log-probability} of the first token, or None.
+        reasoning: The thoughts before the answer, from a field of their own or a `<think>` block; None without any.
+    """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
     first_token_logprobs: str | None
+    reasoning: str | None = None
 
 
 def build_request_body(
@@ -51,7 +59,12 @@ def build_request_body(
         images: Prepared bytes by image id, for every image of the request.
         cached_image_ids: Images that are sent by uuid only; the others get a uuid with their bytes. None: no uuids.
     """
-    body: dict[str, Any] = {"model": endpoint.model, **request.sampling}
+    body: dict[str, Any] = {"model": endpoint.model, **request.sampling, "max_tokens": request.max_tokens}
+    if request.model.extra_body:
+        # A field without a value is left out: some servers refuse a temperature.
+        body = {
+            name: value for name, value in (body | json.loads(request.model.extra_body)).items() if value is not None
+        }
     if body.get("temperature", 1) > 0 and not endpoint.supports_seed:
         body.pop("seed", None)
     output = request.output
@@ -123,23 +136,46 @@ def parse_reply(body: bytes) -> Reply:
     try:
         document = json.loads(body)
         choice = document["choices"][0]
-        text = choice["message"]["content"]
+        message = choice["message"]
+        # OpenRouter and newer versions of vLLM call the field `reasoning`.
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        text = message["content"] if reasoning is None else message.get("content")
+        if reasoning is None and isinstance(text, str):
+            reasoning, text = split_reasoning(text)
         usage = document.get("usage") or {}
         reply = Reply(
             text="" if text is None else text,
             finish_reason=choice.get("finish_reason") or "unknown",
             prompt_tokens=_parse_token_count(usage.get("prompt_tokens")),
             completion_tokens=_parse_token_count(usage.get("completion_tokens")),
-            first_token_logprobs=_parse_first_token_logprobs(choice),
+            first_token_logprobs=None if reasoning else _parse_first_token_logprobs(choice),
+            reasoning=reasoning,
         )
-        if not isinstance(reply.text, str) or not isinstance(reply.finish_reason, str):
+        if not all(isinstance(part, str) for part in (reply.text, reply.finish_reason, reply.reasoning or "")):
             raise TypeError("message content is not a string")
         # A lone surrogate is valid in JSON and in a Python string, and no table can store it.
-        (reply.text + reply.finish_reason).encode("utf-8")
+        (reply.text + reply.finish_reason + (reply.reasoning or "")).encode("utf-8")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         start = body[:80].decode("utf-8", "replace")
         raise MalformedReply(f"not a chat completion ({type(error).__name__}): {start!r}") from error
     return reply
+
+
+def split_reasoning(text: str) -> tuple[str | None, str]:
+    """Return the thoughts that a text begins with, and the remainder; None for a text without any.
+
+    The opening tag may be missing: some chat templates write it into the prompt. Without the closing one everything is
+    thought: the model was cut off before it answered.
+    """
+    opening, closing = _THINK_TAGS
+    stripped = text.lstrip()
+    begins_with_tag = stripped.startswith(opening)
+    thoughts, found_tag, remainder = stripped.partition(closing)
+    if begins_with_tag:
+        return thoughts.removeprefix(opening).strip(), remainder.lstrip()
+    if found_tag and opening not in thoughts:
+        return thoughts.strip(), remainder.lstrip()
+    return None, text
 
 
 def _parse_first_token_logprobs(choice: Mapping[str, Any]) -> str | None:

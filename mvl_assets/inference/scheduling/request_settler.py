@@ -51,6 +51,7 @@ class RequestSettler:
                 attempts=pending.attempts_sent,
                 run_id=self._run_id,
                 created_at=dt.datetime.now(dt.UTC),
+                reasoning=reply.reasoning,
             )
         )
 

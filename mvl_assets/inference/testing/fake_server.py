@@ -66,6 +66,8 @@ class FakeServerConfig:
             longer ones. None: as short as it allows.
         fault_rates: Share of attempts that suffer a fault, by fault.
         fault_by_marker: A text, and the fault that every attempt of a request holding it suffers.
+        reasoning: The thoughts of the model before each answer: in a field of their own, or as a `<think>` block.
+        reasoning_field: The field, or None for a block.
         text_by_marker: A text, and the answer to every request that holds it.
         n_fault_attempts: Only this number of first attempts of a body can suffer a fault.
         poison: A body that holds this text kills the process.
@@ -80,6 +82,8 @@ class FakeServerConfig:
     text_chars: int | None = None
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     fault_by_marker: Mapping[str, str] = field(default_factory=dict)
+    reasoning: str | None = None
+    reasoning_field: str | None = "reasoning_content"
     text_by_marker: Mapping[str, str] = field(default_factory=dict)
     n_fault_attempts: int | None = None
     poison: str | None = None
@@ -190,7 +194,14 @@ class FakeServer:
         marked_text = next((text for mark, text in config.text_by_marker.items() if mark.encode() in raw_body), None)
         text = _TEXT_BY_FAULT.get(fault or "") or marked_text or _build_text(body, digest, config.text_chars)
         finish_reason = "length" if fault in ("length", "white_space") else "stop"
-        return web.json_response(_build_completion(body, text, finish_reason, math.nan if fault == "nan" else -0.2))
+        completion = _build_completion(body, text, finish_reason, math.nan if fault == "nan" else -0.2)
+        if config.reasoning is not None:
+            message = completion["choices"][0]["message"]
+            if config.reasoning_field is None:
+                message["content"] = f"<think>{config.reasoning}</think>\n\n{text}"
+            else:
+                message[config.reasoning_field] = config.reasoning
+        return web.json_response(completion)
 
     def _update_image_cache(self, body: dict[str, Any]) -> int | None:
         """Remember images by uuid; return the index of one that came without bytes and is not cached."""

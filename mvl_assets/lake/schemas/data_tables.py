@@ -103,11 +103,13 @@ ANSWERS = TableSpec(
             ("attempts", pa.int32()),
             ("run_id", pa.string()),
             ("created_at", TIMESTAMP),
+            ("reasoning", pa.string()),
         ]
     ),
     key_column="request_key",
     has_key_scheme=True,
     has_row_hash=False,
+    added_columns=(("reasoning",),),
 )
 
 REJECTS = TableSpec(

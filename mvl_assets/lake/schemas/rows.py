@@ -37,10 +37,11 @@ class Answer:
         request_key: `Request.key`.
         source: Slug of the source.
         stage: Pipeline stage that asked.
-        text: The answer as it arrived.
+        text: The answer as it arrived, without the thoughts before it.
         first_token_logprobs: JSON {token: log-probability} of the first generated token, for constrained choices.
         latency_s: Seconds from the last attempt to the answer.
         attempts: How often the request was sent.
+        reasoning: The thoughts before the answer, of a model that shows them.
     """
 
     request_key: str
@@ -59,6 +60,7 @@ class Answer:
     attempts: int
     run_id: str
     created_at: dt.datetime
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from mvl_assets.inference.client.chat_protocol import (
     parse_reply,
 )
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.request import Request, build_choice_output
+from mvl_assets.inference.request import ModelRef, Request, build_choice_output
 from tests.inference.helpers import MODEL, build_request
 
 ENDPOINT = Endpoint("http://host/v1", "served")
@@ -134,3 +135,43 @@ def test_log_probabilities_that_are_not_numbers_are_left_out() -> None:
     assert reply.first_token_logprobs is not None
     assert json.loads(reply.first_token_logprobs) == {"No": -0.5, "\udce2": -2.0}
     reply.first_token_logprobs.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("message", "reasoning", "text"),
+    [
+        ({"content": "7"}, None, "7"),
+        ({"content": "7", "reasoning_content": "3 and 4"}, "3 and 4", "7"),
+        ({"content": "7", "reasoning": "3 and 4"}, "3 and 4", "7"),
+        ({"content": None, "reasoning_content": "3 and"}, "3 and", ""),
+        ({"reasoning_content": "3 and"}, "3 and", ""),
+        ({"content": "<think>\n3 and 4\n</think>\n\n7"}, "3 and 4", "7"),
+        ({"content": "3 and 4</think>7"}, "3 and 4", "7"),
+        ({"content": "<think>3 and"}, "3 and", ""),
+        ({"content": "Write `<think>` and `</think>`."}, None, "Write `<think>` and `</think>`."),
+    ],
+)
+def test_thoughts_are_apart_from_the_answer(message: dict[str, Any], reasoning: str | None, text: str):
+    reply = parse_reply(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+    assert (reply.reasoning, reply.text) == (reasoning, text)
+
+
+@pytest.mark.parametrize("reasoning", ["\ud83d", ["a"], 7])
+def test_thoughts_that_no_table_can_store_are_a_malformed_reply(reasoning: object):
+    message = {"content": "7", "reasoning_content": reasoning}
+    with pytest.raises(MalformedReply):
+        parse_reply(json.dumps({"choices": [{"message": message}]}).encode())
+
+
+def test_a_models_extra_body_goes_over_the_prompts_fields_and_into_the_key():
+    sampling = {"temperature": 0.3, "max_tokens": 8}
+
+    def build(**fields: Any) -> Request:
+        return Request(({"role": "user", "content": "a"},), ModelRef("m", "1", **fields), sampling, "p", "h")
+
+    endpoint = Endpoint("http://127.0.0.1:1/v1", "m")
+    plain, extra = build(), build(extra_body='{"temperature":null,"top_k":5}', thinking_tokens=100)
+    body = json.loads(build_request_body(extra, endpoint, {}))
+    assert (body["top_k"], "temperature" in body, body["max_tokens"]) == (5, False, 108)
+    assert plain.key != extra.key
+    assert build(extra_body="", thinking_tokens=0).key == plain.key
