@@ -34,6 +34,14 @@ def make_jobs(folder: Path, n_jobs: int) -> list[Job]:
     return [Job(folder, number) for number in range(n_jobs)]
 
 
+def wait_for_third_job(job: Job) -> bool:
+    """Return whether the third task is made, at the latest after half a minute."""
+    deadline = time.monotonic() + 30
+    while not (job.folder / "third").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return (job.folder / "third").exists()
+
+
 def square(job: Job) -> int:
     job.mark_start()
     return job.number**2

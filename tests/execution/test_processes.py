@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,16 @@ def test_all_results_arrive_from_no_more_processes_than_asked_for(tmp_path: Path
     assert sorted(results) == [0, 1, 4, 9, 16, 25]
     pids = read_pids(tmp_path)
     assert len(pids) == 2 and str(os.getpid()) not in pids
+
+
+def test_the_next_task_is_made_while_the_workers_are_busy(tmp_path: Path) -> None:
+    def iter_jobs() -> Iterator[Job]:
+        for job in make_jobs(tmp_path, 3):
+            if job.number == 2:
+                (tmp_path / "third").touch()
+            yield job
+
+    assert list(ProcessExecutor(2).run(tasks.wait_for_third_job, iter_jobs())) == [True] * 3
 
 
 @pytest.mark.parametrize(("n_processes", "n_jobs"), [(1, 3), (4, 1), (4, 0)])

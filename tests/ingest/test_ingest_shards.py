@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Generator, Iterable
@@ -14,13 +15,17 @@ import pytest
 from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest import shard
+from mvl_assets.ingest.existing import SampleVersion
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
+from mvl_assets.ingest.shard import ShardContext, ShardRow, ShardTask
 from mvl_assets.lake.durability.locks import acquire_source_lock
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.fragments import list_data_files
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
+from mvl_assets.lake_queries.removal.tombstones import Tombstones
 from mvl_assets.lake_queries.views import iter_current_samples
+from mvl_assets.readers.sample import EncodedImage, Sample, Turn
 from tests.ingest.dying_worker import ingest_shard_or_die
 from tests.raw_files import make_image, put, put_json, source, talk
 
@@ -86,6 +91,16 @@ def test_shards_on_processes_give_the_rows_of_one_process(tmp_path: Path, monkey
     }
     again = ingest_source(many, SPEC, root, run_id="r", executor=ProcessExecutor(2))
     assert (again.n_new, again.n_changed, again.n_withdrawn, again.n_new_images) == (0, 0, 0, 0)
+
+
+def test_a_shard_of_text_or_of_images_arrives_as_it_was_sent(tmp_path: Path) -> None:
+    text = Sample("a.json", 0, (Turn("human", "Q?"), Turn("gpt", "猫\0")), "7", upstream_dataset="x")
+    context = ShardContext(str(tmp_path), SPEC, "r", Tombstones(SPEC.slug, False, frozenset(), frozenset()))
+    rows = [ShardRow(text, "1" * 32, None), ShardRow(text, "2" * 32, SampleVersion(3, "3" * 32, True))]
+    image = Sample("a.json", 1, text.turns, images=(EncodedImage("a.png", data=b"\xff"),))
+    for task in (ShardTask(1, context, rows), ShardTask(2, context, [*rows, ShardRow(image, "4" * 32, None)])):
+        sent = pickle.loads(pickle.dumps(task))
+        assert type(sent) is ShardTask and sent == task
 
 
 class DyingExecutor(ProcessExecutor):
