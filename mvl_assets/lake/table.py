@@ -269,7 +269,7 @@ class Table(TableReader):
             commit_timeout=RETRY_TIMEOUT,
         )
         self.sync(has_new_data=False)  # fragments are durable before they are committed
-        self._adopt(committed)
+        self._keep_handle(committed)
 
     def _require_writable(self) -> None:
         if self.is_snapshot:

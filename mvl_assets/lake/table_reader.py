@@ -98,7 +98,7 @@ class TableReader:
                 self._dataset = self._dataset.checkout_version(newest)
             return self._dataset
 
-    def _adopt(self, dataset: lance.LanceDataset) -> None:
+    def _keep_handle(self, dataset: lance.LanceDataset) -> None:
         """Take the handle that a commit has returned, whose manifest need not be read again."""
         with self._lock:
             self._dataset = dataset

@@ -146,8 +146,8 @@ class EmbeddedBytes(NamedTuple):
         except (LookupError, TypeError, AttributeError):
             buffer = None
         if buffer is None:
-            place = f"row {self.row} of {self.column.group_name} {self.group} of {self.column.path.name}"
-            raise OSError(f"{place} holds no bytes")
+            cell_text = f"row {self.row} of {self.column.group_name} {self.group} of {self.column.path.name}"
+            raise OSError(f"{cell_text} holds no bytes")
         return buffer
 
 
