@@ -18,7 +18,7 @@ from mvl_assets.lake.fragments import FRAGMENT_BITS
 from mvl_assets.lake.table_reader import TableReader
 
 SortedRun = tuple[np.ndarray, np.ndarray]
-FragmentSignature = tuple[int, int, int]
+FragmentSignature = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class KeyAddresses:
 
     Attributes:
         dataset: That version.
-        signatures: (id, rows, deletions) of the fragments that were read.
+        signatures: (id, deletions) of the fragments that were read; a fragment's other rows never change.
         runs: Sorted (keys, addresses), each at least twice as long as the next, so that a table that grows by many
             small commits costs little more than sorting it once.
     """
@@ -86,6 +86,8 @@ class KeyIndex:
         previous = self._key_addresses
         if previous is not None and previous.dataset.version == dataset.version:
             return previous
+        if previous is not None and dataset.version < previous.dataset.version:
+            previous = None  # the table was made anew
         fragments, condition = self._list_fragments(dataset)
         fragment_by_signature = {_get_signature(fragment): fragment for fragment in fragments}
         signatures = frozenset(fragment_by_signature)
@@ -124,13 +126,13 @@ class KeyIndex:
 
 
 def _get_signature(fragment: lance.LanceFragment) -> FragmentSignature:
-    return fragment.fragment_id, fragment.physical_rows, fragment.num_deletions
+    return fragment.fragment_id, fragment.num_deletions
 
 
 def _drop_fragments(runs: tuple[SortedRun, ...], dropped: Collection[FragmentSignature]) -> tuple[SortedRun, ...]:
     if not dropped:
         return runs
-    fragment_ids = np.array(sorted(fragment_id for fragment_id, _, _ in dropped), dtype=np.uint64)
+    fragment_ids = np.array(sorted(fragment_id for fragment_id, _ in dropped), dtype=np.uint64)
     kept_runs = []
     for keys, addresses in runs:
         is_kept = ~np.isin(addresses >> np.uint64(FRAGMENT_BITS), fragment_ids)
