@@ -54,7 +54,7 @@ def test_source_goes_from_unverified_to_locked_to_fetched(data: Repo) -> None:
 def test_list_filtered_by_state_and_licence_says_what_to_do(data: Repo) -> None:
     mvl("lock", "--source", SLUG)
     locked = mvl("--state", "locked").output
-    assert locked.startswith("1 sources") and f"{SLUG}: locked at {data.commit[:12]}, not fetched" in locked
+    assert "\n1 source\n" in locked and f"{SLUG}: locked at {data.commit[:12]}, not fetched" in locked
     declared = mvl("--state", "declared").output
     assert "cn_ocr_1: declared: no public home is known; put the source's files into" in declared
     by_licence = json.loads(mvl("--license", "CC-BY-4.0", "--json").output)
@@ -62,7 +62,7 @@ def test_list_filtered_by_state_and_licence_says_what_to_do(data: Repo) -> None:
     unknown = json.loads(mvl("--license", "unknown", "--json").output)
     assert {line["license"] for line in unknown} == {None}
     alone = mvl("--source", SLUG, "--state", "locked").output
-    assert alone.startswith("1 sources") and f"{SLUG}: locked" in alone
+    assert "\n1 source\n" in alone and f"{SLUG}: locked" in alone
     assert mvl("--source", SLUG, "--license", "proprietary").output.startswith("no source matches")
     assert mvl("--state", "lost").exit_code == 2
     misplaced = mvl("--category", "ocr", "lock")
