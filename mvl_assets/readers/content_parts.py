@@ -74,13 +74,12 @@ def _find_text(part: Mapping[str, Any]) -> str | None:
 
 
 def _is_image_part(part: Mapping[str, Any]) -> bool:
-    if part.get("type") is None:
-        return _find_image(part) is not None
-    return part["type"] in IMAGE_TYPES
+    kind = part.get("type")
+    return _find_image(part) is not None if kind is None else isinstance(kind, str) and kind in IMAGE_TYPES
 
 
 def _find_image(part: Mapping[str, Any]) -> Any:
-    for key in (*IMAGE_KEYS, *MEMBER_KEYS) if part.get("type") in IMAGE_TYPES else IMAGE_KEYS:
+    for key in IMAGE_KEYS if part.get("type") is None else (*IMAGE_KEYS, *MEMBER_KEYS):
         value = part.get(key)
         if isinstance(value, Mapping) and "bytes" not in value:
             value = value.get("url") or value.get("path")

@@ -19,10 +19,13 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from mvl_assets.common.markers import IMAGE_MARKER
@@ -44,6 +47,8 @@ from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedIt
 from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
+from mvl_assets.readers.sniffing.propose import sniff_folder
+from tests.archive_files import tar
 from tests.raw_files import TABMWP, make_image, source, talk
 
 Tree = dict[str, bytes]
@@ -376,6 +381,49 @@ def _sources() -> Iterator[tuple[str, Target]]:
     )
 
 
+def _record_forms() -> Iterator[tuple[str, Target]]:
+    """The shapes of files that only other people's data has, and a look at such files."""
+    parts = [{"type": "image", "image": "0.png"}, {"type": "text", "text": "Is <img1> it?"}]
+    talk = [{"role": "user", "content": parts}, {"role": "assistant", "content": "It is."}]
+    record = json.dumps({"q": "Is it?", "a": ["yes", "no"], "ok": True, "m": talk}).encode()
+    lists = {"question": "{q}", "answer": "{a.0} {ok}", "names": {"ok": ["no", "yes"]}}
+    forms: dict[str, tuple[dict[str, Any], Tree]] = {
+        "json": ({"files": "{split}/{name}.json", "id": "name", **lists}, {f"x/{n}.json": record for n in range(3)}),
+        "jsonl": ({"files": "a.jsonl", "turns": "m", "marker": "<img{1}>"}, {"a.jsonl": record + b"\n" + record}),
+        "text": ({"files": "{name}.txt", "question": "Is it?", "answer": "{text}"}, {"0.txt": b"yes", "1.txt": b"no"}),
+        "webdataset": (
+            {"files": "*.tar", "question": "{json.q}", "answer": "{json.a.*}", "image_field": "png"},
+            {"s.tar": tar(("0.png", b"x" * 40), ("0.json", record), ("1.json", record), ("1.txt", b"yes"))},
+        ),
+        "arrow": ({"files": "*.arrow", **lists, "image_field": "p"}, {"a.arrow": _arrow_rows()}),
+    }
+    for shape, (fields, tree) in forms.items():
+        mapping = RecordsMapping(shape=shape, **fields)  # type: ignore[arg-type]
+        seeds = {**tree, "0.png": b"x"}
+        yield (
+            f"records_{shape}_form",
+            Target(partial(list, [seeds]), _read_source(source("records", mapping)), (MvlError,), _TOKENS),
+        )
+    everything = {name: data for _, tree in forms.values() for name, data in tree.items()}
+    csv = "file;question;answer\na.png;Wo?;Hier\nb.png;Wann?;Jetzt\n"
+    trees = [everything, {"a.csv": csv.encode("utf-16"), "b.txt": csv.encode()}, {"a.arrow": _arrow_rows()}]
+    yield "sniff", Target(lambda: trees, _sniff, (MvlError,), _TOKENS)
+
+
+def _sniff(folder: Path) -> None:
+    sniff_folder(folder, {}).format_yaml()
+
+
+def _arrow_rows() -> bytes:
+    table = pa.table(
+        {"q": ["Is it?"] * 4, "a": [["yes"]] * 4, "ok": [True] * 4, "p": [{"bytes": b"x", "path": "y"}] * 4}
+    )
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
 _TOKENS = (
     b'"',
     b"\\",
@@ -454,4 +502,5 @@ TARGETS: dict[str, Target] = {
         ),
     ),
     **dict(_sources()),
+    **dict(_record_forms()),
 }

@@ -36,12 +36,14 @@ def iter_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Item
                 if has_binary(field.type):
                     embedded.setdefault(field.name, ArrowColumn(path, field.name))
             for start in range(0, selected.num_rows, MAX_BATCH_ROWS):
-                for row, value in enumerate(to_dicts(selected.slice(start, MAX_BATCH_ROWS), position), start):
+                rows = selected.slice(start, MAX_BATCH_ROWS)
+                rows.validate(full=True)  # damaged offsets would end the process
+                for row, value in enumerate(to_dicts(rows, position), start):
                     for name, column in embedded.items():
                         value[name] = replace_bytes(value[name], column, group, row)
                     yield Item(position, value)
                     position += 1
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         yield RejectedItem(position, BROKEN_FILE, f"not readable as Arrow: {str(error).splitlines()[0][:300]}")
 
 
@@ -69,7 +71,10 @@ def read_schema(path: Path) -> pa.Schema:
     """Return the columns of a file; none for one that is not Arrow."""
     try:
         with pa.memory_map(str(path)) as source:
-            return (ipc.open_file if source.read(6) == _FILE_MAGIC else ipc.open_stream)(_seek_start(source)).schema
+            open_source = ipc.open_file if source.read(6) == _FILE_MAGIC else ipc.open_stream
+            schema = open_source(_seek_start(source)).schema
+            schema.names  # noqa: B018  # decodes them, which may fail
+            return schema
     except (pa.ArrowException, OSError, ValueError):
         return pa.schema([])
 

@@ -30,8 +30,12 @@ def iter_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[It
                     value[name] = replace_bytes(value[name], column, *divmod(position, GROUP_ROWS))
                 yield Item(position, value)
                 position += 1
-    except external_table.TableReadError as error:
-        yield RejectedItem(position, BROKEN_FILE, f"not readable as Lance: {str(error).splitlines()[0][:300]}")
+    except BaseException as error:
+        # Lance ends some damage in a panic, which is no `Exception`.
+        if not isinstance(error, external_table.TableReadError) and type(error).__name__ != "PanicException":
+            raise
+        problem = str(error) or type(error).__name__
+        yield RejectedItem(position, BROKEN_FILE, f"not readable as Lance: {problem.splitlines()[0][:300]}")
 
 
 class LanceColumn(EmbeddedColumn):
