@@ -71,7 +71,7 @@ _STORE_FAULTS = (
     ),
     (
         r"PermanentRedirect|AuthorizationHeaderMalformed|AUTHORIZATION_HEADER_MALFORMED|IllegalLocationConstraint"
-        r"|onfigured region|resolve region|HTTP status 301|301 Moved",
+        r"|onfigured region|HTTP status 301|301 Moved",
         "the bucket of {uri} is in another region",
         "set AWS_REGION to the bucket's region",
     ),
@@ -87,7 +87,7 @@ _STORE_FAULTS = (
         "check the credentials: their owner has to be allowed to list, read, write and delete there",
     ),
     (
-        r"NETWORK_CONNECTION|error sending request|onnection refused|dns error|timed out|curlCode",
+        r"NETWORK_CONNECTION|resolve region|error sending request|onnection refused|dns error|timed out|curlCode",
         "the object store of {uri} cannot be reached",
         "check the network and AWS_ENDPOINT_URL (unset it for AWS itself), then run again",
     ),
@@ -106,6 +106,11 @@ def to_store_error(error: BaseException, uri: str) -> StoreError | None:
         if re.search(words, text):
             return StoreError(fault.format(uri=uri), hint=hint)
     return None
+
+
+def is_store_error(error: BaseException) -> bool:
+    """Return whether a request to an object store has failed, for whatever reason."""
+    return bool(_STORE_ERROR.search(str(error)))
 
 
 @contextmanager

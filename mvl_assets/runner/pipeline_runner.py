@@ -352,6 +352,10 @@ def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
     return available_slugs
 
 
+def _format_count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def format_limits(profile: Profile) -> str:
     """Return what the profile takes of each source at most; "" for a profile without limits."""
     limits = [
@@ -400,7 +404,8 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
         raise MvlError(
             f"--select {select!r} selects nothing of the stages to run", hint=f"these are {', '.join(candidates)}"
         )
-    click.echo(f"{len(slugs)} sources, {len(stages)} stages, lake {load_settings().lake_root}")
+    counts = f"{_format_count(len(slugs), 'source')}, {_format_count(len(stages), 'stage')}"
+    click.echo(f"{counts}, lake {load_settings().lake_root}")
     if limits := format_limits(asset_keys.load_active_profile()):
         click.echo(limits)
     if set(MODEL_STAGE_NAMES) & set(stages):

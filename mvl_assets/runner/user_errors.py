@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import InfrastructureError, MvlError
-from mvl_assets.lake.errors import DiskError, StoreError, to_disk_error, to_store_error
+from mvl_assets.lake.errors import DiskError, StoreError, is_store_error, to_disk_error, to_store_error
 
 # SQLite, which stores Dagster's events, has its own messages.
 SQLITE_FULL_MESSAGE = "database or disk is full"
@@ -64,6 +64,11 @@ def _to_storage_error(error: BaseException) -> DiskError | StoreError | None:
     store_error = to_store_error(error, load_settings().lake_root)
     if store_error is not None:
         return store_error
+    if is_store_error(error):  # its text may quote the request with its credentials
+        return StoreError(
+            f"the object store of {load_settings().lake_root} failed a request",
+            hint="run again; if it goes on, `mvl doctor` tries what a lake needs of its store",
+        )
     if SQLITE_FULL_MESSAGE in text:
         return DiskError(f"the disk is full while writing {home}", hint="free some space and run again")
     if any(message in text for message in SQLITE_READ_ONLY_MESSAGES):

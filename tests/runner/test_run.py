@@ -120,7 +120,7 @@ def test_part_of_the_pipeline_for_some_sources_leaves_the_rest_alone(fresh: Home
 
 def test_a_selection_runs_those_assets_alone(built: Home, copy_of: Callable[[Home], Home]) -> None:
     output = copy_of(built).run("run", *SOURCES, "--select", "key:judged/caption", "--force")
-    assert output.startswith("3 sources, 1 stages")
+    assert output.startswith("3 sources, 1 stage,")
     assert lines_with(output, ["-- judged: 1 made, 0 up to date, 0 failed"])
     assert not lines_with(output, ["-- rewritten"])
 
