@@ -11,6 +11,7 @@ from typing import Any, Self
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
+from mvl_assets.common.markdown import escape_cell
 from mvl_assets.components.source_checks import (
     build_benchmark_result,
     build_license_result,
@@ -196,7 +197,8 @@ def build_declaration_metadata(spec: SourceSpec) -> dict[str, Any]:
         metadata_keys.EXPECTED: f"{spec.expected.count:,} {spec.expected.unit}" if spec.expected else "unknown",
         metadata_keys.FORMAT: spec.format or "unknown",
         metadata_keys.HUB: hub or "unknown",
-        metadata_keys.STATE: describe_state(spec, read_lockfile()),
+        # Markdown wraps, where plain text would push the page apart.
+        metadata_keys.STATE: dg.MetadataValue.md(escape_cell(describe_state(spec, read_lockfile()))),
         metadata_keys.IN_PAPER: load_full_catalog().is_in_paper(spec.slug),
         metadata_keys.EVIDENCE: render_markdown_table(
             [{"field": f, "basis": e.basis, "note": e.note or ""} for f, e in spec.evidence.items()]

@@ -479,7 +479,7 @@ def _parse_spec(document: YamlDocument, path: Path, folder_category: str | None)
     for key in value:
         if key not in ("type", "attributes"):
             raise MvlError(f"{path}:{document.find_line([key])}: {name}: unknown key `{key}`")
-    if value.get("type") != COMPONENT_TYPE:
+    if value.get("type", COMPONENT_TYPE) != COMPONENT_TYPE:  # it tells Dagster's own tools what an entry is
         raise MvlError(f"{path}:{document.find_line(['type'])}: {name}: `type` must be {COMPONENT_TYPE}")
     try:
         spec = document.validate(SourceSpec, ["attributes"])

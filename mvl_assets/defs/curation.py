@@ -10,6 +10,7 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import list_partition_keys, load_catalog
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
+    MAX_ID_CHARS,
     build_schema_check,
     build_schema_result,
     build_table_metadata,
@@ -21,8 +22,8 @@ from mvl_assets.orchestration.resources import LakeResource
 
 DUPLICATES_KEY = dg.AssetKey(["curation", "duplicates"])
 CONTAMINATION_KEY = dg.AssetKey(["curation", "contamination"])
-CONTAMINATION_COLUMNS = ("source", "sample_id", "kind", "benchmark", "benchmark_item")
-PREVIEW_COLUMNS = ("source", "sample_id", "canonical_source", "canonical_sample_id")
+CONTAMINATION_COLUMNS = ("source", "sample_id", "kind", "benchmark")
+DUPLICATE_COLUMNS = ("source", "sample_id", "canonical_source", "canonical_sample_id")
 
 
 def build_duplicates_asset() -> dg.AssetsDefinition:
@@ -44,14 +45,20 @@ def build_duplicates_asset() -> dg.AssetsDefinition:
         sources = list(load_catalog().values())
         report = find_duplicates(lake.lake, sources, run_id=context.run_id)
         table = lake.lake.get_table("curation/duplicates")
-        preview_rows = read_first_rows(table, PREVIEW_COLUMNS, None)
+        preview_rows = [
+            {
+                "duplicate": _format_sample_name(row["source"], row["sample_id"]),
+                "stays": _format_sample_name(row["canonical_source"], row["canonical_sample_id"]),
+            }
+            for row in read_first_rows(table, DUPLICATE_COLUMNS, None)
+        ]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
             metadata=build_table_metadata(
                 table,
                 {
                     metadata_keys.COMPARED: report.n_compared,
-                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, PREVIEW_COLUMNS),
+                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, ["duplicate", "stays"]),
                 },
                 rows=report.n_duplicates,
             ),
@@ -84,6 +91,10 @@ def build_contamination_asset() -> dg.AssetsDefinition:
         holdout_fraction = asset_keys.load_active_profile().holdout_fraction
         report = find_contamination(lake.lake, sources, holdout_fraction=holdout_fraction, run_id=context.run_id)
         table = lake.lake.get_table("curation/contamination")
+        preview_rows = [
+            {**row, "sample": _format_sample_name(row["source"], row["sample_id"])}
+            for row in read_first_rows(table, CONTAMINATION_COLUMNS, None)
+        ]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
             metadata=build_table_metadata(
@@ -92,9 +103,7 @@ def build_contamination_asset() -> dg.AssetsDefinition:
                     metadata_keys.HITS: render_markdown_table(
                         [{"kind": k, "rows": n} for k, n in report.hit_counts.items()]
                     ),
-                    metadata_keys.PREVIEW: render_preview(
-                        lake.lake, read_first_rows(table, CONTAMINATION_COLUMNS, None), CONTAMINATION_COLUMNS
-                    ),
+                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, ["sample", "kind", "benchmark"]),
                 },
                 rows=report.published.n_rows,
             ),
@@ -102,6 +111,11 @@ def build_contamination_asset() -> dg.AssetsDefinition:
         )
 
     return _materialize_contamination
+
+
+def _format_sample_name(source: str, sample_id: str) -> str:
+    """Return source and id with a space between, where a narrow page breaks the line."""
+    return f"{source} {sample_id[:MAX_ID_CHARS]}"
 
 
 def _list_upstream_keys() -> list[dg.AssetKey]:

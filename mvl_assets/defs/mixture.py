@@ -77,11 +77,9 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         fills = [
             {
                 "category": f.category,
-                "target": f.target,
-                "available": f.available,
-                "taken": f.selected,
+                "taken": f"{f.selected:,} of {f.target:,}",
                 "rewritten": f.rewritten,
-                "shortfall": f.shortfall,
+                "available": f.available,
             }
             for f in report.fills
         ]
@@ -103,7 +101,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
                     metadata_keys.REWRITES_TAKEN: sum(taken_by_category.values()),
                     metadata_keys.REWRITES: render_markdown_table(rewrites),
                     metadata_keys.PREVIEW: render_preview(
-                        lake.lake, preview_rows, ["row_id", "category", "source", "kind", "question", "answer"]
+                        lake.lake, preview_rows, ["row_id", "source", "kind", "question", "answer"]
                     ),
                 },
                 rows=report.published.n_rows,

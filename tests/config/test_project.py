@@ -110,6 +110,12 @@ def test_a_catalog_may_be_a_folder(project: Path, catalog: str, slugs: list[str]
         assert list(load_catalog()) == slugs
 
 
+def test_a_source_may_leave_out_its_type(project: Path) -> None:
+    document = SOURCE.format(slug="mine", category="chart", family="chart").partition("\n")[2]
+    put(project / "sources" / "mine.yaml", document)
+    assert list(load_catalog()) == ["mine"]
+
+
 def test_two_sources_without_a_line_between_them_say_so(project: Path) -> None:
     document = SOURCE.format(slug="mine", category="chart", family="chart")
     put(project / "sources" / "all.yaml", document + document)
