@@ -100,6 +100,8 @@ class ModelProfile(StrictModel):
     # code).
     thinking_tokens: int = Field(default=0, ge=0)
     reasoning: Literal["drop", "rationale"] = "drop"
+    # How its servers take the constraint of an answer: `inference.client.output_forms`. `auto`: one probe tells.
+    output_form: Literal["auto", "vllm", "openai", "none"] = "auto"
     # Fields of every request besides those of the prompt, over which they go; null leaves a field out.
     extra_body: dict[str, Any] = Field(default_factory=dict)
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)

@@ -42,6 +42,8 @@ class Endpoint:
     restart: Callable[[], Endpoint] | None = field(default=None, compare=False)
     heartbeat_file: Path | None = field(default=None, compare=False)
     address: str | None = None
+    # `vllm`, `openai` or `none`, see `client.output_forms`; `auto`: to be found out.
+    output_form: str = "vllm"
 
     @property
     def key(self) -> tuple[str, str]:

@@ -66,12 +66,14 @@ def _build_endpoint(model: ModelProfile, base_url: str) -> Endpoint:
         start_concurrency=min(8, model.concurrency),
         max_concurrency=model.concurrency,
         max_image_side=model.max_image_side,
+        output_form=model.output_form,
     )
 
 
 def _ensure_local_endpoint(model: ModelProfile) -> Endpoint:
     return dataclasses.replace(
         ensure_server(ServerSpec.from_profile(model)),
+        output_form="vllm" if model.output_form == "auto" else model.output_form,
         start_concurrency=model.concurrency,
         max_concurrency=model.concurrency,
         max_image_side=model.max_image_side,

@@ -355,7 +355,12 @@ def parse_judge_answer(criterion: Prompt, request_key: str, answer: Mapping[str,
         VerdictError: The answer is not a verdict.
     """
     return parse_verdict(
-        criterion.criterion_name, request_key, answer["text"], answer["finish_reason"], answer["first_token_logprobs"]
+        criterion.criterion_name,
+        request_key,
+        answer["text"],
+        answer["finish_reason"],
+        answer["first_token_logprobs"],
+        is_constrained=answer.get("output_form") not in ("openai", "none"),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 
 from mvl_assets.common.rejects import RejectError
 
 YES, NO = "yes", "no"
+_FIRST_WORD = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
 class VerdictError(RejectError):
@@ -25,7 +27,15 @@ class Verdict:
     p_yes: float | None
 
 
-def parse_verdict(criterion: str, request_key: str, text: str, finish_reason: str, logprobs: str | None) -> Verdict:
+def parse_verdict(
+    criterion: str,
+    request_key: str,
+    text: str,
+    finish_reason: str,
+    logprobs: str | None,
+    *,
+    is_constrained: bool = True,
+) -> Verdict:
     """Return the verdict of a finished answer, which is one of the two words.
 
     A constrained choice may come back with `length` when its one word filled the token limit; the word is whole then.
@@ -36,11 +46,15 @@ def parse_verdict(criterion: str, request_key: str, text: str, finish_reason: st
         text: The answer.
         finish_reason: Why the model stopped.
         logprobs: JSON object of token to log-probability for the first generated token; None if the server gave none.
+        is_constrained: Whether the server was told the options; else the first word counts ("**Yes.**", "No, the").
 
     Raises:
         VerdictError: The answer is another text, or is not finished.
     """
-    word = text.strip().casefold()
+    word = text.strip()
+    if not is_constrained and (first_word := _FIRST_WORD.match(word)):
+        word = first_word[1]
+    word = word.casefold()
     if word not in (YES, NO):
         raise VerdictError("no_verdict", f"{text[:80]!r} is neither Yes nor No")
     if finish_reason not in ("stop", "length"):

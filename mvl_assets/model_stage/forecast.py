@@ -16,7 +16,7 @@ MEASURED, EXPECTED, HALF_LIMIT = "answers", "prompt", "limit"
 BASES = (MEASURED, EXPECTED, HALF_LIMIT)
 """What a forecast rests on, the best first: the same model's answers, what the prompt expects, half its limit."""
 
-# Stored answers that a mean is taken of, and how few say too little.
+# Stored answers that a mean is taken of, and how few say too little about the share of re-asks.
 ANSWER_SAMPLE_SIZE, MIN_ANSWERS = 10_000, 20
 # Besides chance, the next rows differ from those that are answered.
 MIN_ERROR = 0.1
@@ -54,10 +54,11 @@ def forecast_answer(
         row["completion_tokens"]
         for row in islice(_iter_answer_lengths(lake, stage, source, model, prompt_name), ANSWER_SAMPLE_SIZE)
     ]
-    if len(lengths) >= MIN_ANSWERS:
+    if lengths:
         mean = sum(lengths) / len(lengths)
         deviation = math.sqrt(sum((length - mean) ** 2 for length in lengths) / len(lengths))
-        error = max(MIN_ERROR * mean, 2 * deviation / math.sqrt(len(lengths)))
+        # Of few answers even the deviation says little.
+        error = max(MIN_ERROR * mean, 2 * deviation / math.sqrt(len(lengths))) + mean / len(lengths)
         return AnswerForecast(mean, max(0.0, mean - error), mean + error, MEASURED)
     answer_tokens = expected.by_prompt.get(prompt_name)
     basis = HALF_LIMIT if answer_tokens is None else EXPECTED

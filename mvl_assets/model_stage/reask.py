@@ -25,7 +25,7 @@ from mvl_assets.lake.answer_lookup import AnswerLookup
 from mvl_assets.model_stage.length_limits import LENGTH_ERRORS, LONGER_FACTOR, lengthen_request
 from mvl_assets.model_stage.retry_policy import UNANSWERED
 
-ANSWER_COLUMNS = ["text", "finish_reason", "first_token_logprobs", "reasoning"]
+ANSWER_COLUMNS = ["text", "finish_reason", "first_token_logprobs", "reasoning", "output_form"]
 
 Parsed = TypeVar("Parsed")
 

@@ -14,6 +14,7 @@ import jsonschema
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.prompts import Prompt
+from mvl_assets.inference.tagged_blocks import parse_blocks
 from mvl_assets.model_stage.dialogue import QAPair, contains_marker
 from mvl_assets.model_stage.length_limits import STRING_LIMIT, TOKEN_LIMIT, find_cut_text, lengthen_schema
 
@@ -54,7 +55,13 @@ Dialogue = tuple[QAPair, ...]
 
 
 def parse_answer(
-    prompt: Prompt, text: str, finish_reason: str, preserved_question: str | None, *, is_lengthened: bool = False
+    prompt: Prompt,
+    text: str,
+    finish_reason: str,
+    preserved_question: str | None,
+    *,
+    is_lengthened: bool = False,
+    is_constrained: bool = True,
 ) -> list[Dialogue]:
     """Return the dialogues of one answer, in order.
 
@@ -66,6 +73,7 @@ def parse_answer(
         text: The answer.
         finish_reason: The server's reason for ending it.
         preserved_question: The sample's question, markers included, for a `text` prompt.
+        is_constrained: Whether the server was told the schema; else tagged blocks, and JSON with words around it, do.
         is_lengthened: Whether the schema that was sent was the prompt's with more room (`length_limits`).
 
     Raises:
@@ -84,34 +92,39 @@ def parse_answer(
         assert preserved_question is not None
         return [(QAPair(preserved_question, _check_text(text.strip())),)]
     assert prompt.schema is not None
-    document = _parse_json_document(lengthen_schema(prompt.schema) if is_lengthened else prompt.schema, text)
-    if "turns" in document:
-        return [tuple(_parse_pair(entry) for entry in document["turns"])]
-    return [(pair,) for pair in dict.fromkeys(_parse_pair(entry) for entry in document["pairs"])]
+    schema = lengthen_schema(prompt.schema) if is_lengthened else prompt.schema
+    document = _parse_json_document(text) if is_constrained else parse_blocks(schema, text)
+    _check_document(schema, document)
+    entries = document["turns"] if "turns" in document else document["pairs"]
+    is_json = is_constrained or text.lstrip().startswith(("{", "```"))
+    pairs = [_parse_pair(entry, from_json=is_json) for entry in entries]
+    return [tuple(pairs)] if "turns" in document else [(pair,) for pair in dict.fromkeys(pairs)]
 
 
-def _parse_json_document(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
+def _parse_json_document(text: str) -> Any:
     code_fence = _CODE_FENCE.fullmatch(text)
     try:
-        document = json.loads(code_fence[1] if code_fence else text, parse_constant=_reject_json_constant)
+        return json.loads(code_fence[1] if code_fence else text, parse_constant=_reject_json_constant)
     except (ValueError, RecursionError) as error:
         raise ParseError("bad_json", str(error)) from error
+
+
+def _check_document(schema: Mapping[str, Any], document: Any) -> None:
     schema_error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(document)), None)
     if schema_error is not None:
         json_path = "/".join(str(segment) for segment in schema_error.absolute_path) or "the whole answer"
         raise ParseError("schema", f"{json_path}: {schema_error.message[:200]}")
     if cut_text := find_cut_text(schema, document):
         raise ParseError(STRING_LIMIT, cut_text)
-    return document
 
 
 def _reject_json_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _parse_pair(entry: dict[str, str]) -> QAPair:
+def _parse_pair(entry: dict[str, str], *, from_json: bool) -> QAPair:
     # Stripped after the check: white space at the start may be what is left of a mangled escape.
-    question, answer = (_check_text(entry[key], from_json=True).strip() for key in ("question", "answer"))
+    question, answer = (_check_text(entry[key], from_json=from_json).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise ParseError("empty", "a question or an answer is nothing but white space")
     return QAPair(question, answer)

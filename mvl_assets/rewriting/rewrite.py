@@ -143,6 +143,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
             answer["finish_reason"],
             preserved_question,
             is_lengthened=length_factor > 1,
+            is_constrained=answer.get("output_form") != "none",
         )
         originals = subject.originals
         if preserved_question is not None:

@@ -124,3 +124,14 @@ def test_a_verdict_is_one_of_the_two_words():
         with pytest.raises(VerdictError) as caught:
             parse_verdict("accuracy", "k", text, finish, None)
         assert caught.value.code == error
+
+
+@pytest.mark.parametrize(("text", "is_yes"), [("**Yes.**", True), ("No, the sign", False), ("Yesterday", None)])
+def test_without_a_constraint_the_first_word_is_the_verdict(text: str, is_yes: bool | None) -> None:
+    with pytest.raises(VerdictError):
+        parse_verdict("accuracy", "k", text, "length", None)
+    if is_yes is None:
+        with pytest.raises(VerdictError):
+            parse_verdict("accuracy", "k", text, "length", None, is_constrained=False)
+    else:
+        assert parse_verdict("accuracy", "k", text, "length", None, is_constrained=False).is_yes is is_yes

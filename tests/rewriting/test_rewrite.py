@@ -17,6 +17,7 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
+from mvl_assets.model_stage.forecast import DEFAULT_REASK_SHARE
 from mvl_assets.model_stage.loop import compute_resume_offset
 from mvl_assets.model_stage.retry_policy import list_reject_groups
 from mvl_assets.rewriting import rewrite as rewriting
@@ -376,7 +377,8 @@ def test_the_plan_is_what_is_then_sent(lake: Lake, served: tuple[FakeServer, End
     before = plan_rewrite(lake, MATH, profile(), limit=4)
     assert (before.requested, before.cache_hits, before.to_send) == (4, 0, 4)
     assert before.prompt_tokens > 4 * 256
-    assert before.completion_tokens == 4 * load_prompts()["rewrite_math"].sampling["max_tokens"] // 2
+    half_limit = load_prompts()["rewrite_math"].sampling["max_tokens"] / 2
+    assert before.completion_tokens == round(4 * (1 + DEFAULT_REASK_SHARE) * half_limit)
     assert (
         rewrite_source(lake, MATH, profile(), run_id="r1", limit=4, endpoints=[served[1]]).requests.attempts_sent
         == before.to_send
@@ -476,3 +478,21 @@ def test_thoughts_are_stored_apart_and_are_the_rationale_where_the_profile_says_
         r["conversations"][1]["value"].startswith("The one comes after the zero.\n\nanswer ")
         for r in rows(lake, "rewritten/code_math")
     )
+
+
+def test_answers_without_constraints_are_read_tolerantly(lake: Lake):
+    put(lake, CHART, range(1))
+    pairs = [
+        f"<pair><kind>read</kind><question>What is sum {n}?</question><answer>It is {n} $\\theta$.</answer></pair>"
+        for n in "12"
+    ]
+    with serving(FakeServerConfig(output_form="none", text_by_marker={"tagged blocks": "\n".join(pairs)})) as (
+        _,
+        endpoint,
+    ):
+        report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[replace(endpoint, output_form="auto")])
+    assert (report.rows, report.rejects_by_error) == (2, {})
+    assert {row["conversations"][1]["value"] for row in rows(lake, "rewritten/chart")} == {
+        "It is 1 $\\theta$.",
+        "It is 2 $\\theta$.",
+    }

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvl_assets.common.markdown import encode_data_uri
+from mvl_assets.inference.client.output_forms import add_constraint
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import Request
 
-# The most that vLLM gives by default: with a weak judge, Yes and No may both be far down the list.
-TOP_LOGPROBS = 20
 MIN_LOGPROB = -1000.0
 PROBE_MESSAGES, PROBE_MAX_TOKENS = [{"role": "user", "content": "."}], 1
 
@@ -38,6 +37,7 @@ class Reply:
         text: The answer, without thoughts before it.
         first_token_logprobs: JSON {token: log-probability} of the first token, or None.
         reasoning: The thoughts before the answer, from a field of their own or a `<think>` block; None without any.
+        output_form: The form in which the answer was constrained, see `output_forms`; None for plain text.
     """
 
     text: str
@@ -46,6 +46,7 @@ class Reply:
     completion_tokens: int
     first_token_logprobs: str | None
     reasoning: str | None = None
+    output_form: str | None = None
 
 
 def build_request_body(
@@ -55,7 +56,7 @@ def build_request_body(
 
     Args:
         request: Its images are image ids.
-        endpoint: Gives the name of the served model, and whether a seed may be sent.
+        endpoint: Gives the name of the served model, whether a seed may be sent, and the form of constraints.
         images: Prepared bytes by image id, for every image of the request.
         cached_image_ids: Images that are sent by uuid only; the others get a uuid with their bytes. None: no uuids.
     """
@@ -67,17 +68,8 @@ def build_request_body(
         }
     if body.get("temperature", 1) > 0 and not endpoint.supports_seed:
         body.pop("seed", None)
-    output = request.output
-    if output.kind == "json":
-        body["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "answer", "schema": output.schema, "strict": True},
-        }
-    elif output.kind == "choice":
-        body["structured_outputs"] = {"choice": list(output.options)}
-        body["logprobs"] = True
-        body["top_logprobs"] = TOP_LOGPROBS
     body["messages"] = [_build_message(message, images, cached_image_ids) for message in request.messages]
+    add_constraint(body, request.output, endpoint.output_form)
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -170,10 +162,10 @@ def split_reasoning(text: str) -> tuple[str | None, str]:
     opening, closing = _THINK_TAGS
     stripped = text.lstrip()
     begins_with_tag = stripped.startswith(opening)
-    thoughts, found_tag, remainder = stripped.partition(closing)
+    thoughts, closing_tag, remainder = stripped.partition(closing)
     if begins_with_tag:
         return thoughts.removeprefix(opening).strip(), remainder.lstrip()
-    if found_tag and opening not in thoughts:
+    if closing_tag and opening not in thoughts:
         return thoughts.strip(), remainder.lstrip()
     return None, text
 

@@ -5,7 +5,9 @@ Which request goes where is decided in `inference.scheduling`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from dataclasses import replace
 
 from mvl_assets.inference.client.attempt import Attempt, PendingRequest
 from mvl_assets.inference.client.chat_protocol import build_request_body
@@ -14,6 +16,7 @@ from mvl_assets.inference.client.endpoint_state import EndpointStateMachine
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
 from mvl_assets.inference.client.image_cache import ServerImageCache
 from mvl_assets.inference.client.latency import LatencyTracker
+from mvl_assets.inference.client.output_forms import AUTO
 from mvl_assets.inference.client.stable_hash import compute_stable_hash
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint
@@ -60,6 +63,7 @@ class EndpointClient:
         # Attempts in flight, oldest first; and stragglers, which no longer count against the limit.
         self._active: dict[Attempt, None] = {}
         self._stragglers: dict[Attempt, None] = {}
+        self._form_lock = asyncio.Lock()
         self._last_reply_at = 0.0
         # Requests that came back without an answer and may have crashed the server.
         self._crash_suspects: list[tuple[PendingRequest, RequestFault]] = []
@@ -200,7 +204,7 @@ class EndpointClient:
 
     def on_restarted(self, endpoint: Endpoint, restart_s: float) -> None:
         """Record that the server was started again, which took `restart_s`; it may have another address now."""
-        self.endpoint = endpoint
+        self.endpoint = replace(endpoint, output_form=self.endpoint.output_form)
         self.state.mark_restarted(restart_s)
 
     def on_recovered(self, now: float, *, close_circuit: bool) -> None:
@@ -209,6 +213,16 @@ class EndpointClient:
         self.latency = LatencyTracker()
         self.image_cache.clear()
         self.limit.reset(now)
+
+    async def find_output_form(self, transport: Transport) -> RequestFault | None:
+        """Find out once how the server takes constraints; return the fault where that cannot be told now."""
+        async with self._form_lock:
+            if self.endpoint.output_form == AUTO:
+                form = await transport.find_output_form(self.endpoint)
+                if isinstance(form, RequestFault):
+                    return form
+                self.endpoint = replace(self.endpoint, output_form=form)
+        return None
 
     # -- periodic tasks ------------------------------------------------------------------------------------------------
 

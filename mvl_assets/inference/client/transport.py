@@ -21,6 +21,7 @@ from mvl_assets.inference.client.chat_protocol import (
     parse_reply,
 )
 from mvl_assets.inference.client.faults import FaultScope, RequestFault, classify_http_status
+from mvl_assets.inference.client.output_forms import NONE, OPENAI, VLLM, build_form_probe, has_form
 from mvl_assets.inference.endpoint import Endpoint
 
 CONNECT_TIMEOUT_S = 5.0
@@ -99,6 +100,25 @@ class Transport:
                 if name not in PUBLIC_HEADERS and len(secret) >= MIN_SECRET_LENGTH:
                     text = text.replace(secret, "***")
         return text
+
+    async def find_output_form(self, endpoint: Endpoint) -> str | RequestFault:
+        """Return the first form of constraint that the server knows; a fault where that cannot be told now."""
+        for form in (VLLM, OPENAI):
+            accepts_form = await self.accepts_form(endpoint, form)
+            if isinstance(accepts_form, RequestFault):
+                return accepts_form
+            if accepts_form:
+                return form
+        return NONE
+
+    async def accepts_form(self, endpoint: Endpoint, form: str) -> bool | RequestFault:
+        """Return whether the server constrains answers in this form; a fault where that cannot be told now."""
+        if form == NONE:
+            return True
+        result = await self.send_request(endpoint, build_form_probe(endpoint.model, form), PROBE_TIMEOUT_S)
+        if isinstance(result, RequestFault):
+            return False if result.scope is FaultScope.REQUEST or result.error == "http_501" else result
+        return has_form(result.text, form)
 
     async def is_healthy(self, endpoint: Endpoint) -> bool:
         """Return whether `/health` gives no server error; a server without it is healthy if it answers at all."""

@@ -9,6 +9,7 @@ from mvl_assets.inference.client.attempt import Attempt, AttemptResult, PendingR
 from mvl_assets.inference.client.chat_protocol import Reply, build_request_body
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
+from mvl_assets.inference.client.output_forms import AUTO
 from mvl_assets.inference.scheduling.quarantine import Quarantine
 from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
@@ -97,10 +98,17 @@ class Dispatcher:
         pending, request = attempt.pending, attempt.pending.request
         max_timeout_s = self._run.options.compute_timeout_s(request)
         timeout_s = client.latency.compute_timeout_s(max_timeout_s, pending.client_timeouts)
-        body = build_request_body(request, client.endpoint, pending.images, attempt.cached_image_ids)
+        is_constrained = request.output.kind != "text"
         result: AttemptResult | None = None
         try:
-            result = await self._run.transport.send_request(client.endpoint, body, timeout_s)
+            if is_constrained and client.endpoint.output_form == AUTO:
+                result = await client.find_output_form(self._run.transport)
+                attempt.sent_at = self._run.tasks.loop.time()
+            if result is None:
+                body = build_request_body(request, client.endpoint, pending.images, attempt.cached_image_ids)
+                result = await self._run.transport.send_request(client.endpoint, body, timeout_s)
+            if isinstance(result, Reply) and is_constrained:
+                result = replace(result, output_form=client.endpoint.output_form)
         finally:
             now = self._run.tasks.loop.time()
             if isinstance(result, Reply):

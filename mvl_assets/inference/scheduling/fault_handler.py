@@ -10,6 +10,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.inference.client.attempt import PendingRequest
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.faults import FaultScope, RequestFault, compute_backoff_s
+from mvl_assets.inference.client.output_forms import is_form_error
 from mvl_assets.inference.client.recovery import wait_for_recovery
 from mvl_assets.inference.endpoint import EndpointError
 from mvl_assets.inference.scheduling.quarantine import Quarantine
@@ -60,7 +61,10 @@ class FaultHandler:
         now = loop.time()
         self._run.error_counts[fault.error] += 1
         if fault.scope is FaultScope.REQUEST:
-            self._settler.fail(pending, fault.error, fault.message)
+            if pending.request.output.kind != "text" and is_form_error(fault.message):
+                self._run.tasks.spawn(self._classify_form_fault(pending, client, fault))
+            else:
+                self._settler.fail(pending, fault.error, fault.message)
             return
         if fault.scope is FaultScope.CONFIG:
             self._run.tasks.spawn(self._classify_config_fault(pending, client, fault))
@@ -113,6 +117,27 @@ class FaultHandler:
             )
         )
         self._settler.fail(pending, fault.error, fault.message)
+
+    async def _classify_form_fault(self, pending: PendingRequest, client: EndpointClient, fault: RequestFault) -> None:
+        """Probe whether a server refuses the form of every constraint, or this request alone."""
+        form = client.endpoint.output_form
+        if await self._run.transport.accepts_form(client.endpoint, form) is not False:
+            if not pending.is_settled:
+                self._settler.fail(pending, fault.error, fault.message)
+            return
+        reason = f"it refuses the form of output {form!r}: {fault.message}"
+        self._run.error_counts["form_refused"] += 1
+        if self._refuse is not None:
+            self._refuse(client, reason)
+            if not pending.is_settled and not pending.attempts:
+                self._schedule_retry(pending, replace(fault, scope=FaultScope.ENDPOINT), client)
+            return
+        self._run.tasks.abort(
+            EndpointError(
+                f"{client.endpoint.redacted_url} cannot be used for {client.endpoint.model}: {reason}",
+                hint="set output_form of the model in the profile to another form, or to auto; stored answers are kept",
+            )
+        )
 
     async def _diagnose(self, client: EndpointClient) -> None:
         """Check the endpoint's health, wait for its recovery when it is down, and decide on its crash suspects."""

@@ -52,6 +52,7 @@ class RequestSettler:
                 run_id=self._run_id,
                 created_at=dt.datetime.now(dt.UTC),
                 reasoning=reply.reasoning,
+                output_form=reply.output_form,
             )
         )
 

@@ -28,6 +28,7 @@ from typing import Any
 from aiohttp import web
 
 from mvl_assets.inference.client.chat_protocol import is_probe
+from mvl_assets.inference.client.output_forms import NONE, VLLM, is_form_probe
 
 FAULT_KINDS = (
     "429",  # with Retry-After, see `retry_after_s`
@@ -62,6 +63,8 @@ class FakeServerConfig:
         max_queued: Requests that may wait; beyond them the answer is 503, as vLLM's with `--max-num-queued-reqs`.
         served_model: Requests for any other model are answered with 404, as vLLM does. None: every model is served.
         image_cache_size: Images that are remembered by their `uuid`.
+        output_form: The form in which it takes constraints (`client.output_forms`); it refuses the others.
+        ignores_forms: Whether it ignores the constraint of the probe instead, as some servers do.
         text_chars: How long the strings of JSON answers become where the schema allows it; constrained decoding cuts
             longer ones. None: as short as it allows.
         fault_rates: Share of attempts that suffer a fault, by fault.
@@ -79,6 +82,8 @@ class FakeServerConfig:
     max_queued: int | None = None
     served_model: str | None = None
     image_cache_size: int = 0
+    output_form: str = VLLM
+    ignores_forms: bool = False
     text_chars: int | None = None
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     fault_by_marker: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +105,7 @@ class FakeServer:
         self.request_counts: Counter[str] = Counter()
         self.answer_counts: Counter[str] = Counter()
         self.fault_counts: Counter[str] = Counter()
-        self.n_probes = 0
+        self.n_probes = self.n_form_probes = 0
         self.in_flight = 0
         self.max_in_flight = 0
         self.is_down = False
@@ -156,6 +161,13 @@ class FakeServer:
         if is_probe(body):
             self.n_probes += 1
             return web.json_response(_build_completion(body, "ok", "length"))
+        if refusal := _find_refused_field(body, self.config.output_form):
+            self.fault_counts["form_refused"] += 1
+            return web.json_response({"error": {"message": f"Unknown parameter: '{refusal}'."}}, status=400)
+        if is_form_probe(body):
+            self.n_form_probes += 1
+            text = "hello" if self.config.ignores_forms else _build_text(body, "0", None)
+            return web.json_response(_build_completion(body, text, "stop"))
         digest = hashlib.blake2b(raw_body, digest_size=16).hexdigest()
         self.request_counts[digest] += 1
         if self.record_bodies:
@@ -282,6 +294,13 @@ class FakeServer:
             request.transport.abort()
             return response
         return None
+
+
+def _find_refused_field(body: Mapping[str, Any], form: str) -> str | None:
+    """Return the field of a constraint that a server of this form does not know."""
+    if form != VLLM and "structured_outputs" in body:
+        return "structured_outputs"
+    return "response_format" if form == NONE and "response_format" in body else None
 
 
 def _build_text(body: dict[str, Any], digest: str, text_chars: int | None) -> str:

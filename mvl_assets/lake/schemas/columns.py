@@ -37,6 +37,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "fingerprint": "Digest of images and normalised text; equal for duplicates.",
     "similar_fingerprint": "The same with perceptual hashes instead of images; equal for near duplicates.",
     "finish_reason": "Why the model stopped.",
+    "output_form": "How the answer was constrained: `vllm`, `openai` or `none`; null for plain text and older answers.",
     "reasoning": "Thoughts of the model before its answer, where it shows them.",
     "first_token_logprobs": "JSON object of token to log-probability for the first generated token.",
     "format": "File format of the image.",

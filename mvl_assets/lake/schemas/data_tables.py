@@ -104,12 +104,13 @@ ANSWERS = TableSpec(
             ("run_id", pa.string()),
             ("created_at", TIMESTAMP),
             ("reasoning", pa.string()),
+            ("output_form", pa.string()),
         ]
     ),
     key_column="request_key",
     has_key_scheme=True,
     has_row_hash=False,
-    added_columns=(("reasoning",),),
+    added_columns=(("reasoning",), ("output_form",)),
 )
 
 REJECTS = TableSpec(

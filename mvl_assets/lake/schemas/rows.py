@@ -42,6 +42,7 @@ class Answer:
         latency_s: Seconds from the last attempt to the answer.
         attempts: How often the request was sent.
         reasoning: The thoughts before the answer, of a model that shows them.
+        output_form: The form in which the answer was constrained: `vllm`, `openai` or `none`.
     """
 
     request_key: str
@@ -61,6 +62,7 @@ class Answer:
     run_id: str
     created_at: dt.datetime
     reasoning: str | None = None
+    output_form: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""The forms in which a server takes a constraint of its answers, and the probe that tells which one it knows.
+
+| form | JSON of a schema | one of several options |
+|---|---|---|
+| `vllm` | `response_format` | `structured_outputs`, with log-probabilities |
+| `openai` | `response_format` | not constrained, with log-probabilities |
+| `none` | tagged blocks, as the message asks | not constrained |
+
+A server may ignore what it does not know, so the probe asks for something else than the constraint allows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mvl_assets.inference.request import OutputFormat
+from mvl_assets.inference.tagged_blocks import describe_blocks
+
+AUTO, VLLM, OPENAI, NONE = "auto", "vllm", "openai", "none"
+# The most that vLLM and OpenAI give by default: with a weak judge, Yes and No may both be far down the list.
+TOP_LOGPROBS = 20
+
+_PROBE_WORD = "constrained"
+_PROBE_MESSAGES = [{"role": "user", "content": "Say hello."}]
+# A model that thinks does so before it is constrained.
+_PROBE_MAX_TOKENS = 2048
+_PROBE_SCHEMA = {
+    "type": "object",
+    "properties": {"word": {"type": "string", "enum": [_PROBE_WORD]}},
+    "required": ["word"],
+    "additionalProperties": False,
+}
+# What servers call the fields of a constraint in their errors.
+_FORM_FIELDS = re.compile(
+    r"response_format|json_schema|structured_?outputs?|guided|grammar|xgrammar|logprobs|schema", re.IGNORECASE
+)
+
+
+def add_constraint(body: dict[str, Any], output: OutputFormat, form: str) -> None:
+    """Add the constraint of an output format to a request's body, whose messages are built."""
+    if output.kind == "json":
+        assert output.schema is not None
+        if form == NONE:
+            body["messages"] = _append_text(body["messages"], describe_blocks(output.schema))
+        else:
+            body["response_format"] = _build_response_format(output.schema)
+    elif output.kind == "choice":
+        if form == VLLM:
+            body["structured_outputs"] = {"choice": list(output.options)}
+        if form != NONE:
+            body["logprobs"] = True
+            body["top_logprobs"] = TOP_LOGPROBS
+
+
+def _build_response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+
+
+def _append_text(messages: list[Any], text: str) -> list[Any]:
+    *earlier, last = messages
+    content = last["content"]
+    content = f"{content}\n\n{text}" if isinstance(content, str) else [*content, {"type": "text", "text": text}]
+    return [*earlier, {**last, "content": content}]
+
+
+def build_form_probe(model: str, form: str) -> bytes:
+    """Return the body of the request that tests whether a server knows `vllm` or `openai`."""
+    body: dict[str, Any] = {"model": model, "messages": _PROBE_MESSAGES, "max_tokens": _PROBE_MAX_TOKENS}
+    if form == VLLM:
+        body["structured_outputs"] = {"choice": [_PROBE_WORD]}
+    else:
+        body["response_format"] = _build_response_format(_PROBE_SCHEMA)
+    return json.dumps(body).encode("ascii")
+
+
+def is_form_probe(body: Any) -> bool:
+    """Return whether a decoded body is that of `build_form_probe`."""
+    return isinstance(body, dict) and body.get("messages") == _PROBE_MESSAGES
+
+
+def has_form(text: str, form: str) -> bool:
+    """Return whether the answer to the probe of a form was constrained."""
+    if form == VLLM:
+        return text.strip() == _PROBE_WORD
+    try:
+        return bool(json.loads(text) == {"word": _PROBE_WORD})
+    except (ValueError, RecursionError):
+        return False
+
+
+def is_form_error(message: str) -> bool:
+    """Return whether an error of a server speaks of the constraint: it may refuse the form, or this one request."""
+    return _FORM_FIELDS.search(message) is not None
