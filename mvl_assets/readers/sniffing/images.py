@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +17,7 @@ from mvl_assets.readers.sniffing.record_files import RecordFiles
 NAME_PARTS = ("image", "img", "picture", "photo", "file", "path", "figure", "url", "jpg", "png", "name", "id")
 BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "data:image/")
 MAX_FOLDERS = 8
+MAX_FOLDERS_ABOVE = 3
 _NUMBERED_STEM = re.compile(r"(.*?)(\d+)")
 
 
@@ -41,11 +42,20 @@ def infer_image_fields(
     if named:
         path = fields.take(named[0])
         example = _list_texts(fields.values[path])[0]
+        notes += describe_base_folder(listing.root, example)
         notes.append(
             f"{path} names images ({example[:80]!r}), but none of them is a file here; archives are looked through"
         )
         return {"image_field": path}
     return {}
+
+
+def describe_base_folder(root: Path, name: str) -> list[str]:
+    """Return a note where an image is named from a folder above `root`, as in code that runs from its repository."""
+    for folder in list(root.parents)[:MAX_FOLDERS_ABOVE]:
+        if len(name) < 400 and not name.startswith(("/", "http")) and (folder / name).is_file():
+            return [f"images are named from {folder} ({name[:80]}): look at that folder, and name it in `path`"]
+    return []
 
 
 def _add_numbered_fields(guess: dict[str, Any], path: str, fields: Fields) -> dict[str, Any]:
@@ -100,17 +110,27 @@ def _infer_from_names(path: str, texts: list[str], group: RecordFiles, listing: 
     names = [_strip_url(text) for text in texts if len(text) < 400]
     if not names:
         return None
+    is_url = texts[0].startswith("http")
     matches = [
-        (name, folders) for name in names if (folders := listing.image_dirs_by_name.get(PurePosixPath(name).name))
+        (name, folders)
+        for name in names
+        if (folders := listing.image_dirs_by_name.get(PurePosixPath(name).name))
+        and (is_url or any(_is_end_of_path(name, folder) for folder in folders))
     ]
     if 2 * len(matches) >= len(names):
-        return {"image_field": path} | _infer_folders(matches, group, is_url=texts[0].startswith("http"))
+        return {"image_field": path} | _infer_folders(matches, group, is_url=is_url)
     by_stem = [(name, paths) for name in names if (paths := listing.image_paths_by_stem.get(PurePosixPath(name).name))]
     if 2 * len(by_stem) >= len(names) and len(set(names)) > 1:
         return {"images": [_build_stem_template(path, by_stem, group)]}
     if all(name.isdecimal() for name in names) and len(set(names)) > 1:
         return _infer_from_numbers(path, names, listing)
     return None
+
+
+def _is_end_of_path(name: str, folder: str) -> bool:
+    """Return whether an image of this folder can be what the name says: the name's own folders are the last of it."""
+    parent = PurePosixPath(name).parent.as_posix()
+    return parent == "." or f"/{folder}".endswith(f"/{parent}")
 
 
 def _infer_folders(matches: list[tuple[str, list[str]]], group: RecordFiles, *, is_url: bool) -> dict[str, Any]:

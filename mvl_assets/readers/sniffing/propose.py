@@ -28,7 +28,7 @@ from mvl_assets.readers.sniffing.fields import (
     infer_text_fields,
     parse_cell,
 )
-from mvl_assets.readers.sniffing.images import infer_image_fields
+from mvl_assets.readers.sniffing.images import describe_base_folder, infer_image_fields
 from mvl_assets.readers.sniffing.listing import IMAGE_SUFFIXES, Listing, list_folder
 from mvl_assets.readers.sniffing.record_files import (
     RecordFiles,
@@ -165,9 +165,11 @@ def _build_candidate(group: RecordFiles, listing: Listing) -> _Candidate | None:
         texts = infer_key_values(fields, notes)
     if not texts:
         return None
-    has_part_images = "turns" in texts and any(
-        list_part_images(parse_cell(value)) for value in fields.values[texts["turns"]]
-    )
+    conversations = map(parse_cell, fields.values[texts["turns"]]) if "turns" in texts else ()
+    part_images = [cell for conversation in conversations for cell in list_part_images(conversation)]
+    has_part_images = bool(part_images)
+    if part_images and isinstance(part_images[0], str):
+        notes += describe_base_folder(listing.root, part_images[0])
     images = {} if has_part_images else infer_image_fields(fields, group, template, listing, notes)
     mapping: dict[str, Any] = {"files": files, "shape": group.shape, **group.options}
     if group.shape in ("json", "text", "image") and "{name}" in template:

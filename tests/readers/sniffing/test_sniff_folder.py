@@ -244,3 +244,14 @@ def test_a_folder_without_records_says_what_it_holds(tmp_path: Path) -> None:
     assert proposal.notes == ["no file of records: 1 .bin"]
     with pytest.raises(MvlError, match="there is no"):
         sniff(tmp_path / "nothing")
+
+
+def test_images_that_are_named_from_a_folder_above_say_so(tmp_path: Path) -> None:
+    put_images(tmp_path, "data/images/a.png")
+    put_json(tmp_path, "data/rows.json", [{"question": "Who?", "answer": "Ann", "image": "data/images/a.png"}] * 2)
+    talk = [{"role": "user", "content": [{"image": "data/images/a.png"}]}, {"role": "assistant", "content": "Ann"}]
+    put(tmp_path, "data/chat.jsonl", encode([{"messages": talk}] * 2))
+    for name in ("rows.json", "chat.jsonl"):
+        notes = sniff(tmp_path / "data" / name).notes
+        assert any(note.startswith(f"images are named from {tmp_path} ") for note in notes)
+        assert sniff(tmp_path).reject_counts == {}
