@@ -102,7 +102,7 @@ def compute_row_hashes(rows: pa.Table | pa.RecordBatch, columns: Iterable[str]) 
     """Return one digest per row over the given columns: `compute_digest` of the row as a dictionary."""
     selected = rows.select(sorted(columns))
     names = tuple(selected.schema.names)
-    row_type = _define_row_type(names)
+    row_type = _build_row_type(names)
     other_indices = [index for index, field in enumerate(selected.schema) if not _is_plain(field.type)]
     encoded_rows = (
         encode_canonical_json(dict(zip(names, row, strict=True)))
@@ -114,7 +114,7 @@ def compute_row_hashes(rows: pa.Table | pa.RecordBatch, columns: Iterable[str]) 
 
 
 @lru_cache(maxsize=64)
-def _define_row_type(names: tuple[str, ...]) -> type[msgspec.Struct]:
+def _build_row_type(names: tuple[str, ...]) -> type[msgspec.Struct]:
     """Return a class whose instances are written as a dictionary with these keys, but cost less to make than one."""
     fields = [f"column_{index}" for index in range(len(names))]
     return msgspec.defstruct("Row", fields, rename=dict(zip(fields, names, strict=True)))
