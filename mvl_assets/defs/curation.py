@@ -47,8 +47,8 @@ def build_duplicates_asset() -> dg.AssetsDefinition:
         table = lake.lake.get_table("curation/duplicates")
         preview_rows = [
             {
-                "duplicate": _format_sample_name(row["source"], row["sample_id"]),
-                "stays": _format_sample_name(row["canonical_source"], row["canonical_sample_id"]),
+                "duplicate → what stays": f"{_format_sample_name(row['source'], row['sample_id'])}"
+                f" → {_format_sample_name(row['canonical_source'], row['canonical_sample_id'])}"
             }
             for row in read_first_rows(table, DUPLICATE_COLUMNS, None)
         ]
@@ -58,7 +58,7 @@ def build_duplicates_asset() -> dg.AssetsDefinition:
                 table,
                 {
                     metadata_keys.COMPARED: report.n_compared,
-                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, ["duplicate", "stays"]),
+                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, ["duplicate → what stays"]),
                 },
                 rows=report.n_duplicates,
             ),
@@ -92,7 +92,10 @@ def build_contamination_asset() -> dg.AssetsDefinition:
         report = find_contamination(lake.lake, sources, holdout_fraction=holdout_fraction, run_id=context.run_id)
         table = lake.lake.get_table("curation/contamination")
         preview_rows = [
-            {**row, "sample": _format_sample_name(row["source"], row["sample_id"])}
+            {
+                "sample and why": f"{_format_sample_name(row['source'], row['sample_id'])}:"
+                f" {', '.join(filter(None, [row['kind'], row['benchmark']]))}"
+            }
             for row in read_first_rows(table, CONTAMINATION_COLUMNS, None)
         ]
         return dg.MaterializeResult(
@@ -103,7 +106,7 @@ def build_contamination_asset() -> dg.AssetsDefinition:
                     metadata_keys.HITS: render_markdown_table(
                         [{"kind": k, "rows": n} for k, n in report.hit_counts.items()]
                     ),
-                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, ["sample", "kind", "benchmark"]),
+                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, ["sample and why"]),
                 },
                 rows=report.published.n_rows,
             ),
@@ -114,7 +117,7 @@ def build_contamination_asset() -> dg.AssetsDefinition:
 
 
 def _format_sample_name(source: str, sample_id: str) -> str:
-    """Return source and id with a space between, where a narrow page breaks the line."""
+    """Return source and id with a space between, where a narrow page breaks the line; columns would not fit it."""
     return f"{source} {sample_id[:MAX_ID_CHARS]}"
 
 

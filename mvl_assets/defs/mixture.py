@@ -4,7 +4,6 @@ The profile says how many rows of what; `curation/mixing.py` selects them.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
-from dataclasses import asdict
 
 import dagster as dg
 
@@ -12,6 +11,7 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import list_all_categories, list_partition_keys
 from mvl_assets.defs.curation import CONTAMINATION_KEY, DUPLICATES_KEY
+from mvl_assets.lake_queries.candidates import KeptRewrites
 from mvl_assets.lake_queries.views import read_first_mixture_rows
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
@@ -85,7 +85,14 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         ]
         shortfall = sum(f.shortfall for f in report.fills)
         taken_by_category = {f.category: f.rewritten for f in report.fills}
-        rewrites = [asdict(k) | {"taken": taken_by_category.get(k.category, 0)} for k in report.kept_rewrites]
+        rewrites = [
+            {
+                "category": k.category,
+                "taken": f"{taken_by_category.get(k.category, 0):,} of {k.kept:,}",
+                "not to be taken": _format_exclusions(k),
+            }
+            for k in report.kept_rewrites
+        ]
         preview_rows = read_first_mixture_rows(lake.lake, stage)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
@@ -119,6 +126,16 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         )
 
     return _materialize_mixture
+
+
+def _format_exclusions(kept_rewrites: KeptRewrites) -> str:
+    """Return why kept rewrites cannot be taken, in words: columns of their own would not fit a narrow page."""
+    counts = {
+        "outdated": kept_rewrites.outdated,
+        "held out": kept_rewrites.held_out,
+        "duplicate or benchmark": kept_rewrites.excluded,
+    }
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count) or "none"
 
 
 @dg.definitions
