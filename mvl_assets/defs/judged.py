@@ -51,7 +51,7 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
             sources_by_prompt.setdefault(prompt.name, []).extend(sources)
     profile = asset_keys.load_active_profile()
     judges = [
-        (model.name, model.revision, model.supports_images)
+        (model.name, model.revision, model.supports_images, model.encoded_extra_body, model.thinking_tokens)
         for model in (profile.get_model("judge"), profile.second_judge)
         if model is not None
     ]

@@ -49,7 +49,15 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
         key=key,
         code_version=asset_keys.compute_code_version(
             [
-                (m.name, m.revision, m.supports_images, m.max_image_side, m.encoded_extra_body, m.reasoning)
+                (
+                    m.name,
+                    m.revision,
+                    m.supports_images,
+                    m.max_image_side,
+                    m.encoded_extra_body,
+                    m.thinking_tokens,
+                    m.reasoning,
+                )
                 for m in models.values()
             ],
             profile.rewrite_limit,
