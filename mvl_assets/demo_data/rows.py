@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 # What a download that went wrong often leaves in place of an image.
-ERROR_PAGE = b"<!DOCTYPE html><html><head><title>404</title></head><body>Not found</body></html>\n"
+ERROR_PAGE = b"404: Not Found\n"
 
 
 @dataclass(frozen=True, slots=True)
