@@ -75,6 +75,8 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
             "conversations": turns,
             "image_ids": [shown.image_id],
         } | changed
+        # By which a publish knows a sample that has changed.
+        sample["content_hash"] = compute_digest(sample["conversations"], sample["image_ids"])
         sample["image_properties"] = [{"name": None, **asdict(shown.properties)} for _ in sample["image_ids"]]
         samples.append(sample)
         rows.append(
