@@ -142,7 +142,10 @@ def parse_turns(conversations: object) -> tuple[Turn, ...]:
 
 
 def build_qa_turns(question: str, answer: str) -> tuple[Turn, ...]:
-    """Return a human turn and its answer."""
+    """Return a human turn and its answer. Raises `RejectError`, also for a list of content parts."""
+    for index, text in enumerate((question, answer)):
+        if not isinstance(text, str):
+            raise RejectError("bad_turn", f"the text of turn {index} is a {type(text).__name__}")
     return parse_turns([{"from": "human", "value": question}, {"from": "gpt", "value": answer}])
 
 
