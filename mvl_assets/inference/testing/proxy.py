@@ -22,6 +22,7 @@ import aiohttp
 from aiohttp import web
 
 from mvl_assets.inference.client.chat_protocol import is_probe
+from mvl_assets.inference.client.output_forms import is_form_probe
 
 CHAT_PATH = "/v1/chat/completions"
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "content-length"})
@@ -109,9 +110,10 @@ class Proxy:
 
 def _is_probe_body(body: bytes) -> bool:
     try:
-        return is_probe(json.loads(body))
+        decoded = json.loads(body)
     except ValueError:
         return False
+    return is_probe(decoded) or is_form_probe(decoded)
 
 
 def main(arguments: list[str]) -> None:
