@@ -243,6 +243,8 @@ def test_words_that_mean_nothing_are_an_error_that_names_them(
 ) -> None:
     home = Home(tmp_path)
     home.profile()
+    (tmp_path / "raw" / "geo170k").mkdir(parents=True)
+    (tmp_path / "raw" / "geo170k" / "rows.json").write_text("[]", encoding="utf-8")
     done = home.mvl(*words)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from mvl_assets.cli import COMMANDS, PLUGIN_COMMANDS, cli
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.common.verbosity import Verbosity, get_verbosity, set_verbosity
+from mvl_assets.orchestration.asset_keys import load_active_profile
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *PLUGIN_COMMANDS])
@@ -27,6 +28,7 @@ def test_version_is_that_of_the_package() -> None:
 def test_a_profile_is_taken_before_and_after_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (["--profile", "nobody", "plan", "raw"], ["plan", "--profile", "nobody", "raw"]):
         monkeypatch.setenv("MVL_PROFILE", "demo")
+        load_active_profile.cache_clear()
         result = CliRunner().invoke(cli, words, env={"MVL_HOME": "/tmp"})
         assert "there is no profile 'nobody'" in str(result.exception)
     os.environ.pop("MVL_PROFILE", None)
