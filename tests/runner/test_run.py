@@ -136,8 +136,13 @@ def test_a_run_without_any_files_suggests_demo_data(tmp_path: Path) -> None:
 
 
 def test_a_source_without_files_fails_alone(fresh: Home) -> None:
-    done = fresh.mvl("run", "--source", "numinamath", "--source", KEPT, "--until", "raw")
-    one_error(done, "raw/numinamath[numinamath]: numinamath: the folder", "put the source's files into")
+    words = ("run", "--source", "numinamath", "--source", KEPT, "--until", "raw")
+    done = fresh.mvl(*words)
+    one_error(done, "numinamath: the folder", "put the source's files into")
+    assert not fresh.lake.get_table("samples").exists()  # nothing is begun for a source that is not in the graph
+    (fresh.folder / "raw" / "numinamath").mkdir()
+    done = fresh.mvl(*words)
+    one_error(done, "raw/numinamath[numinamath]: numinamath: no ", "put the source's files into")
     assert lines_with(done.stdout, ["-- raw: 1 made, 0 up to date, 1 failed"])
     assert fresh.lake.get_table("samples").count() > 0
 
