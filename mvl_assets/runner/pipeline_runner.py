@@ -310,7 +310,7 @@ class PipelineRunner:
                     f" idle for {server.idle_timeout_s / 60:.0f} minutes; `mvl serve stop` ends it now"
                 )
         if self.n_rejected:
-            click.echo(f"{self.n_rejected:,} rows were rejected: `mvl rejects` shows file, row and reason")
+            click.echo(f"{_format_count(self.n_rejected, 'row')} rejected: `mvl rejects` shows file, row and reason")
         for slug, warning in self.warnings.items():
             click.secho(f"warning: {warning}", fg="yellow", err=True)
             click.echo(f"  what to do: `mvl rejects --source {slug}` shows file, row and reason", err=True)
@@ -353,7 +353,7 @@ def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
 
 
 def _format_count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def format_limits(profile: Profile) -> str:

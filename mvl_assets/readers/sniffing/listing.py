@@ -41,7 +41,8 @@ def list_folder(path: Path) -> Listing:
     Raises:
         MvlError: There is no such path.
     """
-    path = path.expanduser().absolute()
+    # Without `..`, but with the links that it goes through: a path that can be read in the source's file.
+    path = Path(os.path.normpath(path.expanduser().absolute()))
     if not path.exists():
         raise MvlError(f"there is no {path}", hint="name the folder of the source's files, or one of the files")
     if path.is_file() or external_table.is_table(path):

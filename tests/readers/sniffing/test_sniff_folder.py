@@ -255,3 +255,9 @@ def test_images_that_are_named_from_a_folder_above_say_so(tmp_path: Path) -> Non
         notes = sniff(tmp_path / "data" / name).notes
         assert any(note.startswith(f"images are named from {tmp_path} ") for note in notes)
         assert sniff(tmp_path).reject_counts == {}
+
+
+def test_the_path_in_the_entry_has_no_dots(tmp_path: Path) -> None:
+    lay_out_csv(tmp_path)
+    proposal = sniff(tmp_path / "photos" / "..")
+    assert proposal.attributes is not None and proposal.attributes["path"] == str(tmp_path)
