@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import click
 
@@ -14,14 +15,9 @@ def _set_profile(context: click.Context, option: click.Parameter, name: str | No
         os.environ["MVL_PROFILE"] = name
 
 
-def _set_quiet(context: click.Context, option: click.Parameter, is_set: bool) -> None:
+def _set_verbosity(verbosity: Verbosity, context: click.Context, option: click.Parameter, is_set: bool) -> None:
     if is_set:
-        set_verbosity(Verbosity.QUIET)
-
-
-def _set_verbose(context: click.Context, option: click.Parameter, is_set: bool) -> None:
-    if is_set:
-        set_verbosity(Verbosity.VERBOSE)
+        set_verbosity(verbosity)
 
 
 def _build_options() -> list[click.Option]:
@@ -41,7 +37,7 @@ def _build_options() -> list[click.Option]:
             help="No progress: only results, warnings and errors.",
             expose_value=False,
             is_eager=True,
-            callback=_set_quiet,
+            callback=partial(_set_verbosity, Verbosity.QUIET),
         ),
         click.Option(
             ["-v", "--verbose"],
@@ -49,7 +45,7 @@ def _build_options() -> list[click.Option]:
             help="Also the traceback of an error.",
             expose_value=False,
             is_eager=True,
-            callback=_set_verbose,
+            callback=partial(_set_verbosity, Verbosity.VERBOSE),
         ),
     ]
 

@@ -40,13 +40,16 @@ def list_graph_sources() -> tuple[str, ...]:
 
     Files that appear later are seen by the next process, and by "Reload definitions" in the web interface.
     """
+    slugs, graph_slugs = list_profile_sources(), set(list_available_sources())
+    if len(graph_slugs) < len(slugs):  # otherwise loading the graph asks nothing of the lake
+        graph_slugs.update(Lake(load_settings().lake_root).get_table("samples").list_partitions())
+    return tuple(slug for slug in slugs if slug in graph_slugs)
+
+
+def list_available_sources() -> list[str]:
+    """Return the profile's sources that have files or, where it says so, can be fetched, in catalog order."""
     catalog, is_fetching = load_catalog(), load_active_profile().fetch
-    ingested_sources = Lake(load_settings().lake_root).get_table("samples").list_partitions()
-    return tuple(
-        slug
-        for slug in list_profile_sources()
-        if catalog[slug].root.is_dir() or (is_fetching and is_fetchable(catalog[slug])) or slug in ingested_sources
-    )
+    return [s for s in list_profile_sources() if catalog[s].root.is_dir() or (is_fetching and is_fetchable(catalog[s]))]
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -79,8 +79,7 @@ def _read_text(root: Path, path: Path, fields: RecordsMapping) -> Items:
 
 
 def _build_image_record(root: Path, path: Path, fields: RecordsMapping) -> Items:
-    value: dict[str, Any] = {}
-    yield Item(0, value)
+    yield Item(0, {})
 
 
 ITEM_READERS: dict[str, Callable[[Path, Path, RecordsMapping], Items]] = {

@@ -25,7 +25,7 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.errors import InfrastructureError, MvlError
-from mvl_assets.fetch.overview import format_missing_hint, is_fetchable
+from mvl_assets.fetch.overview import format_missing_hint
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.inference.local_server.server import list_servers
 from mvl_assets.lake.lake import Lake
@@ -336,15 +336,11 @@ def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
     Raises:
         MvlError: A slug is unknown or not among the profile's sources, or no source has files.
     """
-    catalog, profile_slugs = load_catalog(), asset_keys.list_profile_sources()
     for slug in slugs:
         _require_in_graph(get_source(slug))
     if slugs:
-        return [slug for slug in catalog if slug in slugs]
-    fetch_enabled = asset_keys.load_active_profile().fetch
-    available_slugs = [
-        s for s in profile_slugs if catalog[s].root.is_dir() or (fetch_enabled and is_fetchable(catalog[s]))
-    ]
+        return [slug for slug in load_catalog() if slug in slugs]
+    available_slugs = asset_keys.list_available_sources()
     if not available_slugs:
         raise MvlError(
             "no source has files", hint=f"run `mvl demo-data`, or put files under {load_settings().raw_dir}/<slug>"

@@ -105,10 +105,7 @@ class FaultHandler:
             if not pending.is_settled and not pending.attempts:
                 self._schedule_retry(pending, replace(fault, scope=FaultScope.UNKNOWN), client)
             return
-        if self._refuse is not None:
-            self._refuse(client, probe_fault.message)
-            if not pending.is_settled and not pending.attempts:
-                self._schedule_retry(pending, replace(fault, scope=FaultScope.ENDPOINT), client)
+        if self._retry_elsewhere(pending, client, fault, probe_fault.message):
             return
         self._run.tasks.abort(
             EndpointError(
@@ -127,10 +124,7 @@ class FaultHandler:
             return
         reason = f"it refuses the form of output {form!r}: {fault.message}"
         self._run.error_counts["form_refused"] += 1
-        if self._refuse is not None:
-            self._refuse(client, reason)
-            if not pending.is_settled and not pending.attempts:
-                self._schedule_retry(pending, replace(fault, scope=FaultScope.ENDPOINT), client)
+        if self._retry_elsewhere(pending, client, fault, reason):
             return
         self._run.tasks.abort(
             EndpointError(
@@ -138,6 +132,17 @@ class FaultHandler:
                 hint="set output_form of the model in the profile to another form, or to auto; stored answers are kept",
             )
         )
+
+    def _retry_elsewhere(
+        self, pending: PendingRequest, client: EndpointClient, fault: RequestFault, reason: str
+    ) -> bool:
+        """Leave an endpoint out of its fleet, and its request to another; return False where the list is fixed."""
+        if self._refuse is None:
+            return False
+        self._refuse(client, reason)
+        if not pending.is_settled and not pending.attempts:
+            self._schedule_retry(pending, replace(fault, scope=FaultScope.ENDPOINT), client)
+        return True
 
     async def _diagnose(self, client: EndpointClient) -> None:
         """Check the endpoint's health, wait for its recovery when it is down, and decide on its crash suspects."""

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from mvl_assets.readers.parsers.embedded_bytes import EmbeddedColumn, has_binary, replace_bytes
-from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
-from mvl_assets.readers.parsers.parquet_stream import MAX_BATCH_ROWS, to_dicts
+from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
+from mvl_assets.readers.parsers.parquet_stream import MAX_BATCH_ROWS, reject_rest, to_dicts
 
 _FILE_MAGIC = b"ARROW1"
 
@@ -44,7 +44,7 @@ def iter_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Item
                     yield Item(position, value)
                     position += 1
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-        yield RejectedItem(position, BROKEN_FILE, f"not readable as Arrow: {str(error).splitlines()[0][:300]}")
+        yield reject_rest(position, error, "Arrow")
 
 
 class ArrowColumn(EmbeddedColumn):

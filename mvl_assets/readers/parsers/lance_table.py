@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from mvl_assets.lake import external_table
 from mvl_assets.readers.parsers.embedded_bytes import EmbeddedColumn, has_binary, replace_bytes
-from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
-from mvl_assets.readers.parsers.parquet_stream import MAX_BATCH_ROWS, to_dicts
+from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
+from mvl_assets.readers.parsers.parquet_stream import MAX_BATCH_ROWS, reject_rest, to_dicts
 
 GROUP_ROWS = 4096
 """Rows that are scanned in one go when their images are read."""
@@ -34,8 +34,7 @@ def iter_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[It
         # Lance ends some damage in a panic, which is no `Exception`.
         if not isinstance(error, external_table.TableReadError) and type(error).__name__ != "PanicException":
             raise
-        problem = str(error) or type(error).__name__
-        yield RejectedItem(position, BROKEN_FILE, f"not readable as Lance: {problem.splitlines()[0][:300]}")
+        yield reject_rest(position, error, "Lance")
 
 
 class LanceColumn(EmbeddedColumn):

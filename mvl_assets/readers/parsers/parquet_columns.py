@@ -44,7 +44,7 @@ def iter_rows(
         with pq.ParquetFile(path) as file:
             schema, row_bytes = file.schema_arrow, _estimate_row_bytes(file.metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
-        yield RejectedItem(0, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
+        yield parquet_stream.reject_rest(0, error)
         return
     names = schema.names
     file_column_by_target = {column[0]: next((name for name in column if name in names), None) for column in required}

@@ -59,9 +59,9 @@ def open_file(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
 
 
-def reject_rest(position: int, error: Exception) -> RejectedItem:
+def reject_rest(position: int, error: BaseException, format: str = "Parquet") -> RejectedItem:
     """Return what stands for the rows from a position on, which cannot be read."""
-    return RejectedItem(position, BROKEN_FILE, f"not readable as Parquet: {format_error(error)}")
+    return RejectedItem(position, BROKEN_FILE, f"not readable as {format}: {format_error(error)}")
 
 
 def estimate_row_bytes(row_group: pq.RowGroupMetaData) -> int:
@@ -72,7 +72,7 @@ def estimate_row_bytes(row_group: pq.RowGroupMetaData) -> int:
     return max(1, row_group.total_byte_size // max(1, row_group.num_rows))
 
 
-def format_error(error: Exception) -> str:
+def format_error(error: BaseException) -> str:
     """Return the first line of what Arrow says."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 

@@ -86,7 +86,7 @@ def find_record_files(listing: Listing, notes: list[str]) -> list[RecordFiles]:
             try:
                 group = _inspect_file(listing.root, name, notes)
             except (OSError, ValueError, csv.Error, RecursionError, pa.ArrowException) as error:
-                notes.append(f"{name}: cannot be read: {str(error).splitlines()[0][:200]}")
+                notes.append(f"{name}: cannot be read: {parquet_stream.format_error(error)[:200]}")
                 continue
             if group is not None:
                 _merge_group(folder_groups, group)

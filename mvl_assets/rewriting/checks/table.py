@@ -66,12 +66,12 @@ def find_drop(
         is_preserved: See `CheckedPair`.
         family: The prompt family.
     """
-    for number, (question, answer) in enumerate(((turn.question, turn.answer) for turn in dialogue), 1):
-        if max(len(question), len(answer)) > MAX_CHECKED_CHARS:
+    for number, turn in enumerate(dialogue, 1):
+        if max(len(turn.question), len(turn.answer)) > MAX_CHECKED_CHARS:
             continue
-        pair = CheckedPair(question, answer, originals, is_preserved, family)
+        pair = CheckedPair(turn.question, turn.answer, originals, is_preserved, family)
         for name, check in checks.items():
             if message := check(pair):
-                turn = f"turn {number}: " if len(dialogue) > 1 else ""
-                return Drop(ordinal, name, turn + message)
+                prefix = f"turn {number}: " if len(dialogue) > 1 else ""
+                return Drop(ordinal, name, prefix + message)
     return None
