@@ -27,7 +27,11 @@ class Job:
         """Return how often it has started, this time included."""
         with self.log.open("a") as log:
             log.write(f"{os.getpid()}\n")
-        return len(self.log.read_text().splitlines())
+        return self.count_starts()
+
+    def count_starts(self) -> int:
+        """Return how many starts are written down: a log is made empty, and its line follows."""
+        return len(self.log.read_text().splitlines()) if self.log.exists() else 0
 
 
 def make_jobs(folder: Path, n_jobs: int) -> list[Job]:
@@ -100,7 +104,7 @@ def report_until_read(job: Job, report: Report) -> int:
 
     def is_read() -> bool:
         report(job.number)
-        return job.log.exists()
+        return job.count_starts() > 0
 
     wait_until(is_read)
     return job.number

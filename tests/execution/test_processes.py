@@ -59,7 +59,7 @@ def test_one_process_or_one_task_runs_in_the_calling_process(tmp_path: Path, n_p
 def test_a_task_whose_worker_is_killed_is_started_again_and_no_other(tmp_path: Path) -> None:
     results = ProcessExecutor(2).run(tasks.die_at_first, make_jobs(tmp_path, 5))
     assert sorted(results) == [0, 1, 4, 9, 16]
-    starts = [len(job.log.read_text().splitlines()) for job in make_jobs(tmp_path, 5)]
+    starts = [job.count_starts() for job in make_jobs(tmp_path, 5)]
     assert starts == [1, 2, 1, 1, 1]
 
 
@@ -67,7 +67,7 @@ def test_a_task_that_always_loses_its_worker_is_given_up_with_the_signal_and_its
     with pytest.raises(WorkerDied, match=r"number=1.*SIGKILL") as error:
         list(ProcessExecutor(2).run(tasks.die_always, make_jobs(tmp_path, 3)))
     assert "executor.processes" in (error.value.hint or "")
-    assert len(Job(tmp_path, 1).log.read_text().splitlines()) == MAX_ATTEMPTS
+    assert Job(tmp_path, 1).count_starts() == MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize("n_processes", [1, 2])
@@ -102,7 +102,7 @@ def test_closing_interrupts_the_running_tasks_and_starts_no_more(tmp_path: Path)
     # It yields nothing, so it is interrupted as Ctrl-C would do it.
     timer = threading.Thread(
         target=lambda: (
-            tasks.wait_until(lambda: jobs[0].log.exists() and jobs[1].log.exists()),
+            tasks.wait_until(lambda: jobs[0].count_starts() and jobs[1].count_starts()),
             os.kill(os.getpid(), signal.SIGINT),
         )
     )
@@ -111,7 +111,7 @@ def test_closing_interrupts_the_running_tasks_and_starts_no_more(tmp_path: Path)
         next(results)
     timer.join()
     assert sorted(path.name for path in tmp_path.glob("*.interrupted")) == ["0.interrupted", "1.interrupted"]
-    assert not jobs[2].log.exists()
+    assert jobs[2].count_starts() == 0
     assert not any(psutil.pid_exists(int(pid)) for pid in read_pids(tmp_path))
 
 
