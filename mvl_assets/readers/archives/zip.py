@@ -19,6 +19,7 @@ from mvl_assets.readers.archives.entry import MAX_MEMBERS, ArchiveError, Entry, 
 _EOCD = struct.Struct("<4s4H2LH")
 _EOCD64_LOCATOR = struct.Struct("<4sLQL")
 _EOCD64 = struct.Struct("<4sQ2H2L4Q")
+_ZIP64_SENTINEL = 0xFFFFFFFF  # of a size or place that only the zip64 record has
 _CENTRAL_HEADER = struct.Struct("<4s6H3L5H2L")
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
@@ -83,6 +84,8 @@ def _find_central_directory(stream: BinaryIO, part_offsets: Sequence[int], total
     zip64_end = _read_zip64_end(stream, end, part_offsets)
     if zip64_end is not None:
         end, disk, disk_of_directory, size, offset = zip64_end
+    elif _ZIP64_SENTINEL in (size, offset):
+        raise ArchiveError("its zip64 directory cannot be found")
     if disk == 0:
         start, offset_base = end - size, end - size - offset
     else:
@@ -107,7 +110,6 @@ def _read_zip64_end(stream: BinaryIO, end: int, part_offsets: Sequence[int]) -> 
             if len(record) == _EOCD64.size and record.startswith(b"PK\6\6"):
                 fields = _EOCD64.unpack(record)
                 return record_offset, fields[4], fields[5], fields[8], fields[9]
-        raise ArchiveError("its zip64 directory cannot be found")
     return None
 
 
