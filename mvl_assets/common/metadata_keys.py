@@ -113,6 +113,7 @@ REWRITES_OUTDATED: Final = "mvl/rewrites_outdated"
 REWRITES_TAKEN: Final = "mvl/rewrites_taken"
 REWRITES: Final = "mvl/rewrites"
 FILES: Final = "mvl/files"
+SOURCES: Final = "mvl/sources"
 CARD: Final = "mvl/card"
 
 # Pack plans. `FILL` is also shown for the categories of a mixture.

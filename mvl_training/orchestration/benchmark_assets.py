@@ -12,13 +12,16 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
     TABLE,
     Backend,
     BenchmarkSettings,
+    is_lmms_eval_installed,
     read_benchmark_scores,
+    read_first_answers,
     render_score_table,
     run_benchmark,
 )
 from mvl_training.evaluation.benchmarks.registry import LOCAL_SUITE, Suite, load_suites
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
 from mvl_training.orchestration.launch import Launcher
+from mvl_training.orchestration.report import render_benchmark_preview
 from mvl_training.runs.training_run import load_current_checkpoint
 
 # Increased by hand when the meaning of the code changes; the declarations are hashed as well.
@@ -48,24 +51,44 @@ class BenchmarkConfig(dg.Config):
     model: str = ""
 
 
-def build_benchmark_assets() -> list[dg.AssetsDefinition]:
-    """Return one asset per suite of `benchmarks.yaml`."""
-    return [_build_suite_asset(name, suite) for name, suite in load_suites().items()]
+def build_benchmark_assets() -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return one asset per suite of `benchmarks.yaml`; without lmms-eval they are declared only."""
+    build = _build_suite_asset if is_lmms_eval_installed() else _build_declared_spec
+    return [build(name, suite) for name, suite in load_suites().items()]
+
+
+def _build_declared_spec(name: str, suite: Suite) -> dg.AssetSpec:
+    """Return the asset of a suite that cannot be run here: "Materialize all" leaves it out, and it is not missing."""
+    return dg.AssetSpec(
+        dg.AssetKey([EVALUATION.name, name]),
+        group_name=EVALUATION.name,
+        description=f"{describe_suite(name, suite)} Declared only: lmms-eval is not installed (`make eval-setup`, then"
+        " reload the definitions).",
+        deps=[dg.AssetKey(["checkpoint", "one_vision"])],
+        kinds={"lance", "lmms-eval"},
+        owners=OWNERS,
+        tags={metadata_keys.SUITE: name},
+    )
+
+
+def describe_suite(name: str, suite: Suite) -> str:
+    """Return what the graph says about a suite."""
+    reference_note = "" if name == LOCAL_SUITE else " The paper's scores of MAmmoTH-VL-8B are shown for comparison."
+    return (
+        f"{suite.about} A partition is a benchmark, run by lmms-eval in an environment of its own (`make eval-setup`),"
+        f" with standard errors.{reference_note} `mvl compare` compares two checkpoints by question."
+    )
 
 
 def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
     suite_config = {key: definition.model_dump(mode="json") for key, definition in suite.benchmarks.items()}
-    reference_note = "" if name == LOCAL_SUITE else " The paper's scores of MAmmoTH-VL-8B are shown for comparison."
-
     key = dg.AssetKey([EVALUATION.name, name])
     partitions = dg.StaticPartitionsDefinition(list(suite.benchmarks))
 
     @dg.asset(
         key=key,
         group_name=EVALUATION.name,
-        description=f"{suite.about} A partition is a benchmark, run by lmms-eval in an environment of its own"
-        f" (`make eval-setup`), with standard errors.{reference_note} `mvl compare` compares two checkpoints by"
-        " question.",
+        description=describe_suite(name, suite),
         deps=[dg.AssetKey(["checkpoint", "one_vision"])],
         partitions_def=partitions,
         kinds={"lance", "lmms-eval"},
@@ -109,6 +132,9 @@ def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
                 metadata_keys.TASKS: dg.JsonMetadataValue(tasks),
                 metadata_keys.LMMS_EVAL_VERSION: report.result.lmms_eval_version,
                 metadata_keys.SETTINGS_HASH: report.settings_hash,
+                metadata_keys.PREVIEW: dg.MarkdownMetadataValue(
+                    render_benchmark_preview(report.folder, read_first_answers(lake, report))
+                ),
             },
             check_results=[build_schema_result(key, table)],
         )

@@ -1,8 +1,12 @@
-"""Markdown tables of held-out scores and answers for the UI."""
+"""Markdown tables of questions, answers and scores for the UI."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from mvl_assets.answer_matching.matching import is_correct
 from mvl_assets.common.markdown import embed_image, escape_cell
@@ -11,6 +15,7 @@ from mvl_assets.media.image import ImageError, build_thumbnail
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, HeldOutQuestion
 from mvl_training.evaluation.held_out.suite import HeldOutReport
+from mvl_training.evaluation.lmms.question import PREVIEW_FILE
 from mvl_training.evaluation.scoring import ALL_CATEGORIES, CategoryScore
 from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS
 
@@ -87,6 +92,44 @@ def render_preview_table(
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def render_benchmark_preview(folder: Path, answers: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table of a benchmark's first questions with a thumbnail, the reference, and the checkpoint's answer.
+
+    Args:
+        folder: The folder of the benchmark's run.
+        answers: Rows of its answers, at least those of these questions.
+    """
+    try:
+        questions = json.loads((folder / PREVIEW_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "none"
+    answers_by_question = {(answer["task"], str(answer["doc_id"])): answer for answer in answers}
+    lines = ["| image | question | reference | answer |", "|---|---|---|---|"]
+    for question in questions:
+        answer = answers_by_question.get((question["task"], str(question["doc_id"])), {})
+        mark = "✓ " if answer.get("score") == 1 else ""
+        cells = [
+            _render_first_image(question),
+            escape_cell(question["text"], MAX_TEXT_CHARS),
+            escape_cell(answer.get("reference"), MAX_TEXT_CHARS),
+            mark + escape_cell(answer.get("answer"), MAX_TEXT_CHARS),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _render_first_image(question: Mapping[str, Any]) -> str:
+    if question["image"] is None:
+        return "video" if question["n_videos"] else "–"
+    try:
+        thumbnail = build_thumbnail(base64.b64decode(question["image"]))
+    except ImageError as error:
+        return f"*{error.code}*"
+    more_images = f" +{question['n_images'] - 1}" if question["n_images"] > 1 else ""
+    max_chars = MAX_EMBEDDED_CHARS // PREVIEW_COUNT
+    return embed_image(thumbnail, question["task"], "image/jpeg", max_chars=max_chars) + more_images
 
 
 def _order_one_per_category_first(questions: Sequence[HeldOutQuestion]) -> list[HeldOutQuestion]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def locations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dg.Definiti
         (home / "raw" / slug).mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(home))
+        patch.setenv("MVL_EVAL_PYTHON", sys.executable)
         for name in ("MVL_LAKE", "MVL_PROFILE", "MVL_PROMPTS"):
             patch.delenv(name, raising=False)
         forget()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
 from mvl_assets.common import metadata_keys
+from mvl_assets.defs.export import build_licenses_result
 from mvl_assets.orchestration.metadata import (
     MAX_PREVIEW_BYTES,
     MAX_PREVIEW_IMAGES,
     get_table_name,
 )
 from tests.defs.world import GENERAL, MATH, PARTITIONS, TABLES, World
+from tests.training import tiny_model as small
 
 
 @pytest.mark.parametrize(("asset", "partition"), [*PARTITIONS, *((table, None) for table in TABLES)])
@@ -61,6 +65,13 @@ def test_rewrites_and_judgements_show_the_original_answer_and_their_cost(built: 
         metadata_keys.DROP_REASONS,
         metadata_keys.REJECTS,
     } <= set(judged)
+
+
+def test_the_check_of_the_card_names_sources_whose_licence_is_unknown(built: World, tmp_path: Path) -> None:
+    assert build_licenses_result(built.lake).passed
+    unlicensed = small.fill_lake(tmp_path / "lake", small.draw_shape_samples(4), stage="single_image")
+    result = build_licenses_result(unlicensed)
+    assert not result.passed and "| drawn | 4 |" in str(result.metadata[metadata_keys.SOURCES].value)
 
 
 def latest(world: World, asset: str, partition: str | None) -> dg.AssetMaterialization:

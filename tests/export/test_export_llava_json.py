@@ -15,6 +15,7 @@ from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.llava_entry import build_entry
 from mvl_assets.export.llava_json import ExportResult, export_stage
 from mvl_assets.export.stale_exports import iter_stale_exports
+from mvl_assets.export.verify import check_export
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
@@ -82,6 +83,31 @@ def test_both_layouts_hold_the_same_entries_and_images(lake: Lake, tmp_path: Pat
         assert stored.keys() == images
         assert all(compute_digest(path.read_bytes()) == path.stem for path in stored.values())
     assert len(list((tmp_path / "shards" / STAGE).glob("*.tar"))) == 3
+
+
+def test_what_was_written_is_read_again_and_faults_are_named(lake: Lake, tmp_path: Path) -> None:
+    folder = ExportFolder(str(tmp_path))
+    shards = export_shards(lake, tmp_path)
+    assert check_export(folder, shards) == []
+    part, *_ = sorted((tmp_path / STAGE).glob("*.jsonl"))
+    part.with_suffix(".tar").unlink()
+    part.write_text("", encoding="utf-8")
+    assert check_export(ExportFolder(str(tmp_path)), shards) == [
+        f"{STAGE}/{part.stem}.tar is missing",
+        f"{STAGE} has 7 entries, the mixture 12 rows",
+    ]
+
+    files = export_stage(lake, STAGE, folder)
+    assert check_export(folder, files) == []
+    path = tmp_path / files.name
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    shown = next(entry for entry in entries if isinstance(entry.get("image"), str))
+    (tmp_path / shown["image"]).unlink()
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("<image>", "", 1), encoding="utf-8")
+    problems = check_export(folder, files)
+    assert f"{files.name}: {shown['image']} is missing" in problems
+    assert any("has 0 markers for 1 images" in problem for problem in problems) and len(problems) == 2
 
 
 def test_the_digest_is_that_of_all_lines(lake: Lake, tmp_path: Path) -> None:

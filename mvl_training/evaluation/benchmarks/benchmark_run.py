@@ -40,6 +40,7 @@ OFFLINE_ENV = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 # Increased when the same questions are asked differently, so that scores of two versions are not compared.
 EVAL_PROTOCOL_VERSION = 1
 ROWS_PER_BATCH = 1024
+N_FIRST_ANSWERS = 16
 
 # Limits of the server: images of a question, tokens of an answer, seconds without requests before it ends.
 MAX_IMAGES, MAX_ANSWER_TOKENS, IDLE_TIMEOUT_S = 32, 4096, 300.0
@@ -88,10 +89,19 @@ def resolve_eval_python() -> Path:
     Raises:
         BenchmarkError: The interpreter does not exist.
     """
-    python = Path(os.environ.get("MVL_EVAL_PYTHON", PROJECT_ROOT / ".venv-eval" / "bin" / "python"))
+    python = _find_eval_python()
     if not python.is_file():
         raise BenchmarkError(f"lmms-eval's environment is missing ({python})", hint="run `make eval-setup`")
     return python
+
+
+def is_lmms_eval_installed() -> bool:
+    """Return whether the interpreter of lmms-eval's environment exists."""
+    return _find_eval_python().is_file()
+
+
+def _find_eval_python() -> Path:
+    return Path(os.environ.get("MVL_EVAL_PYTHON", PROJECT_ROOT / ".venv-eval" / "bin" / "python"))
 
 
 def run_benchmark(
@@ -236,9 +246,7 @@ def _publish(
     lake: Lake, benchmark_report: BenchmarkReport, benchmark: Benchmark, *, backend: Backend, run_id: str
 ) -> None:
     checkpoint, result = benchmark_report.checkpoint, benchmark_report.result
-    partition_key = compute_digest(
-        "benchmark part", checkpoint.version, benchmark_report.benchmark, benchmark_report.settings_hash
-    )
+    partition_key = _compute_partition_key(benchmark_report)
     common = {
         "partition_key": partition_key,
         "checkpoint": checkpoint.stage,
@@ -287,6 +295,15 @@ def _publish(
     lake.get_table(ANSWERS_TABLE).publish(answers, partition_key=partition_key)
 
 
+def _compute_partition_key(benchmark_report: BenchmarkReport) -> str:
+    return compute_digest(
+        "benchmark part",
+        benchmark_report.checkpoint.version,
+        benchmark_report.benchmark,
+        benchmark_report.settings_hash,
+    )
+
+
 def _iter_answer_tables(
     benchmark_report: BenchmarkReport, common: Mapping[str, Any], benchmark: Benchmark, schema: pa.Schema
 ) -> Iterator[pa.Table]:
@@ -331,6 +348,16 @@ def read_benchmark_scores(lake: Lake, benchmark: str) -> list[dict[str, Any]]:
     """Return the overall rows of a benchmark, one per checkpoint version and settings."""
     row_filter = f"{sql.equals('benchmark', benchmark)} AND task IS NULL"
     return list(lake.get_table(TABLE).iter_rows(filter=row_filter))
+
+
+def read_first_answers(lake: Lake, benchmark_report: BenchmarkReport) -> list[dict[str, Any]]:
+    """Return the first answers of each task of a finished benchmark."""
+    first_answers = lake.get_table(ANSWERS_TABLE).iter_rows(
+        ["task", "doc_id", "reference", "answer", "score"],
+        f"doc_id < {N_FIRST_ANSWERS}",
+        partition_key=_compute_partition_key(benchmark_report),
+    )
+    return list(first_answers)
 
 
 def render_score_table(benchmark_report: BenchmarkReport, other_scores: Sequence[Mapping[str, Any]]) -> str:

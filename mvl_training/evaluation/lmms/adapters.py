@@ -25,9 +25,11 @@ from mvl_training.evaluation.lmms.question import (
     build_benchmark_question,
     iter_question_batches,
     resolve_stop_sequences,
+    summarize_question,
     truncate_at_stop,
 )
 
+N_PREVIEWED = 6
 WORKER_MODULE = "mvl_training.evaluation.benchmarks.lmms_worker"
 
 
@@ -55,6 +57,8 @@ class _WorkerModel(lmms):
         self._max_new_tokens = None if max_new_tokens is None else int(max_new_tokens)
         self.question_ids: dict[tuple[str, int], str] = {}
         """Question id by (task, document id), by which the answers of two checkpoints are paired."""
+        self.previewed_questions: list[dict[str, Any]] = []
+        """The first questions as they were asked, for the preview of the benchmark."""
         command = [python, "-m", WORKER_MODULE, json.dumps(job)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="ascii")
@@ -87,9 +91,12 @@ class _WorkerModel(lmms):
 
     def _build_question(self, request: Any) -> dict[str, Any]:
         _, doc_to_messages, settings, doc_id, task, split = request.args
-        return build_benchmark_question(
+        question = build_benchmark_question(
             task, doc_to_messages(self.task_dict[task][split][doc_id]), settings, max_new_tokens=self._max_new_tokens
         )
+        if len(self.previewed_questions) < N_PREVIEWED:
+            self.previewed_questions.append({"task": task, "doc_id": doc_id, **summarize_question(question)})
+        return question
 
     def _record_answer(self, answer: Mapping[str, str], request: Any) -> str:
         _, doc_to_messages, settings, doc_id, task, _ = request.args

@@ -16,6 +16,9 @@ from PIL import Image
 DEFAULT_MAX_NEW_TOKENS = 1024
 """Default limit, enough for a reasoned answer; the paper's chain-of-thought tasks have the same."""
 
+PREVIEW_FILE = "preview.json"
+"""In a benchmark's folder: its first questions, each as `task`, `doc_id` and the fields of `summarize_question`."""
+
 # Most questions, and about the most bytes of images, in one line of the pipe; they are answered together.
 MAX_QUESTIONS_PER_LINE = 64
 MAX_BYTES_PER_LINE = 64 << 20
@@ -60,6 +63,18 @@ def build_benchmark_question(
             {"role": m["role"], "parts": [_convert_part(p) for p in _to_parts(m["content"])]} for m in messages
         ],
         "max_new_tokens": max_new_tokens or int(settings.get("max_new_tokens") or DEFAULT_MAX_NEW_TOKENS),
+    }
+
+
+def summarize_question(question: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the text of a question, its first image (base64) if it has one, and how many images and videos it has."""
+    parts = [part for message in question["messages"] for part in message["parts"]]
+    images = [part["image"] for part in parts if "image" in part]
+    return {
+        "text": "\n".join(part["text"] for part in parts if "text" in part),
+        "image": images[0] if images else None,
+        "n_images": len(images),
+        "n_videos": sum("video" in part for part in parts),
     }
 
 

@@ -4,9 +4,10 @@ The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include
 replaces lmms-eval's own, or null), `limit` (questions of each task, or null), `data_dir` (where the data of local tasks
 is, or null), `env` (variables set before lmms-eval is imported), `output_dir`.
 
-Files in `output_dir`: `samples.jsonl` has a line per question and filter, with `single_question_scores` (each aggregate
-applied to that question alone). `results.json` is written after it, so results are never without their samples. After
-an error there is `error.json` {"message", "hint"} instead, and the exit code is 1.
+Files in `output_dir`: `preview.json` has the first questions as they were asked. `samples.jsonl` has a line per question
+and filter, with `single_question_scores` (each aggregate applied to that question alone). `results.json` is written
+after them, so results are never without their samples. After an error there is `error.json` {"message", "hint"}
+instead, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
-from mvl_training.evaluation.lmms.question import LmmsError
+from mvl_training.evaluation.lmms.question import PREVIEW_FILE, LmmsError
 
 STDERR_SEED = 20241206
 N_RESAMPLES = 200
@@ -80,6 +81,7 @@ def run_tasks(job: Mapping[str, Any], output_dir: Path) -> None:
             cli_args=argparse.Namespace(output_path=str(output_dir), process_with_media=True, log_samples=True),
         )
     model.close()
+    write_text_atomic(output_dir / PREVIEW_FILE, json.dumps(model.previewed_questions))
     samples = results.pop("samples")
     tasks_by_name = {task.config.task: task for task in tasks}
     with (output_dir / "samples.jsonl").open("w", encoding="utf-8") as file:
@@ -232,7 +234,7 @@ def main(arguments: Sequence[str]) -> int:
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     output_dir = Path(job["output_dir"])
     output_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("results.json", "error.json"):
+    for name in ("results.json", "error.json", PREVIEW_FILE):
         (output_dir / name).unlink(missing_ok=True)
     os.environ.update(job["env"])
     # Local tasks name their data files relative to their folder.

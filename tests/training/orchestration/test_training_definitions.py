@@ -22,12 +22,14 @@ pytestmark = pytest.mark.usefixtures("demo_profile")
 def graph() -> dg.AssetGraph:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_PROFILE", "demo")
+        patch.setenv("MVL_EVAL_PYTHON", sys.executable)
         return defs().resolve_asset_graph()
 
 
 @pytest.fixture
 def demo_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MVL_PROFILE", "demo")
+    monkeypatch.setenv("MVL_EVAL_PYTHON", sys.executable)
 
 
 def _key(*parts: str) -> dg.AssetKey:
@@ -41,6 +43,19 @@ def test_the_location_holds_a_plan_its_rows_and_a_checkpoint_per_stage_and_the_s
         *(_key("checkpoint", stage) for stage in TRAINING_STAGES),
         *(_key("evaluation", suite) for suite in ("held_out", *load_suites())),
     }
+
+
+def test_suites_that_cannot_be_run_here_are_declared_and_do_not_count_as_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MVL_EVAL_PYTHON", "/nowhere/python")
+    without = defs().resolve_asset_graph()
+    for suite in load_suites():
+        key = _key("evaluation", suite)
+        assert key not in without.materializable_asset_keys
+        assert "make eval-setup" in (without.get(key).description or "")
+        assert without.get(key).parent_keys == {_key("checkpoint", "one_vision")}
+    assert _key("evaluation", "held_out") in without.materializable_asset_keys
 
 
 def test_stages_are_chained_and_hang_on_the_mixtures_of_the_other_location(graph: dg.AssetGraph) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -18,13 +19,17 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
     TABLE,
     BenchmarkSettings,
     read_benchmark_scores,
+    read_first_answers,
     render_score_table,
     run_benchmark,
 )
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import compare_checkpoints
+from mvl_training.evaluation.lmms.question import PREVIEW_FILE, summarize_question
+from mvl_training.orchestration.report import render_benchmark_preview
 from mvl_training.runs.process_group import CommandFailed
 from mvl_training.runs.training_run import Checkpoint
+from tests.raw_files import make_image
 
 Launch = Callable[[Sequence[str], Path], None]
 
@@ -113,6 +118,29 @@ def test_a_score_is_stored_with_its_error_origin_and_the_papers_score(lake: Lake
     assert {answer["reference"] for answer in answers} == {"7"}
     shown = render_score_table(result, read_benchmark_scores(lake, "ChartQA"))
     assert "| **one_vision** `aaaaaaaa` | **75.0 ± 1.0** | 86.2 | – | 4 |" in shown
+
+
+def test_the_preview_of_a_benchmark_has_its_first_questions_as_they_were_asked(lake: Lake, home: Path) -> None:
+    report = run_benchmark(
+        lake,
+        _checkpoint(home),
+        "documents",
+        "ChartQA",
+        benchmark_settings=BenchmarkSettings(limit=2),
+        run_id="r",
+        launch=_leaving([True, False]),
+    )
+    assert render_benchmark_preview(report.folder, read_first_answers(lake, report)) == "none"
+    image = base64.b64encode(make_image(1)).decode()
+    parts = [{"image": image}, {"text": "How many <b>|</b>?"}, {"image": image}]
+    asked = [
+        {"task": "chartqa", "doc_id": 0, **summarize_question({"messages": [{"role": "user", "parts": parts}]})},
+        {"task": "chartqa", "doc_id": 1, **summarize_question({"messages": [{"parts": [{"text": "And?"}]}]})},
+    ]
+    (report.folder / PREVIEW_FILE).write_text(json.dumps(asked), encoding="utf-8")
+    _, _, first, second = render_benchmark_preview(report.folder, read_first_answers(lake, report)).splitlines()
+    assert first.startswith("| ![chartqa](data:image/jpeg") and " +1 | How many &#60;b&#62;&#124;&#60;/b&#62;?" in first
+    assert first.endswith("| 7 | ✓ 7 |") and second == "| – | And? | 7 | 8 |"
 
 
 def test_a_rerun_changes_nothing_and_another_checkpoint_is_added_and_comparable(lake: Lake, home: Path) -> None:
