@@ -16,6 +16,7 @@ TEMPLATE_DIR = PACKAGE_DIR / "project_template"
 # Folders of the package that a project may copy, to change what is in them.
 COPIED_DIRS = {
     "prompts": PACKAGE_DIR / "prompts",
+    "prompts/small": PACKAGE_DIR / "prompts" / "small",
     "profiles": PACKAGE_DIR / "profiles",
     "recipes": RECIPES_DIR,
     "deploy": PACKAGE_DIR / "deploy",

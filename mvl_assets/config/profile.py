@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.project import PACKAGE_DIR, find_own_dir, list_files, load_project
+from mvl_assets.config.prompt_parameters import PromptParameters
 from mvl_assets.config.strict_yaml import StrictModel, read_document
 from mvl_assets.errors import MvlError
 from mvl_assets.stages import ModelRole
@@ -233,6 +234,10 @@ class Profile(StrictModel):
     rewrite_limit: int | None = Field(default=None, gt=0)
     models: dict[str, ModelProfile]
     roles: dict[ModelRole, str]
+    # A variant of the prompts: `small` for models of less than about a billion parameters; null: those for large ones.
+    prompts: str | None = None
+    # Parameters of rewriting prompts that differ from those of their files, by family: `config.prompt_parameters`.
+    prompt_parameters: dict[str, PromptParameters] = Field(default_factory=dict)
     # Checks of rewrites before they are judged, where they differ from the default: all, and none with paper_parity.
     checks: dict[CheckName, bool] = Field(default_factory=dict)
     keep: KeepConfig = KeepConfig()

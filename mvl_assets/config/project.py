@@ -67,7 +67,7 @@ class ProjectConfig(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class OwnFile:
-    """A file of the project, and whether it takes the place of one of the package."""
+    """A file of the project, by its path in its folder, and whether it takes the place of one of the package."""
 
     path: Path
     replaces_base: bool
@@ -106,8 +106,9 @@ def list_files(base_dir: Path, own_dir: Path | None, pattern: str) -> dict[str, 
     return {path.name: path for folder in folders for path in sorted(folder.glob(pattern))}
 
 
-def list_own_files(base_dir: Path, own_dir: Path | None, pattern: str) -> list[OwnFile]:
-    """Return the project's own files, sorted by name."""
+def list_own_files(base_dir: Path, own_dir: Path | None, *patterns: str) -> list[OwnFile]:
+    """Return the project's own files, sorted by their paths below `own_dir`."""
     if own_dir is None or own_dir == base_dir:
         return []
-    return [OwnFile(path, (base_dir / path.name).is_file()) for path in sorted(own_dir.glob(pattern))]
+    paths = sorted(path.relative_to(own_dir) for pattern in patterns for path in own_dir.glob(pattern))
+    return [OwnFile(path, (base_dir / path).is_file()) for path in paths]

@@ -1,7 +1,7 @@
 """Prompt files: front matter and template, read strictly and hashed over what decides a request.
 
-The package's are in `prompts/` of the clone; a file of the same name in a project's `prompts/` takes the place of one,
-and a file of another name is one more. A file `<role>_<family>.md`:
+The package's are in `prompts/` of the clone, and variants of all of them in subfolders; see `prompt_sets`. A file
+`<role>_<family>.md`:
 
     ---
     role: rewrite                # rewrite | judge
@@ -14,6 +14,8 @@ and a file of another name is one more. A file `<role>_<family>.md`:
     retry_sampling: {temperature: 0.8}  # overrides sampling for the one re-ask of an unusable answer
     inputs: [question, answer]
     expected_tokens: 300         # what a usual answer takes, for forecasts; optional
+    parameters: {answer_words: {min: 80, max: 250}}  # see `prompt_parameters`; optional
+    task_types: {planning: a plan that ...}          # kinds of tasks to draw from; optional
     version: 1
     note: what changed and why
     ---
@@ -21,6 +23,8 @@ and a file of another name is one more. A file `<role>_<family>.md`:
 
 Text from data goes between the lines `<sample>` and `</sample>`, every input once, and nothing in it can close that
 fence. An input may be repeated outside, as one line of at most 80 characters.
+A file with `task_types` has `{{task_types}}` after the fence: as many of these as pairs are asked for at most, drawn by
+the sample's id, so that a corpus has all of them in equal parts. `kind: {}` in the schema becomes one of their names.
 A judge's file may hold `criteria: {name: wording}`: each becomes a prompt of its own that differs from the others only
 where `{{criterion}}` is, at the end, so that a server caches everything before it.
 """
@@ -32,14 +36,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.config.project import PACKAGE_DIR, list_files
+from mvl_assets.common.suggestions import format_suggestion
+from mvl_assets.config.profile import Profile, load_profile
+from mvl_assets.config.project import PACKAGE_DIR
+from mvl_assets.config.prompt_parameters import Growth, PromptParameters, fill_schema
+from mvl_assets.config.prompt_sets import list_set_files, list_set_names
 from mvl_assets.config.settings import load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlError, parse_documents
 from mvl_assets.errors import MvlError
@@ -49,7 +57,7 @@ PROMPTS_DIR = (PACKAGE_DIR / "prompts").resolve()
 FENCE_OPEN, FENCE_CLOSE = "<sample>", "</sample>"
 MAX_INLINE_CHARS = 80
 # The slot keeps its name: templates are part of every prompt's hash, and so of every request's key.
-IMAGES_SLOT, CRITERION_SLOT = "pictures", "criterion"
+IMAGES_SLOT, CRITERION_SLOT, TASK_TYPES_SLOT = "pictures", "criterion", "task_types"
 _ALLOWED_INPUTS = {
     ("rewrite", "pair"): frozenset({"question", "answer"}),
     ("rewrite", "sample"): frozenset({"pairs", "caption"}),
@@ -110,6 +118,8 @@ class FrontMatter(StrictModel):
     retry_sampling: RetrySampling | None = None
     inputs: tuple[str, ...] = Field(min_length=1)
     criteria: dict[str, str] | None = Field(default=None, min_length=1)
+    parameters: PromptParameters = PromptParameters()
+    task_types: dict[str, str] | None = Field(default=None, min_length=1)
     expected_tokens: int | None = Field(default=None, ge=1)
     version: int = Field(ge=1)
     note: str
@@ -141,10 +151,10 @@ class FrontMatter(StrictModel):
 class Prompt:
     """One prompt, ready to render.
 
-    `hash` covers everything that decides a first request: template, `no_image_note`, output format, sampling, inputs
-    and modality. It leaves out name and file (renaming changes no answer), version and note (words for people),
-    `expected_tokens` (a forecast) and `retry_sampling` (the sampling in the request's own key tells the second request
-    from the first).
+    `hash` covers everything that decides a first request: template, `no_image_note`, output format, sampling, inputs,
+    modality and task types; parameters are part of the template and the schema. It leaves out name and file (renaming
+    changes no answer), version and note (words for people), `expected_tokens` (a forecast) and `retry_sampling` (the
+    sampling in the request's own key tells the second request from the first).
     """
 
     name: str
@@ -165,6 +175,8 @@ class Prompt:
     version: int
     note: str
     expected_tokens: int | None = None
+    parameters: PromptParameters = field(default_factory=PromptParameters)
+    task_types: Mapping[str, str] | None = None
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -180,6 +192,8 @@ class Prompt:
             "inputs": self.inputs,
             "template": self.template,
         }
+        if self.task_types is not None:
+            digest_fields["task_types"] = self.task_types
         object.__setattr__(self, "hash", compute_digest(digest_fields))
 
     @property
@@ -187,12 +201,23 @@ class Prompt:
         """Name in verdicts and keep rules: the criterion, or the prompt's name where a file holds a single prompt."""
         return self.criterion or self.name
 
-    def render(self, values: Mapping[str, str]) -> tuple[str, str]:
+    def draw_task_types(self, sample_id: str) -> list[str]:
+        """Return the task types of a sample, as many as pairs are asked for at most; none for other prompts."""
+        remaining = list(self.task_types or ())
+        number = int(compute_digest("task types", sample_id), 16)
+        drawn: list[str] = []
+        for _ in range(min(len(remaining), self.parameters.pairs.max if self.parameters.pairs else 1)):
+            number, index = divmod(number, len(remaining))
+            drawn.append(remaining.pop(index))
+        return drawn
+
+    def render(self, values: Mapping[str, str], sample_id: str = "") -> tuple[str, str]:
         """Return the text before the images and the text after them (a prompt without images has all in the second).
 
         Args:
             values: The declared inputs, no more and no fewer. A value is inserted once and never read as a template;
                 Tags in it are escaped, see `escape_tags`.
+            sample_id: What the task types are drawn by.
 
         Raises:
             PromptError: An input is missing or unknown.
@@ -206,6 +231,9 @@ class Prompt:
         head, _, tail = before.partition(f"{{{{{IMAGES_SLOT}}}}}") if self.modality == "vision" else ("", "", before)
         inline_values = {name: format_inline(value) for name, value in values.items()}
         fenced_text = _fill_slots(fenced, {name: escape_tags(value) for name, value in values.items()})
+        if self.task_types is not None:
+            drawn = (f"- {name}: {self.task_types[name]}" for name in self.draw_task_types(sample_id))
+            inline_values[TASK_TYPES_SLOT] = "\n".join(drawn)
         return _fill_slots(
             head, inline_values
         ).strip(), f"{_fill_slots(tail, inline_values)}{fenced_text}{_fill_slots(after, inline_values)}".strip()
@@ -234,66 +262,110 @@ def format_inline(value: str) -> str:
 
 
 def list_families() -> list[str]:
-    """Return the families that have a rewriting prompt, the package's or an own one, without reading the files."""
-    file_names = list_files(PROMPTS_DIR, load_settings().prompts_dir, "rewrite_*.md")
-    return sorted(name.removeprefix("rewrite_").removesuffix(".md") for name in file_names)
+    """Return the families that have a rewriting prompt in any set, without reading the files."""
+    own_dir = load_settings().prompts_dir
+    set_names = [None, *list_set_names(PROMPTS_DIR, own_dir)]
+    file_names = {path.name for name in set_names for path in list_set_files(PROMPTS_DIR, own_dir, name).values()}
+    return sorted(
+        name.removeprefix("rewrite_").removesuffix(".md") for name in file_names if name.startswith("rewrite_")
+    )
 
 
-def load_prompts(prompts_dir: Path | None = None) -> dict[str, Prompt]:
+def load_prompts(prompts_dir: Path | None = None, profile: Profile | None = None) -> dict[str, Prompt]:
     """Return every prompt by name.
 
     Args:
         prompts_dir: Read this folder alone; None reads the package's prompts with the project's own over them.
+        profile: Names the set of prompts; None takes the profile of the settings. Not used with `prompts_dir`.
 
     Raises:
-        MvlError: The folder has no prompt files.
+        MvlError: The folder has no prompt files, or there is no such set.
         PromptError: A file is broken; the first one is named.
     """
     named_dir = os.environ.get("MVL_PROMPTS") if prompts_dir is None else prompts_dir
-    if named_dir is not None and not any(Path(named_dir).glob("*.md")):
+    if named_dir is not None and not any(chain(Path(named_dir).glob("*.md"), Path(named_dir).glob("*/*.md"))):
         raise MvlError(f"no prompt files in {named_dir}", hint="set MVL_PROMPTS to a folder of prompt files")
-    base_dir, own_dir = (PROMPTS_DIR, load_settings().prompts_dir) if prompts_dir is None else (prompts_dir, None)
-    files = [path for _, path in sorted(list_files(base_dir, own_dir, "*.md").items())]
-    return dict(_load_prompt_files(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)))
+    if prompts_dir is not None:
+        files, changes = list_set_files(prompts_dir, None, None), {}
+    else:
+        profile = profile or load_profile(load_settings().profile)
+        files = list_set_files(PROMPTS_DIR, load_settings().prompts_dir, profile.prompts)
+        changes = {family: parameters.model_dump_json() for family, parameters in profile.prompt_parameters.items()}
+    stamps = [(name, path, path.stat().st_mtime_ns, path.stat().st_size) for name, path in sorted(files.items())]
+    return dict(_load_prompt_files(tuple(stamps), tuple(sorted(changes.items()))))
 
 
 @lru_cache(maxsize=8)
-def _load_prompt_files(files: tuple[tuple[Path, int, int], ...]) -> dict[str, Prompt]:
-    """Read the files; cached by their times and sizes, so that an edit is seen and nothing is read twice."""
+def _load_prompt_files(
+    files: tuple[tuple[str, Path, int, int], ...], changes: tuple[tuple[str, str], ...]
+) -> dict[str, Prompt]:
+    """Read the files; cached by their times and sizes, so that an edit is seen and nothing is read twice.
+
+    Args:
+        files: Name, path, time and size of each.
+        changes: Changed parameters as JSON, by family of rewriting prompts.
+    """
+    remaining = {f"rewrite_{family}": PromptParameters.model_validate_json(text) for family, text in changes}
     prompts: dict[str, Prompt] = {}
-    for path, _, _ in files:
-        prompts.update((prompt.name, prompt) for prompt in load_prompt_file(path))
+    for name, path, _, _ in files:
+        prompts.update((prompt.name, prompt) for prompt in load_prompt_file(path, name, remaining.pop(path.stem, None)))
+    if remaining:
+        family = next(iter(remaining)).removeprefix("rewrite_")
+        families = sorted(prompt.family for prompt in prompts.values() if prompt.role == "rewrite")
+        raise MvlError(
+            f"prompt_parameters of the profile: no rewriting prompt for the family {family!r}",
+            hint=f"{format_suggestion(family, families)}families with one: {', '.join(families)}",
+        )
     return prompts
 
 
-def load_prompt_file(path: Path) -> list[Prompt]:
-    """Return the prompts of one file: one, or one per criterion. Raises `PromptError`."""
+def load_prompt_file(path: Path, file: str | None = None, changes: PromptParameters | None = None) -> list[Prompt]:
+    """Return the prompts of one file: one, or one per criterion.
+
+    Args:
+        path: The file.
+        file: What messages call it; None takes its name.
+        changes: Parameters that a profile changes.
+
+    Raises:
+        PromptError: The file is broken.
+    """
+    file = file or path.name
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise PromptError(path.name, "text", f"byte {error.start} is not UTF-8") from error
+        raise PromptError(file, "text", f"byte {error.start} is not UTF-8") from error
     fences = list(islice(_FRONT_MATTER_FENCE.finditer(text), 2))
     if len(fences) != 2 or text[: fences[0].start()].strip():
-        raise PromptError(path.name, "front matter", "the file must begin with a block between two `---` lines")
+        raise PromptError(file, "front matter", "the file must begin with a block between two `---` lines")
     start, end = fences[0].end(), fences[1].start()
     try:
-        (document,) = parse_documents(text[start:end], path.name, line_offset=text.count("\n", 0, start))
+        (document,) = parse_documents(text[start:end], file, line_offset=text.count("\n", 0, start))
         front = document.validate(FrontMatter)
     except YamlError as error:
-        raise PromptError(path.name, error.key or "front matter", error.problem, line=error.line) from error
+        raise PromptError(file, error.key or "front matter", error.problem, line=error.line) from error
     except ValueError as error:
-        raise PromptError(path.name, "front matter", "must be one YAML mapping") from error
+        raise PromptError(file, "front matter", "must be one YAML mapping") from error
     if path.stem != f"{front.role}_{front.family}":
-        raise PromptError(path.name, "role, family", f"the file must be named {front.role}_{front.family}.md")
-    template = text[fences[1].end() :].strip() + "\n"
-    _check_template(path.name, front, template)
+        raise PromptError(file, "role, family", f"the file must be named {front.role}_{front.family}.md")
+    try:
+        parameters = front.parameters if changes is None else front.parameters.replace(changes)
+    except ValueError as error:
+        raise PromptError(file, "prompt_parameters of the profile", str(error)) from error
+    try:
+        template = parameters.fill_template(text[fences[1].end() :].strip() + "\n")
+        growth = Growth.compare(parameters, front.parameters)
+        front = _apply_parameters(front, parameters, growth)
+    except ValueError as error:
+        raise PromptError(file, "parameters", str(error)) from error
+    _check_template(file, front, template)
     if front.json_schema is not None:
-        check_bounded_schema(path.name, front.json_schema)
+        check_bounded_schema(file, front.json_schema)
     if front.criteria is None:
-        return [_build_prompt(path, front, path.stem, None, template)]
+        return [_build_prompt(file, front, path.stem, None, template)]
     # Criterion names become asset keys and the templates must not gain slots from the wording.
     return [
-        _build_prompt(path, front, f"{path.stem}_{name}", name, _insert_criterion(path.name, template, name, wording))
+        _build_prompt(file, front, f"{path.stem}_{name}", name, _insert_criterion(file, template, name, wording))
         for name, wording in front.criteria.items()
     ]
 
@@ -303,8 +375,10 @@ def get_rewrite_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
     prompt = prompts.get(f"rewrite_{family}")
     if prompt is None:
         families = sorted(p.family for p in prompts.values() if p.role == "rewrite")
+        set_name = next((p.file.rpartition("/")[0] for p in prompts.values() if p.role == "rewrite"), "")
         raise MvlError(
-            f"no rewriting prompt for the family {family!r}", hint=f"families with one: {', '.join(families)}"
+            f"no rewriting prompt for the family {family!r}" + (f" in the set {set_name!r}" if set_name else ""),
+            hint=f"{format_suggestion(family, families)}families with one: {', '.join(families)}",
         )
     return prompt
 
@@ -375,6 +449,24 @@ def _compute_max_chars(file: str, schema: Mapping[str, Any], json_path: str) -> 
     raise PromptError(file, json_path, f"type {kind!r} is not supported; use object, array, string or enum")
 
 
+def _apply_parameters(front: FrontMatter, parameters: PromptParameters, growth: Growth) -> FrontMatter:
+    """Return the front matter with other parameters, and with the schema and the limits that go with them."""
+    changes: dict[str, Any] = {"parameters": parameters}
+    if front.json_schema is not None:
+        changes["json_schema"] = fill_schema(front.json_schema, parameters, front.task_types, growth)
+    elif parameters.pairs is not None:
+        raise ValueError("`pairs` goes with a schema")
+    if growth != Growth():
+        for name in ("sampling", "retry_sampling"):
+            sampling = getattr(front, name)
+            if sampling is not None and sampling.max_tokens is not None:
+                max_tokens = growth.scale_limit(sampling.max_tokens)
+                changes[name] = sampling.model_copy(update={"max_tokens": max_tokens})
+        if front.expected_tokens is not None:
+            changes["expected_tokens"] = max(1, round(front.expected_tokens * growth.expected))
+    return front.model_copy(update=changes)
+
+
 def _insert_criterion(file: str, template: str, name: str, wording: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise PromptError(file, f"criteria.{name}", "a criterion's name is made of a-z, 0-9 and _")
@@ -389,6 +481,8 @@ def _check_template(file: str, front: FrontMatter, template: str) -> None:
     reserved = {IMAGES_SLOT} if front.modality == "vision" else set()
     if front.criteria is not None:
         reserved.add(CRITERION_SLOT)
+    if front.task_types is not None:
+        reserved.add(TASK_TYPES_SLOT)
     for name in slot_names:
         if name not in declared | reserved:
             raise PromptError(file, "template", f"{{{{{name}}}}} is not one of {sorted(declared | reserved)}")
@@ -406,19 +500,21 @@ def _check_template(file: str, front: FrontMatter, template: str) -> None:
         raise PromptError(
             file, "template", f"each of {sorted(declared)} must occur once in the fence, and nothing else"
         )
-    unfenced_slots = [slot[1] for slot in _SLOT.finditer("\n".join(lines[:start]))]
-    if declared & set(unfenced_slots):
-        raise PromptError(file, "template", "data must come after the instructions, so that a server can cache these")
+    leading_slots = [slot[1] for slot in _SLOT.finditer("\n".join(lines[:start]))]
+    if (declared | {TASK_TYPES_SLOT}) & set(leading_slots):
+        raise PromptError(
+            file, "template", "data and task types come after the instructions, so that a server can cache these"
+        )
 
 
-def _build_prompt(path: Path, front: FrontMatter, name: str, criterion: str | None, template: str) -> Prompt:
+def _build_prompt(file: str, front: FrontMatter, name: str, criterion: str | None, template: str) -> Prompt:
     sampling = front.sampling.model_dump(exclude_none=True)
     retry_sampling = front.retry_sampling.model_dump(exclude_none=True) if front.retry_sampling else None
     if retry_sampling is not None and {**sampling, **retry_sampling} == sampling:
-        raise PromptError(path.name, "retry_sampling", "equals sampling, so the same request would be sent twice")
+        raise PromptError(file, "retry_sampling", "equals sampling, so the same request would be sent twice")
     return Prompt(
         name=name,
-        file=path.name,
+        file=file,
         role=front.role,
         family=front.family,
         unit=front.unit,
@@ -435,4 +531,6 @@ def _build_prompt(path: Path, front: FrontMatter, name: str, criterion: str | No
         version=front.version,
         note=front.note,
         expected_tokens=front.expected_tokens,
+        parameters=front.parameters,
+        task_types=front.task_types,
     )

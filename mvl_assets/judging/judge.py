@@ -84,7 +84,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         lake: The lake.
         source: A source of group B.
         profile: Names the judges and the keep rule.
-        prompts: The prompts by name; None takes those of the settings.
+        prompts: The prompts by name; None takes those of the profile.
         limit: Only the rewrites of the samples that rewriting takes under the same limit; None takes all.
         run_id: The run that rows are marked with.
         endpoints: Per judge, endpoints instead of the profile's.
@@ -107,7 +107,9 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         run_id: str = "",
         endpoints: Sequence[Sequence[Endpoint] | None] = (None, None),
     ) -> None:
-        self.criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, resolve_prompt_family(source))
+        self.criteria = get_judge_prompts(
+            load_prompts(profile=profile) if prompts is None else prompts, resolve_prompt_family(source)
+        )
         criterion_names = [criterion.criterion_name for criterion in self.criteria]
         profiles = [profile.get_model("judge"), *([profile.second_judge] if profile.second_judge else [])]
         self.rule = parse_keep_rule(
@@ -293,7 +295,7 @@ def judge_source(
         source: A source of group B.
         profile: Names the judges and the keep rule.
         run_id: The run that rows are marked with.
-        prompts: The prompts by name; None takes those of the settings.
+        prompts: The prompts by name; None takes those of the profile.
         retry_error_classes: Error classes, or `all`, whose rejects are asked once more.
         progress: Called with the engine's progress.
         endpoints: Endpoints of the first judge instead of the profile's.
@@ -308,7 +310,7 @@ def judge_source(
         JudgeStage,
         source=source,
         profile=profile,
-        prompts=load_prompts() if prompts is None else prompts,
+        prompts=load_prompts(profile=profile) if prompts is None else prompts,
         run_id=run_id,
         endpoints=(endpoints, second_endpoints),
     )

@@ -97,7 +97,7 @@ def validate_keep_rule(profile: Profile) -> None:
     Raises:
         MvlError: The rule cannot be read with the criteria of all prompts.
     """
-    criterion_names = sorted({prompt.criterion_name for prompt in load_prompts().values()})
+    criterion_names = sorted({prompt.criterion_name for prompt in load_prompts(profile=profile).values()})
     parse_keep_rule(
         profile.keep.rule, profile.keep.no_reference, criterion_names, second_judge=profile.second_judge is not None
     )

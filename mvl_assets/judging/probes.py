@@ -140,7 +140,7 @@ def run_probes(
         images: The images as they were drawn, by name.
         run_id: The run that answers are marked with.
         role: Which judge.
-        prompts: The prompts by name; None takes those of the settings.
+        prompts: The prompts by name; None takes those of the profile.
         endpoints: Endpoints instead of the profile's.
     """
     stage = _ProbeStage(profile, probe_set, images, role=role, prompts=prompts, endpoints=endpoints)
@@ -170,7 +170,7 @@ class _ProbeStage(ModelStage[int, Verdict]):
         prompts: Mapping[str, Prompt] | None,
         endpoints: Sequence[Endpoint] | None,
     ) -> None:
-        self._criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, "general")
+        self._criteria = get_judge_prompts(load_prompts(profile=profile) if prompts is None else prompts, "general")
         self.models = [ServedModel.from_profile(profile.get_model(role), endpoints)]
         image_ids = {name: compute_digest(data) for name, data in images.items()}
         images_by_id = {image_ids[name]: data for name, data in images.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
@@ -19,10 +19,11 @@ _TRAILING = re.compile(rf"\s*(?:{_MARKER.pattern}\s*)+\Z")
 
 @dataclass(frozen=True, slots=True)
 class QAPair:
-    """One question and its answer, as the sample has them (markers included)."""
+    """One question and its answer, as the sample has them (markers included); of a rewrite, with its task type."""
 
     question: str
     answer: str
+    task_type: str | None = field(default=None, compare=False)
 
     @property
     def n_markers(self) -> int:

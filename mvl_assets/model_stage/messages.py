@@ -14,7 +14,7 @@ from mvl_assets.inference.request import ModelRef, OutputFormat
 
 
 def build_messages(
-    prompt: Prompt, values: Mapping[str, str], image_ids: Sequence[str], model: ModelRef
+    prompt: Prompt, values: Mapping[str, str], image_ids: Sequence[str], model: ModelRef, sample_id: str = ""
 ) -> tuple[tuple[dict[str, Any], ...], bool]:
     """Return the messages, and whether images were left out because the model cannot see them.
 
@@ -26,8 +26,9 @@ def build_messages(
         values: The values of its slots, by name.
         image_ids: The row's images.
         model: The model that is asked.
+        sample_id: What the prompt's task types are drawn by.
     """
-    head, tail = prompt.render(values)
+    head, tail = prompt.render(values, sample_id)
     if prompt.modality == "vision" and image_ids and model.supports_images:
         image_parts = [{"type": "image", "image": image_id} for image_id in image_ids]
         content_parts = [{"type": "text", "text": head}, *image_parts, {"type": "text", "text": tail}]

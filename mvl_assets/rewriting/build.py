@@ -33,7 +33,7 @@ def build_requests(sample: Mapping[str, Any], prompt: Prompt, model: ModelRef) -
     image_ids: Sequence[str] = sample["image_ids"] or ()
     requests_by_key: dict[str, RewriteRequest] = {}
     for preserved_question, values in _build_prompt_inputs(prompt, pairs):
-        messages, blind = build_messages(prompt, values, image_ids, model)
+        messages, blind = build_messages(prompt, values, image_ids, model, sample["sample_id"])
         request = Request(
             messages=messages,
             model=model,

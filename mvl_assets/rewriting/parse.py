@@ -127,7 +127,7 @@ def _parse_pair(entry: dict[str, str], *, from_json: bool) -> QAPair:
     question, answer = (_check_text(entry[key], from_json=from_json).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise ParseError("empty", "a question or an answer is nothing but white space")
-    return QAPair(question, answer)
+    return QAPair(question, answer, entry.get("kind"))
 
 
 def _check_text(text: str, *, from_json: bool = False) -> str:

@@ -70,7 +70,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
         lake: The lake.
         source: A source of group B.
         profile: Names the model, and the limit where `limit` does not.
-        prompts: The prompts by name; None takes those of the settings.
+        prompts: The prompts by name; None takes those of the profile.
         limit: How many samples requests may be sent for, by hash. Rows of stored answers are published beyond it, too.
         run_id: The run that rows are marked with.
         endpoints: Endpoints instead of the profile's.
@@ -97,7 +97,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
         self.run_id = run_id
         self.table = REWRITTEN.get_table_name(source.category)
         self.models = [ServedModel.from_profile(profile.get_rewriter(family), endpoints)]
-        self.prompt = get_rewrite_prompt(load_prompts() if prompts is None else prompts, family)
+        self.prompt = get_rewrite_prompt(load_prompts(profile=profile) if prompts is None else prompts, family)
         self.prompt_hashes = [self.prompt.hash]
         self.expected_tokens = list_expected_tokens([self.prompt])
         self.reasks = True
@@ -291,6 +291,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
                 "category": self._spec.category,
                 "family": self._family,
                 "ordinal": ordinal,
+                "task_type": dialogue[0].task_type,
                 "conversations": attach_image_markers(dialogue, subject.n_images, subject.has_video),
                 "request_key": request_key,
                 "prompt": self.prompt.name,
@@ -321,7 +322,7 @@ def rewrite_source(
         source: A source of group B.
         profile: Names the model and the limit.
         run_id: The run that rows are marked with.
-        prompts: The prompts by name; None takes those of the settings.
+        prompts: The prompts by name; None takes those of the profile.
         limit: See `RewriteStage`.
         retry_error_classes: Error classes, or `all`, whose rejects are asked once more.
         progress: Called with the engine's progress.
@@ -335,7 +336,7 @@ def rewrite_source(
         RewriteStage,
         source=source,
         profile=profile,
-        prompts=load_prompts() if prompts is None else prompts,
+        prompts=load_prompts(profile=profile) if prompts is None else prompts,
         limit=limit,
         run_id=run_id,
         endpoints=endpoints,

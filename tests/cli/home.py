@@ -95,6 +95,7 @@ class Home:
             "name": "test",
             "limit": 12,
             "models": {"one": model},
+            "prompts": "small",
             "roles": dict.fromkeys(("caption", "rewrite", "judge"), "one"),
             "keep": {"rule": "p_yes >= 0.1"},
             "mixture": {"alignment": 4, "single_image": 20, "one_vision": 4},

@@ -177,8 +177,8 @@ def test_an_edited_prompt_makes_stale_exactly_what_was_made_with_it(
 ) -> None:
     assert "nothing is stale" in built.run("stale")
     prompts = tmp_path / "prompts"
-    shutil.copytree(PROMPTS_DIR, prompts)
-    edited = prompts / "rewrite_math.md"
+    shutil.copytree(PROMPTS_DIR / "small", prompts / "small")
+    edited = prompts / "small" / "rewrite_math.md"
     edited.write_text(edited.read_text(encoding="utf-8").rstrip() + " Be brief.\n", encoding="utf-8")
     listed = copy_of(built).using(MVL_PROMPTS=str(prompts)).json("stale")
     assert {(row["asset"], row["partition"]) for row in listed} == {("rewritten/code_math", "geo170k")}

@@ -11,7 +11,7 @@ from mvl_assets.common.project_root import find_project_root, require_project
 from mvl_assets.config.catalog import load_catalog, load_full_catalog
 from mvl_assets.config.profile import MixtureConfig, load_profile
 from mvl_assets.config.project_files import describe_project
-from mvl_assets.config.prompts import PROMPTS_DIR, list_families, load_prompts
+from mvl_assets.config.prompts import PROMPTS_DIR, get_rewrite_prompt, list_families, load_prompts
 from mvl_assets.config.settings import load_settings
 from mvl_assets.curation.mixing import compute_targets
 from mvl_assets.errors import MvlError
@@ -149,13 +149,43 @@ def test_an_own_prompt_is_a_family_and_one_of_the_same_name_replaces_the_package
     base = (PROMPTS_DIR / "rewrite_chart.md").read_text(encoding="utf-8")
     put(project / "prompts" / "rewrite_chart.md", base.rstrip() + " Be brief.\n")
     put(project / "prompts" / "rewrite_medical.md", base.replace("family: chart", "family: medical"))
-    prompts, shipped = load_prompts(), load_prompts(PROMPTS_DIR)
+    large, small = (load_profile("demo").model_copy(update={"prompts": name}) for name in (None, "small"))
+    prompts, shipped = load_prompts(profile=large), load_prompts(PROMPTS_DIR)
     assert set(prompts) == {*shipped, "rewrite_medical"} and "medical" in list_families()
     changed = {name for name in shipped if prompts[name].hash != shipped[name].hash}
     assert changed == {"rewrite_chart"}
+    # Of another name than the package's, it is part of every set; of the same, only of its own.
+    hashes = {name: prompt.hash for name, prompt in load_prompts(PROMPTS_DIR / "small").items()}
+    hashes["rewrite_medical"] = prompts["rewrite_medical"].hash
+    assert {name: prompt.hash for name, prompt in load_prompts(profile=small).items()} == hashes
     put_source(project, family="medical")
     assert load_catalog()["mine"].family == "medical"
     assert "own prompts: 2, in place of the package's: rewrite_chart.md" in describe_project()
+
+
+def test_sets_of_prompts_are_overlaid_one_by_one(project: Path) -> None:
+    base = (PROMPTS_DIR / "small" / "rewrite_chart.md").read_text(encoding="utf-8")
+    put(project / "prompts" / "small" / "rewrite_chart.md", base.rstrip() + " Be brief.\n")
+    put(project / "prompts" / "terse" / "rewrite_chart.md", base)
+    profiles = {name: load_profile("demo").model_copy(update={"prompts": name}) for name in (None, "small", "terse")}
+    shipped = load_prompts(PROMPTS_DIR / "small")
+    prompts = load_prompts(profile=profiles["small"])
+    assert {name for name in shipped if prompts[name].hash != shipped[name].hash} == {"rewrite_chart"}
+    assert prompts["rewrite_chart"].file == "small/rewrite_chart.md"
+    assert load_prompts(profile=profiles[None]) == load_prompts(PROMPTS_DIR)
+    terse = load_prompts(profile=profiles["terse"])
+    assert [prompt.hash for prompt in terse.values()] == [shipped["rewrite_chart"].hash]
+    with pytest.raises(MvlError, match="no rewriting prompt for the family 'charts' in the set 'terse'") as caught:
+        get_rewrite_prompt(terse, "charts")
+    assert caught.value.hint == "did you mean `chart`? families with one: chart"
+    assert "own prompts: 2, in place of the package's: small/rewrite_chart.md" in describe_project()
+
+
+def test_an_unknown_set_of_prompts_is_named_with_one_like_it(project: Path) -> None:
+    profile = load_profile("demo").model_copy(update={"prompts": "smal"})
+    with pytest.raises(MvlError, match="there is no set of prompts 'smal'") as caught:
+        load_prompts(profile=profile)
+    assert (caught.value.hint or "").startswith("did you mean `small`? ")
 
 
 def test_own_profiles_and_recipes_are_found_by_name(project: Path) -> None:

@@ -22,19 +22,21 @@ from mvl_assets.config.prompts import (
 from mvl_assets.judging.verdict import VerdictError, parse_verdict
 from mvl_assets.rewriting.parse import ParseError, parse_answer
 
-FOLDER = PROMPTS_DIR
-FILES = sorted(FOLDER.glob("*.md"))
+FOLDER, SMALL = PROMPTS_DIR, PROMPTS_DIR / "small"
+FILES = [path for folder in (FOLDER, SMALL) for path in sorted(folder.glob("*.md"))]
 EXAMPLES = [
-    pytest.param(path, example, id=f"{path.stem}: {example['about']}")
-    for path in sorted((FOLDER / "examples").glob("*.yaml"))
+    pytest.param(folder / f"{path.stem}.md", example, id=f"{folder.name}/{path.stem}: {example['about']}")
+    for folder in (FOLDER, SMALL)
+    for path in sorted((folder / "examples").glob("*.yaml"))
     for example in yaml.safe_load(path.read_text(encoding="utf-8"))
 ]
 # A worst case: English runs at about four characters a token, tables of digits at about two and a half.
 CHARS_PER_TOKEN = 2.5
 
 
-def test_every_family_of_the_catalog_has_a_rewriting_prompt_and_three_criteria():
-    prompts = load_prompts(FOLDER)
+@pytest.mark.parametrize("folder", [FOLDER, SMALL], ids=["default", "small"])
+def test_every_family_of_the_catalog_has_a_rewriting_prompt_and_three_criteria(folder: Path):
+    prompts = load_prompts(folder)
     assert {"general", "ocr", "chart", "math", "caption", "domain", "detection", "code"} <= set(list_families())
     for family in list_families():
         assert get_rewrite_prompt(prompts, family).family == family
@@ -42,13 +44,14 @@ def test_every_family_of_the_catalog_has_a_rewriting_prompt_and_three_criteria()
         assert criteria == ["relevance", "consistency", "accuracy"]
 
 
-def test_every_prompt_file_has_examples_and_no_example_is_left_over():
-    assert {p.stem for p in (FOLDER / "examples").glob("*.yaml")} == {p.stem for p in FILES}
+@pytest.mark.parametrize("folder", [FOLDER, SMALL], ids=["default", "small"])
+def test_every_prompt_file_has_examples_and_no_example_is_left_over(folder: Path):
+    assert {p.stem for p in (folder / "examples").glob("*.yaml")} == {p.stem for p in folder.glob("*.md")}
 
 
 @pytest.mark.parametrize(("path", "example"), EXAMPLES)
 def test_an_example_renders_with_its_data_inside_the_fence(path: Path, example: dict[str, Any]):
-    for prompt in load_prompt_file(FOLDER / f"{path.stem}.md"):
+    for prompt in load_prompt_file(path):
         head, tail = prompt.render(example["inputs"])
         whole = f"{head}\n{tail}"
         lines = [line.strip() for line in whole.splitlines()]
@@ -62,7 +65,7 @@ def test_an_example_renders_with_its_data_inside_the_fence(path: Path, example: 
 
 @pytest.mark.parametrize(("path", "example"), EXAMPLES)
 def test_an_example_answer_is_read_as_the_example_says(path: Path, example: dict[str, Any]):
-    prompt = load_prompt_file(FOLDER / f"{path.stem}.md")[0]
+    prompt = load_prompt_file(path)[0]
     text, finish = example["answer"], example.get("finish_reason", "stop")
     if prompt.role == "judge":
         if "error" in example:
@@ -86,15 +89,15 @@ def test_latex_of_an_example_survives_to_the_row():
     assert r"\frac{3}{4} \times \frac{1}{2}" in dialogue[0].answer
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_the_token_limit_covers_what_the_schema_allows(path: Path):
     for prompt in load_prompt_file(path):
         if prompt.schema is not None:
             assert prompt.sampling["max_tokens"] * CHARS_PER_TOKEN >= check_bounded_schema(path.name, prompt.schema)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_a_prompt_leaves_tokens_free_in_a_context_of_2048(path: Path):
+@pytest.mark.parametrize("path", sorted(SMALL.glob("*.md")), ids=lambda p: p.stem)
+def test_a_prompt_for_small_models_leaves_tokens_free_in_a_context_of_2048(path: Path):
     for prompt in load_prompt_file(path):
         limit = max(prompt.sampling["max_tokens"], (prompt.retry_sampling or prompt.sampling)["max_tokens"])
         assert limit + len(prompt.template) / 4 <= 2048 - 256

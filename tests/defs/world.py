@@ -94,7 +94,7 @@ class World:
         return result
 
     def edit(self, prompt: str, old: str, new: str) -> None:
-        path = self.home / "prompts" / prompt
+        path = self.home / "prompts" / "small" / prompt
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -120,7 +120,7 @@ def point_at(home: Path, patch: pytest.MonkeyPatch) -> None:
 
 def prepare(home: Path, base_url: str) -> None:
     """Files, prompts and a profile; nothing in the lake."""
-    shutil.copytree(PROMPTS_DIR, home / "prompts")
+    shutil.copytree(PROMPTS_DIR / "small", home / "prompts" / "small")
     write_demo_sources(home / "raw", [MATH], n_rows=10)
     put_general(home, range(6))
     model = {"name": "fake", "revision": "1", "supports_images": True, "base_urls": [base_url]}
@@ -130,6 +130,7 @@ def prepare(home: Path, base_url: str) -> None:
         "rewrite_limit": 3,
         "models": {"one": model},
         "roles": dict.fromkeys(("caption", "rewrite", "judge"), "one"),
+        "prompts": "small",
         "keep": {"rule": "p_yes >= 0.1"},
         "mixture": {"alignment": 2, "single_image": 10, "one_vision": 2},
         "recipe": "demo",

@@ -49,7 +49,13 @@ def build_profile(base_url: str) -> Profile:
     model = {"name": "fake", "revision": "1", "supports_images": False, "base_urls": [base_url]}
     roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
     mixture = {"alignment": 4, "single_image": 20, "one_vision": 4}
-    fields: dict[str, Any] = {"name": "test", "models": {"one": model}, "roles": roles, "mixture": mixture}
+    fields: dict[str, Any] = {
+        "name": "test",
+        "models": {"one": model},
+        "roles": roles,
+        "prompts": "small",
+        "mixture": mixture,
+    }
     return Profile.model_validate({**fields, "keep": {"rule": "p_yes >= 0.1"}})
 
 

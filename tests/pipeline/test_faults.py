@@ -30,7 +30,7 @@ def test_every_sample_ends_as_a_rewrite_or_as_a_reject(lake: Lake, tmp_path: Pat
     with serving(FakeServerConfig(latency_s=0.01, fault_rates=FAULTS, retry_after_s=0.1)) as (server, endpoint):
         model = {"name": "fake", "revision": "1", "supports_images": True, "base_urls": [endpoint.base_url]}
         roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
-        profile = Profile.model_validate({"name": "test", "models": {"one": model}, "roles": roles})
+        profile = Profile.model_validate({"name": "test", "models": {"one": model}, "roles": roles, "prompts": "small"})
         report = rewrite_source(lake, source, profile, run_id="run", endpoints=[endpoint])
     assert len([fault for fault, count in server.fault_counts.items() if count]) > len(FAULTS) // 2
     rewritten = {row["sample_id"] for row in lake.get_table(f"rewritten/{CATEGORY}").iter_rows(["sample_id"])}

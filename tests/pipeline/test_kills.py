@@ -159,10 +159,10 @@ class Stage:
 
 
 def short_prompts(folder: Path) -> None:
-    """The chart prompts as they are shipped, with answers of a few tokens: one short pair, always the likeliest."""
+    """The chart prompts for small models, with answers of a few tokens: one short pair, always the likeliest."""
     folder.mkdir()
     for name in ("rewrite_chart.md", "judge_general.md"):
-        _, front, template = (PROMPTS_DIR / name).read_text(encoding="utf-8").split("---\n", 2)
+        _, front, template = (PROMPTS_DIR / "small" / name).read_text(encoding="utf-8").split("---\n", 2)
         data = yaml.safe_load(front)
         data["sampling"]["temperature"] = 0.0
         if data["output"] == "json":

@@ -43,7 +43,14 @@ def profile(*, supports_images: bool = True, rule: str = "all_yes", revision: st
     }
     roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
     return Profile.model_validate(
-        {"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": rule}, "executor": executor}
+        {
+            "name": "test",
+            "models": {"one": model},
+            "roles": roles,
+            "prompts": "small",
+            "keep": {"rule": rule},
+            "executor": executor,
+        }
     )
 
 
@@ -107,9 +114,9 @@ def plan_judges(lake: Lake, source: SourceSpec, profile: Profile, **options: Any
 
 
 def prompt_folder(folder: Path, **edits: tuple[str, str]) -> Path:
-    """A copy of the shipped prompts. `edits` maps a file's stem to (old, new)."""
+    """A copy of the shipped prompts for small models. `edits` maps a file's stem to (old, new)."""
     copy = folder / f"prompts-{len(list(folder.glob('prompts-*')))}"
-    shutil.copytree(PROMPTS_DIR, copy)
+    shutil.copytree(PROMPTS_DIR / "small", copy)
     for stem, (old, new) in edits.items():
         path = copy / f"{stem}.md"
         text = path.read_text(encoding="utf-8")

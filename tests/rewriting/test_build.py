@@ -23,7 +23,8 @@ from mvl_assets.model_stage.dialogue import strip_markers
 from mvl_assets.rewriting.build import build_requests
 
 PROMPTS = load_prompts(PROMPTS_DIR)
-REWRITING = [prompt for prompt in PROMPTS.values() if prompt.role == "rewrite"]
+SMALL_PROMPTS = load_prompts(PROMPTS_DIR / "small")
+REWRITING = [p for prompts in (PROMPTS, SMALL_PROMPTS) for p in prompts.values() if p.role == "rewrite"]
 SEER, READER = ModelRef("fake", "1"), ModelRef("fake", "1", supports_images=False)
 HARMLESS = "two apples"
 # Each would be obeyed by somebody: the end of our fence, control tokens, a role, a verdict, a template, a form.
@@ -62,7 +63,7 @@ def outside(request: Request, brief: str) -> str:
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("model", [SEER, READER], ids=["sees", "reads"])
-@pytest.mark.parametrize("prompt", REWRITING, ids=lambda p: p.family)
+@pytest.mark.parametrize("prompt", REWRITING, ids=lambda p: p.file)
 def test_sample_text_never_changes_the_instructions_or_the_schema(prompt: Prompt, model: ModelRef, hostile: str):
     (tame,) = build_requests(sample("What is it?", HARMLESS), prompt, model)
     for question, answer in (("What is it?", hostile), (hostile, HARMLESS)):
@@ -92,7 +93,7 @@ def test_pair_text_never_changes_the_criterion_or_the_schema(hostile: str):
 PAPER_FAMILIES = {"general", "ocr", "chart", "math", "caption", "domain", "detection", "code"}
 
 
-@pytest.mark.parametrize("prompt", [p for p in REWRITING if p.family in PAPER_FAMILIES], ids=lambda p: p.family)
+@pytest.mark.parametrize("prompt", [p for p in REWRITING if p.family in PAPER_FAMILIES], ids=lambda p: p.file)
 def test_the_paper_s_behaviour_of_each_family(prompt: Prompt):
     """arXiv 2412.05237, its prompts: several pairs for General, Chart and Caption, the question kept for Math, for OCR
     a scenario with a conversation of up to five rounds; the caption prompt never sees the picture."""

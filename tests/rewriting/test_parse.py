@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mvl_assets.config.prompts import PROMPTS_DIR, load_prompts
 from mvl_assets.rewriting.parse import PARSE_ERRORS, ParseError, parse_answer
 
-PROMPTS = load_prompts(PROMPTS_DIR)
+PROMPTS = load_prompts(PROMPTS_DIR / "small")
 MATH, DOMAIN, OCR = (PROMPTS[f"rewrite_{family}"] for family in ("math", "domain", "ocr"))
 
 printable = st.text(st.characters(blacklist_categories=("Cc", "Cs")), min_size=8, max_size=200).map(str.strip)

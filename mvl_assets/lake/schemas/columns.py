@@ -122,6 +122,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "suite": "Evaluation suite.",
     "task": "Task of lmms-eval; null for the benchmark as a whole.",
     "task_hash": "Digest of the task's settings and code.",
+    "task_type": "Kind of task that the rewrite is, of those its prompt draws; null for other prompts.",
     "task_version": "Version that the task declares.",
     "text": "The raw answer.",
     "upstream_dataset": "Data set that the row is from, according to a collection (the authors' release).",

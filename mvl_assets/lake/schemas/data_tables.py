@@ -174,6 +174,8 @@ REWRITTEN = TableSpec(
             ("category", pa.string()),
             ("family", pa.string()),
             ("ordinal", pa.int32()),
+            # Of prompts that draw task types: what the model says this pair is.
+            ("task_type", pa.string()),
             ("conversations", CONVERSATIONS),
             ("request_key", pa.string()),
             ("prompt", pa.string()),
