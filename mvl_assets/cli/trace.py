@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,17 +12,46 @@ from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.lineage import trace
+from mvl_assets.lake_queries.lineage import MAX_USES, trace
 
 
 @click.command(name="trace")
 @click.argument("row_id", metavar="ID")
+@click.option(
+    "--images",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the row's images to this folder.",
+)
 @click.option("--json", "json_", is_flag=True, help="Everything, as one JSON object.")
-def command(row_id: str, json_: bool) -> None:
-    """Show where a row came from. ID is the id of a mixture row, verdict, rewrite or sample, or a prefix of it."""
-    lineage = trace(Lake(load_settings().lake_root), row_id)
-    lineage["location"] = _find_location(lineage["sample"])
-    click.echo(as_json(lineage) if json_ else "\n".join(_format_lineage_lines(lineage)))
+def command(row_id: str, folder: Path | None, json_: bool) -> None:
+    """Show where a row came from. ID is the id of a mixture row, verdict, rewrite or sample, or a prefix of it.
+
+    Of an answer or an image, named by its id, it shows what was made of it.
+    """
+    lake = Lake(load_settings().lake_root)
+    lineage = trace(lake, row_id)
+    if "sample" in lineage:
+        lineage["location"] = _find_location(lineage["sample"])
+    if json_:
+        click.echo(as_json(lineage))
+    else:
+        click.echo("\n".join(_format_lineage_lines(lineage) if "sample" in lineage else _format_use_lines(lineage)))
+    for path in _write_images(lake, lineage, folder) if folder is not None else ():
+        click.echo(f"written   {path}", err=json_)
+
+
+def _write_images(lake: Lake, lineage: dict[str, Any], folder: Path) -> list[Path]:
+    images = [lineage["image"]] if "image" in lineage else lineage.get("images", [])
+    source = images[0]["source"] if "image" in lineage else lineage.get("sample", {}).get("source")
+    data_by_id = lake.get_images(source).read_stored_images([image["image_id"] for image in images])
+    paths = []
+    for image in images:
+        if image["image_id"] in data_by_id:
+            folder.mkdir(parents=True, exist_ok=True)
+            paths.append(folder / f"{image['image_id']}.{image['format'].lower()}")
+            paths[-1].write_bytes(data_by_id[image["image_id"]])
+    return paths
 
 
 def _find_location(sample: dict[str, Any]) -> dict[str, Any] | None:
@@ -106,6 +136,25 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
     lines += [f"          image {i['image_id']}  {i['width']}x{i['height']} {i['format']}" for i in lineage["images"]]
     lines.append(f"file      {_format_location(sample, lineage['location'])}")
     lines += [f"rejected  {r['stage']}: {r['error']}: {_truncate(r['message'])}" for r in lineage["rejects"]]
+    return lines
+
+
+def _format_use_lines(lineage: dict[str, Any]) -> list[str]:
+    """Return the lines of an answer or an image."""
+    lines = [f"{lineage['id']}  ({lineage['table']})"]
+    if answer := lineage.get("answer"):
+        lines.append(f"answer    {answer['completion_tokens']} tokens, {answer['finish_reason']}")
+        lines.append(f"            {_truncate(answer['text'])}")
+        lines.append(f"          prompt {answer['prompt']} ({answer['prompt_hash'][:12]})")
+        lines.append(f"          by {answer['model']}@{answer['model_revision']}")
+    if image := lineage.get("image"):
+        size = f"{image['width']}x{image['height']} {image['format']}, {image['size']:,} bytes"
+        lines.append(f"image     {size}, of the source {image['source']}; --images FOLDER writes it")
+    lines += [f"used in   {use['table']}  {use['id']}" for use in lineage["uses"]]
+    if not lineage["uses"]:
+        lines.append("used in   nothing: it was rejected, or what was made of it has been replaced")
+    elif len(lineage["uses"]) == MAX_USES:
+        lines.append(f"          (the first {MAX_USES})")
     return lines
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from mvl_assets.lake import sql
@@ -11,9 +12,11 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter
 from mvl_assets.stages import JUDGED, MIXTURE, REWRITTEN
 
+MAX_USES = 20
+
 
 def trace(lake: Lake, row_id: str) -> dict[str, Any]:
-    """Return the lineage of a mixture row, verdict, rewrite, sample version or sample.
+    """Return the lineage of a mixture row, verdict, rewrite, sample version or sample; of an answer or image, its uses.
 
     Args:
         lake: The lake.
@@ -24,12 +27,17 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
         `verdicts` (raw judge answers), `is_superseded` (whether another rewrite has replaced it since, as after an
         edit of the prompt; the rewrite is then read from an older version of its table, and missing if `mvl gc` has
         removed that), `rewritten`, `answer` (raw answer of the rewrite), `sample`, its `rewrites` where it is the
-        sample that was named, `images` and `rejects`.
+        sample that was named, `images` and `rejects`. Of an answer or an image instead: `answer` or `image`, and
+        `uses`, the tables and ids of at most `MAX_USES` rows that were made of it or have it.
 
     Raises:
         LakeError: No row matches, or more than one.
     """
     name, column, full_id = _find_row(lake, row_id.strip().lower())
+    if column == "request_key":
+        return _trace_answer(lake, name, full_id)
+    if column == "image_id":
+        return _trace_image(lake, full_id)
     # A sample is traced from its newest version; any other id names one row.
     row = max(lake.get_table(name).iter_rows(None, sql.equals(column, full_id)), key=lambda r: r.get("revision", 1))
     lineage: dict[str, Any] = {"table": name, "id": full_id}
@@ -56,7 +64,9 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
 
 
 def _find_row(lake: Lake, prefix: str) -> tuple[str, str, str]:
-    matches = list(_iter_matches(lake, prefix))
+    # What rows are made of is looked at only where no row has the id: its tables are many, and larger.
+    matches = list(_iter_matches(lake, prefix, _list_row_columns(lake)))
+    matches = matches or list(_iter_matches(lake, prefix, _iter_part_columns(lake)))
     if not matches:
         raise LakeError(
             f"nothing in the lake has an id that begins with {prefix}",
@@ -68,18 +78,67 @@ def _find_row(lake: Lake, prefix: str) -> tuple[str, str, str]:
     return matches[0]
 
 
-def _iter_matches(lake: Lake, prefix: str) -> Iterator[tuple[str, str, str]]:
-    id_columns = [
+def _iter_matches(lake: Lake, prefix: str, id_columns: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    for name, column in id_columns:
+        condition = build_prefix_filter(column, prefix)
+        full_ids = {row[column] for row in lake.get_table(name).iter_rows([column], condition)}
+        yield from ((name, column, full_id) for full_id in sorted(full_ids))
+
+
+def _list_row_columns(lake: Lake) -> list[tuple[str, str]]:
+    return [
         *((n, "row_id") for n in lake.list_tables(MIXTURE.name)),
         *((n, "judged_id") for n in lake.list_tables(JUDGED.name)),
         *((n, "rewrite_id") for n in lake.list_tables(REWRITTEN.name)),
         ("samples", "version_id"),
         ("samples", "sample_id"),
     ]
-    for name, column in id_columns:
-        condition = build_prefix_filter(column, prefix)
-        full_ids = {row[column] for row in lake.get_table(name).iter_rows([column], condition)}
-        yield from ((name, column, full_id) for full_id in sorted(full_ids))
+
+
+def _iter_part_columns(lake: Lake) -> Iterator[tuple[str, str]]:
+    yield "images", "image_id"
+    for stage in (REWRITTEN.name, JUDGED.name):
+        for source in lake.get_table("samples").list_partitions():
+            for shard in lake.get_answer_lookup(stage, source).logs:
+                yield "/".join(filter(None, ("answers", stage, source, shard))), "request_key"
+
+
+def _trace_answer(lake: Lake, name: str, request_key: str) -> dict[str, Any]:
+    _, stage, source, *_ = name.split("/")
+    answer = lake.get_answer_lookup(stage, source).get([request_key])[request_key]
+    uses: Iterator[dict[str, Any]] = (
+        _iter_uses(lake, REWRITTEN.name, "rewrite_id", source, sql.equals("request_key", request_key))
+        if stage == REWRITTEN.name
+        else _iter_judged_uses(lake, source, request_key)
+    )
+    return {"table": name, "id": request_key, "answer": answer, "uses": list(islice(uses, MAX_USES))}
+
+
+def _trace_image(lake: Lake, image_id: str) -> dict[str, Any]:
+    columns = ["image_id", "source", "size", "format", "width", "height"]
+    rows = list(lake.get_table("images").iter_rows(columns, sql.equals("image_id", image_id)))
+    condition = f"array_has(image_ids, {sql.format_literal(image_id)})"
+    uses = (
+        {"table": "samples", "id": row["version_id"]}
+        for source in sorted(row["source"] for row in rows)
+        for row in lake.get_table("samples").iter_rows(["version_id"], condition, partition_key=source)
+    )
+    return {"table": "images", "id": image_id, "image": rows[0], "uses": list(islice(uses, MAX_USES))}
+
+
+def _iter_uses(lake: Lake, family: str, id_column: str, source: str, condition: str) -> Iterator[dict[str, Any]]:
+    for name in lake.list_tables(family):
+        for row in lake.get_table(name).iter_rows([id_column], condition, partition_key=source):
+            yield {"table": name, "id": row[id_column]}
+
+
+def _iter_judged_uses(lake: Lake, source: str, request_key: str) -> Iterator[dict[str, Any]]:
+    columns = ["judged_id", "verdicts", "second_verdicts"]
+    for name in lake.list_tables(JUDGED.name):
+        for row in lake.get_table(name).iter_rows(columns, partition_key=source):
+            verdicts = (row["verdicts"] or []) + (row["second_verdicts"] or [])
+            if any(verdict["request_key"] == request_key for verdict in verdicts):
+                yield {"table": name, "id": row["judged_id"]}
 
 
 def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dict[str, Any]) -> None:

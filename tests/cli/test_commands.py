@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mvl_assets.cli import COMMANDS, cli
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.prompts import PROMPTS_DIR
 from mvl_assets.errors import MvlError
@@ -214,6 +215,18 @@ def test_a_trace_reads_from_the_training_row_to_the_file(built: Home) -> None:
     assert marks == sorted(marks)
     file = next(line for line in output if line.startswith("file"))
     assert str(built.folder / "raw" / used["source"]) in file and " row " in file
+
+
+def test_a_trace_of_an_image_or_answer_names_its_uses_and_images_are_written(built: Home, tmp_path: Path) -> None:
+    rewrite = first(built, "rewritten/code_math")
+    lineage = json.loads(here(built, "trace", rewrite["rewrite_id"], "--json").output)
+    image_id = lineage["images"][0]["image_id"]
+    output = here(built, "trace", image_id, "--images", str(tmp_path / "out")).output
+    assert f"used in   samples  {rewrite['version_id']}" in output
+    (written,) = (tmp_path / "out").iterdir()
+    assert written.stem == image_id and compute_digest(written.read_bytes()) == image_id
+    output = here(built, "trace", rewrite["request_key"]).output
+    assert f"used in   rewritten/code_math  {rewrite['rewrite_id']}" in output
 
 
 @pytest.mark.parametrize(

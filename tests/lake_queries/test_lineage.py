@@ -74,6 +74,19 @@ def test_a_sample_names_its_rewrites_and_whether_they_are_kept(traced: Lake) -> 
     assert trace(traced, sample("a", 3)["sample_id"])["rewrites"] == []
 
 
+def test_the_ids_that_a_trace_prints_of_answers_and_images_can_be_traced(traced: Lake) -> None:
+    made = rewrite(sample("a", 0), "ocr")
+    history = trace(traced, answer(0).request_key[:20])
+    assert history["table"] == "answers/rewritten/a" and history["answer"]["text"] == "text 0"
+    assert history["uses"] == [{"table": "rewritten/ocr", "id": made["rewrite_id"]}]
+    history = trace(traced, answer(90).request_key)
+    assert history["answer"]["text"] == "Yes" and {use["table"] for use in history["uses"]} == {"judged/ocr"}
+    assert len(history["uses"]) == 2
+    history = trace(traced, make_image(1).image_id[:8])
+    assert (history["image"]["source"], history["image"]["width"]) == ("a", make_image(1).width)
+    assert {use["id"] for use in history["uses"]} == {sample("a", n)["version_id"] for n in range(4)}
+
+
 def test_a_sample_is_traced_from_its_newest_version(traced: Lake) -> None:
     new = sample("a", 0, revision=2, answer="new")
     traced.get_table("samples").insert(table_of(SAMPLES, [new]))

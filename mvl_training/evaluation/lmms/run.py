@@ -4,10 +4,10 @@ The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include
 replaces lmms-eval's own, or null), `limit` (questions of each task, or null), `data_dir` (where the data of local tasks
 is, or null), `env` (variables set before lmms-eval is imported), `output_dir`.
 
-Files in `output_dir`: `preview.json` has the first questions as they were asked. `samples.jsonl` has a line per question
-and filter, with `single_question_scores` (each aggregate applied to that question alone). `results.json` is written
-after them, so results are never without their samples. After an error there is `error.json` {"message", "hint"}
-instead, and the exit code is 1.
+Files in `output_dir`: `preview.json` has the first questions as they were asked. `samples.jsonl` has a line per
+question and filter, with `single_question_scores` (each aggregate applied to that question alone). `results.json` is
+written after them, so results are never without their samples. After an error there is `error.json` {"message",
+"hint"} instead, and the exit code is 1.
 """
 
 from __future__ import annotations
