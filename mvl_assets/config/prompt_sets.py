@@ -4,7 +4,7 @@
 |---|---|
 | `prompts/*.md` of the package | the default set |
 | `prompts/<set>/*.md` of the package | a variant, whole in itself: it takes nothing from the default set |
-| `prompts/*.md` of a project | in place of those of the same name in the default set; of other names, one more in every set |
+| `prompts/*.md` of a project | in place of the default set's of the same name; of another name, in every set |
 | `prompts/<set>/*.md` of a project | the same for this set; a set may also be a project's alone |
 """
 

@@ -84,13 +84,13 @@ def test_an_example_answer_is_read_as_the_example_says(path: Path, example: dict
 
 
 def test_latex_of_an_example_survives_to_the_row():
-    example = yaml.safe_load((FOLDER / "examples" / "rewrite_math.yaml").read_text(encoding="utf-8"))[0]
-    (dialogue,) = parse_answer(load_prompts(FOLDER)["rewrite_math"], example["answer"], "stop", "What is half?")
+    example = yaml.safe_load((SMALL / "examples" / "rewrite_math.yaml").read_text(encoding="utf-8"))[0]
+    (dialogue,) = parse_answer(load_prompts(SMALL)["rewrite_math"], example["answer"], "stop", "What is half?")
     assert r"\frac{3}{4} \times \frac{1}{2}" in dialogue[0].answer
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_the_token_limit_covers_what_the_schema_allows(path: Path):
+@pytest.mark.parametrize("path", sorted(SMALL.glob("*.md")), ids=lambda p: p.stem)
+def test_the_token_limit_of_a_prompt_for_small_models_covers_what_the_schema_allows(path: Path):
     for prompt in load_prompt_file(path):
         if prompt.schema is not None:
             assert prompt.sampling["max_tokens"] * CHARS_PER_TOKEN >= check_bounded_schema(path.name, prompt.schema)

@@ -90,6 +90,19 @@ def test_pair_text_never_changes_the_criterion_or_the_schema(hostile: str):
             assert texts(request)[-1].endswith("Answer with one word, Yes or No.")
 
 
+PAPER_TASK_TYPES = {
+    "coding",
+    "information seeking",
+    "creative writing",
+    "reasoning",
+    "planning",
+    "math",
+    "editing",
+    "data analysis",
+    "role play",
+    "brainstorming",
+    "advice",
+}
 PAPER_FAMILIES = {"general", "ocr", "chart", "math", "caption", "domain", "detection", "code"}
 
 
@@ -98,6 +111,10 @@ def test_the_paper_s_behaviour_of_each_family(prompt: Prompt):
     """arXiv 2412.05237, its prompts: several pairs for General, Chart and Caption, the question kept for Math, for OCR
     a scenario with a conversation of up to five rounds; the caption prompt never sees the picture."""
     several = {"general", "chart", "caption"}
+    if prompt.task_types is not None:
+        several |= {"domain", "detection"}
+        assert set(prompt.task_types) <= PAPER_TASK_TYPES
+        assert len(prompt.task_types) == (11 if prompt.family in {"general", "caption"} else 5)
     schema: Mapping[str, Any] = prompt.schema or {}
     pairs = schema.get("properties", {}).get("pairs", {})
     assert (pairs.get("minItems", 0) >= 2) == (prompt.family in several)
