@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "Show what a stage would fetch or send, without doing it.",
     "rejects": "Show the rows that were refused: file, row, why, and what to do.",
     "retry": "Ask again for rejected rewrites and verdicts; --list shows them.",
+    "try": "Ask a few rows with a prompt at hand; a page shows old and new side by side.",
     "judge": "Measure the judge: against human labels, and on known faults.",
     "stale": "List stale partitions; --launch materialises them again.",
     "trace": "Show where a row came from, back to its source file.",
@@ -36,7 +37,7 @@ COMMANDS = {
 }
 
 # Where a command is defined that is not in the module `mvl_assets.cli.<name>`.
-COMMAND_MODULES = {"run": "mvl_assets.runner.pipeline_runner"}
+COMMAND_MODULES = {"run": "mvl_assets.runner.pipeline_runner", "try": "mvl_assets.cli.try_prompt"}
 
 # Found by their entry points (group `mvl.commands`): this package does not import the modules that define them.
 PLUGIN_COMMANDS = {

@@ -319,13 +319,16 @@ def _load_prompt_files(
     return prompts
 
 
-def load_prompt_file(path: Path, file: str | None = None, changes: PromptParameters | None = None) -> list[Prompt]:
+def load_prompt_file(
+    path: Path, file: str | None = None, changes: PromptParameters | None = None, *, any_name: bool = False
+) -> list[Prompt]:
     """Return the prompts of one file: one, or one per criterion.
 
     Args:
         path: The file.
         file: What messages call it; None takes its name.
         changes: Parameters that a profile changes.
+        any_name: Take it whatever its name is; elsewhere the name has to be that of its role and family.
 
     Raises:
         PromptError: The file is broken.
@@ -346,8 +349,9 @@ def load_prompt_file(path: Path, file: str | None = None, changes: PromptParamet
         raise PromptError(file, error.key or "front matter", error.problem, line=error.line) from error
     except ValueError as error:
         raise PromptError(file, "front matter", "must be one YAML mapping") from error
-    if path.stem != f"{front.role}_{front.family}":
-        raise PromptError(file, "role, family", f"the file must be named {front.role}_{front.family}.md")
+    prompt_name = f"{front.role}_{front.family}"
+    if path.stem != prompt_name and not any_name:
+        raise PromptError(file, "role, family", f"the file must be named {prompt_name}.md")
     try:
         parameters = front.parameters if changes is None else front.parameters.replace(changes)
     except ValueError as error:
@@ -362,10 +366,10 @@ def load_prompt_file(path: Path, file: str | None = None, changes: PromptParamet
     if front.json_schema is not None:
         check_bounded_schema(file, front.json_schema)
     if front.criteria is None:
-        return [_build_prompt(file, front, path.stem, None, template)]
+        return [_build_prompt(file, front, prompt_name, None, template)]
     # Criterion names become asset keys and the templates must not gain slots from the wording.
     return [
-        _build_prompt(file, front, f"{path.stem}_{name}", name, _insert_criterion(file, template, name, wording))
+        _build_prompt(file, front, f"{prompt_name}_{name}", name, _insert_criterion(file, template, name, wording))
         for name, wording in front.criteria.items()
     ]
 

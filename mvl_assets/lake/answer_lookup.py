@@ -5,6 +5,9 @@ their own, `answers/{stage}/{source}/{shard}`, named by these bits. When the sou
 shard `01` then splits into `010` and `011`, and the answers of both are still in the table `01`. So a shard's answers
 are looked up in every table whose bits begin with its own, or are the beginning of its own. A source that was never
 divided has the table `answers/{stage}/{source}` alone, which stands for no bits at all.
+
+Answers about the few rows that a prompt was tried on (`mvl try`) have a table of their own beside these,
+`answers/{stage}/{source}/try`, so that a trial and a run never wait for each other. Both find the other's answers.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from mvl_assets.lake.answers import AnswerLog
 
 WHOLE_SOURCE = ""
 """The shard of a source that is not divided."""
+TRIED_ROWS = "try"
+"""The shard of rows that a prompt was tried on, whatever bits their digests begin with."""
 
 
 class AnswerLookup:
@@ -54,7 +59,8 @@ class AnswerLookup:
         """Count the answers that match; of a table that several shards share, take this one's share."""
         return round(
             sum(
-                log.table.count(filter) / 2 ** max(0, len(self._shard) - len(shard)) for shard, log in self.logs.items()
+                log.table.count(filter) / 2 ** max(0, _count_bits(self._shard) - _count_bits(shard))
+                for shard, log in self.logs.items()
             )
         )
 
@@ -65,5 +71,9 @@ class AnswerLookup:
 
 
 def is_related(shard: str, other: str) -> bool:
-    """Return whether rows of a shard may have been in the other when the source had fewer or more shards."""
-    return shard.startswith(other) or other.startswith(shard)
+    """Return whether rows of a shard may be in the other, or were when the source had fewer or more shards."""
+    return TRIED_ROWS in (shard, other) or shard.startswith(other) or other.startswith(shard)
+
+
+def _count_bits(shard: str) -> int:
+    return 0 if shard == TRIED_ROWS else len(shard)

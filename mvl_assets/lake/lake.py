@@ -20,7 +20,7 @@ class Lake:
 
     Table names are `images`, `samples`, `rejects`, `tombstones`, `category/{category}`, `rewritten/{category}`,
     `judged/{category}`, `curation/{check}`, `mixture/{stage}`, `pack_plan/{stage}`, `evaluation/{suite}`,
-    `answers/{stage}/{source}` and `answers/{stage}/{source}/{shard}`.
+    `answers/{stage}/{source}`, `answers/{stage}/{source}/{shard}` and `answers/{stage}/{source}/try`.
     """
 
     def __init__(self, root: str, *, is_snapshot: bool = False) -> None:

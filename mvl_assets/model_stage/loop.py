@@ -21,6 +21,7 @@ from mvl_assets.inference.images import FetchImages
 from mvl_assets.inference.progress import FailedRequest, Progress
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake import sql
+from mvl_assets.lake.answer_lookup import TRIED_ROWS
 from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.due_requests import (
@@ -152,7 +153,7 @@ def compute_resume_offset(lake: Lake, stage: ModelStage[Any, Any], model: ModelR
     Starting after them lets a restarted run send its first request at once instead of re-checking every stored answer.
     """
     n_rows, n_requests = stage.count_rows(), stage.estimate_request_count()
-    if not n_rows or not n_requests:
+    if not n_rows or not n_requests or stage.shard_name == TRIED_ROWS:
         return 0, 0
     condition = " AND ".join(
         [
