@@ -102,7 +102,7 @@ MIXTURE: Final = Stage(
 )
 EXPORT: Final = Stage(
     "export",
-    "The mixtures in LLaVA's JSON format, and a dataset card.",
+    "The mixtures in LLaVA's JSON format, and a dataset card; `mvl export` writes other formats.",
     upstream=("mixture",),
 )
 PACK_PLAN: Final = Stage(

@@ -24,7 +24,8 @@ from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.curation.screening import screen_source
 from mvl_assets.execution.create import create_executor
 from mvl_assets.export.export_folder import ExportFolder
-from mvl_assets.export.llava_json import export_stage
+from mvl_assets.export.export_stage import export_stage
+from mvl_assets.export.formats.registry import get_format
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.judging.judge import judge_source
@@ -193,7 +194,8 @@ def pack_rows(run: Rehearsal) -> dict[str, Any]:
 
 def export(run: Rehearsal) -> dict[str, Any]:
     folder = ExportFolder(str(run.folder / "export"))
-    exports = [export_stage(run.lake, stage, folder, executor=run.executor) for stage in TRAINING_STAGES]
+    format_ = get_format("llava_json")
+    exports = [export_stage(run.lake, stage, folder, format_, executor=run.executor) for stage in TRAINING_STAGES]
     return {"rows": sum(e.rows for e in exports), "images": sum(e.images for e in exports)}
 
 

@@ -249,8 +249,8 @@ class Profile(StrictModel):
     # Whether a mixture is written once more in the order of training, with its images, so that ranks read it in
     # sequence and need no index of its rows. `auto`: from a million rows.
     materialize_packs: Literal["auto"] | bool = "auto"
-    # How export/llava_json lies on the disk: one JSON file and a folder of images, as MAmmoTH-VL was released, or parts
-    # of JSON lines with a tar of images each. `auto`: parts from a million rows.
+    # How export/llava_json lies on the disk: one JSON file and a folder of images, as MAmmoTH-VL was released, or
+    # shards of JSON lines with a tar of images each. `auto`: shards from a million rows.
     export_layout: Literal["auto", "files", "shards"] = "auto"
     # The paper's choices where the defaults differ: no removal of duplicates and contamination, no checks of rewrites
     # but the judge's, its loss mask.

@@ -85,18 +85,28 @@ def validate_settings() -> None:
             f"MVL_HOME={current_settings.home}: {nearest_existing} is not a folder", hint="set MVL_HOME to a folder"
         )
     for variable, uri in (("MVL_LAKE", current_settings.lake_root), ("MVL_EXPORT", current_settings.export_root)):
-        scheme, separator, location = uri.partition("://")
-        if scheme != "abfss" and "@" in location.split("/")[0]:  # not shown: it would be in the message
-            raise MvlError(
-                f"{variable} holds credentials",
-                hint="leave them out of the address: set AWS_ACCESS_KEY_ID and its secret",
-            )
-        if separator and scheme not in STORE_SCHEMES:
-            allowed_schemes = ", ".join(f"{name}://" for name in STORE_SCHEMES)
-            raise MvlError(
-                f"{variable}={uri}: unsupported kind of location",
-                hint=f"set {variable} to a path or to one of {allowed_schemes}",
-            )
+        validate_location(variable, uri)
+
+
+def validate_location(name: str, uri: str) -> None:
+    """Raise `MvlError` for a place that is neither a path nor in a supported store, or whose address holds a secret.
+
+    Args:
+        name: The variable or option that says the place.
+        uri: The place.
+    """
+    scheme, separator, location = uri.partition("://")
+    if scheme != "abfss" and "@" in location.split("/")[0]:  # not shown: it would be in the message
+        raise MvlError(
+            f"{name} holds credentials",
+            hint="leave them out of the address: set AWS_ACCESS_KEY_ID and its secret",
+        )
+    if separator and scheme not in STORE_SCHEMES:
+        allowed_schemes = ", ".join(f"{scheme_name}://" for scheme_name in STORE_SCHEMES)
+        raise MvlError(
+            f"{name}={uri}: unsupported kind of location",
+            hint=f"set {name} to a path or to one of {allowed_schemes}",
+        )
 
 
 def resolve_unpacked_dir(root: Path) -> Path:

@@ -26,7 +26,8 @@ UPSTREAM_KEYS = [dg.AssetKey(["mixture", stage]) for stage in TRAINING_STAGES]
     group_name="export",
     deps=UPSTREAM_KEYS,
     description="The three mixtures as LLaVA training JSON with their images, as MAmmoTH-VL released its data; large"
-    " ones in parts of JSON lines with a tar of images each (`export_layout` in the profile).",
+    " ones in shards of JSON lines with a tar of images each (`export_layout` in the profile). `mvl export` writes"
+    " other formats.",
     kinds={"json"},
     owners=asset_keys.OWNERS,
     code_version=asset_keys.compute_code_version(asset_keys.load_active_profile().export_layout),
@@ -41,20 +42,17 @@ UPSTREAM_KEYS = [dg.AssetKey(["mixture", stage]) for stage in TRAINING_STAGES]
 )
 def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """Write every mixture as LLaVA training JSON."""
-    from mvl_assets.execution.create import create_executor
-    from mvl_assets.execution.processes import ProcessExecutor
     from mvl_assets.export.export_folder import ExportFolder
-    from mvl_assets.export.llava_json import export_stage
+    from mvl_assets.export.export_stage import ExportOptions, choose_executor, export_stage
+    from mvl_assets.export.formats.registry import get_format
     from mvl_assets.export.verify import check_export
 
     folder = ExportFolder(load_settings().export_root).join("llava_json")
     profile = asset_keys.load_active_profile()
-    executor = create_executor(profile.executor)
-    if folder.local_path is not None and profile.executor.kind != "processes":
-        executor = ProcessExecutor()  # other machines cannot write to a folder of this one
+    options = ExportOptions(layout=profile.export_layout)
+    executor = choose_executor(profile.executor, folder)
     exports = [
-        export_stage(lake.lake, stage, folder, layout=profile.export_layout, executor=executor)
-        for stage in TRAINING_STAGES
+        export_stage(lake.lake, stage, folder, get_format("llava_json"), options, executor) for stage in TRAINING_STAGES
     ]
     problems = [problem for export in exports for problem in check_export(folder, export)]
     first_rows = [

@@ -1,32 +1,43 @@
 """Which exported files hold data that is removed from the lake, so that they can be removed with it.
 
 An export is a copy of a mixture and can be made again. The export folder has a folder per format; its files, or folders
-of parts, begin with the name of their training stage (`single_image.json`), its images are named by their ids, also
-inside tars.
+of shards, begin with the name of their training stage (`single_image.json`). Images are files named by their ids, or
+are inside shards that name these ids.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 from collections.abc import Collection, Iterator
 from itertools import groupby
 from pathlib import PurePosixPath
 
+import pyarrow.parquet as pq
+
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.export.export_folder import ExportFolder
+from mvl_assets.export.formats.table_schemas import IMAGE_IDS
+from mvl_assets.lake import external_table
 from mvl_assets.lake.id_set import IdSet
 
 IMAGE_ID_LENGTH = 32
 BATCH_NAMES = 8192
-_IMAGE_PATH = re.compile(rb"images/[0-9a-f]{2}/([0-9a-f]{32})\.")
+READ_ROWS = 8192
+REVIEW = "review"
+"""Begins the names of the files of judged pairs, which are of no training stage."""
+
+_IMAGE_PATH = re.compile(rb"images/[0-9a-f]{3}/([0-9a-f]{32})\.")
+_TABLE_SUFFIX = ".lance"
 
 
 def iter_stale_exports(folder: ExportFolder, stages: Collection[str], image_ids: IdSet) -> Iterator[str]:
     """Yield the names of the files of `stages` and of the exported images of `image_ids`.
 
-    If a format has such an image, the files of all its stages are yielded: they may be of an earlier mixture.
+    If a format has such an image, the files of all its stages are yielded: they may be of an earlier mixture. Judged
+    pairs are yielded whenever a stage is.
     """
     for _, names in groupby((name for name in folder.list_files() if "/" in name), key=lambda n: n.partition("/")[0]):
         holds_removed_image = False
@@ -39,22 +50,39 @@ def iter_stale_exports(folder: ExportFolder, stages: Collection[str], image_ids:
                 if is_removed:
                     holds_removed_image = True
                     yield name
-        tars = [name for name in other_names if name.endswith(".tar")]
-        holds_removed_image = holds_removed_image or any(
-            _contains_image(folder, tar, image_ids, set(other_names)) for tar in tars
-        )
+        holds_removed_image = holds_removed_image or _contains_image(folder, other_names, image_ids)
         for name in other_names:
             top_name = _strip_suffixes(name.split("/")[1])
-            stage = next((s for s in TRAINING_STAGES if top_name.startswith(s)), None)
-            if stage is not None and (holds_removed_image or stage in stages):
+            stage = next((s for s in (*TRAINING_STAGES, REVIEW) if top_name.startswith(s)), None)
+            if stage is not None and (holds_removed_image or stage in stages or (stage == REVIEW and stages)):
                 yield name
 
 
-def _contains_image(folder: ExportFolder, tar: str, image_ids: IdSet, names: Collection[str]) -> bool:
-    """Return whether a tar of images has one of these: its lines say so, or else the heads of its members."""
-    lines = tar.removesuffix(".tar") + ".jsonl"
-    read_ids = _iter_line_ids(folder, lines) if lines in names else _iter_member_ids(folder, tar)
-    return any(image_ids.contains(batch).any() for batch in iter_batches(read_ids, BATCH_NAMES))
+def _contains_image(folder: ExportFolder, names: Collection[str], image_ids: IdSet) -> bool:
+    """Return whether one of the shards among the files of a format has one of these images."""
+    return any(
+        image_ids.contains(batch).any()
+        for shard_ids in _iter_shard_ids(folder, names)
+        for batch in iter_batches(shard_ids, BATCH_NAMES)
+    )
+
+
+def _iter_shard_ids(folder: ExportFolder, names: Collection[str]) -> Iterator[Iterator[str]]:
+    """Yield the ids of the images inside each shard; what a killed export has left half is not read."""
+    complete_names = [name for name in names if not PurePosixPath(name).name.startswith(".")]
+    lines = {name for name in complete_names if name.endswith(".jsonl")}
+    for name in complete_names:
+        if name in lines:
+            yield _iter_line_ids(folder, name)
+        elif name.endswith(".parquet"):
+            yield _iter_parquet_ids(folder, name)
+        elif name.endswith(".tar") and name.replace("-images/", "/").removesuffix(".tar") + ".jsonl" not in lines:
+            yield _iter_member_ids(folder, name)
+    tables = {parts[1] for parts in (name.split("/") for name in names) if parts[1].endswith(_TABLE_SUFFIX)}
+    for table in sorted(tables):
+        (top_folder,) = {name.split("/")[0] for name in names}
+        if any(name.startswith(f"{top_folder}/{table}/_versions/") for name in names):
+            yield _iter_table_ids(f"{folder.uri}/{top_folder}/{table}")
 
 
 def _iter_line_ids(folder: ExportFolder, name: str) -> Iterator[str]:
@@ -65,10 +93,27 @@ def _iter_line_ids(folder: ExportFolder, name: str) -> Iterator[str]:
             yield from (match.decode() for match in _IMAGE_PATH.findall(text))
 
 
+def _iter_parquet_ids(folder: ExportFolder, name: str) -> Iterator[str]:
+    with folder.open_file(name) as file:
+        for batch in pq.ParquetFile(file).iter_batches(READ_ROWS, columns=[IMAGE_IDS.name]):
+            yield from batch.column(0).flatten().to_pylist()
+
+
+def _iter_table_ids(uri: str) -> Iterator[str]:
+    for batch in external_table.iter_batches(uri, [IMAGE_IDS.name], READ_ROWS):
+        yield from batch.column(0).flatten().to_pylist()
+
+
 def _iter_member_ids(folder: ExportFolder, name: str) -> Iterator[str]:
+    """Yield the ids that a tar's images are named by, or that its samples list."""
     with folder.open_file(name) as file, tarfile.open(fileobj=file) as tar:
-        names = (_strip_suffixes(PurePosixPath(member.name).name) for member in tar)
-        yield from (name for name in names if _is_image_id(name))
+        for member in tar:
+            if member.name.endswith(".json"):
+                content = tar.extractfile(member)
+                assert content is not None  # members are files
+                yield from json.load(content)[IMAGE_IDS.name]
+            elif _is_image_id(_strip_suffixes(PurePosixPath(member.name).name)):
+                yield _strip_suffixes(PurePosixPath(member.name).name)
 
 
 def _strip_suffixes(name: str) -> str:

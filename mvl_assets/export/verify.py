@@ -1,4 +1,4 @@
-"""Whether an export is what a trainer can read: read again from its files, after they were written."""
+"""Whether a LLaVA export is what a trainer can read: read again from its files, after they were written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.markers import IMAGE_MARKER
 from mvl_assets.export.export_folder import ExportFolder
-from mvl_assets.export.llava_json import ExportResult
+from mvl_assets.export.export_stage import ExportResult
 
 MAX_PROBLEMS = 10
 """Problems that are named; the others are counted."""
@@ -23,7 +23,7 @@ def check_export(folder: ExportFolder, export: ExportResult) -> list[str]:
     """Return what is wrong with one exported mixture.
 
     Its files have as many entries as the mixture has rows. Each entry begins with a question and has as many markers as
-    it names images. These are in the folder or, where there are parts, each part has its tar, which is not opened.
+    it names images. These are in the folder or, where there are shards, each has its tar, which is not opened.
 
     Args:
         folder: Folder of the export.
@@ -36,17 +36,17 @@ def check_export(folder: ExportFolder, export: ExportResult) -> list[str]:
 
 
 def _iter_problems(folder: ExportFolder, export: ExportResult) -> Iterator[str]:
-    files, is_in_parts = [export.name], not export.name.endswith(".json")
-    if is_in_parts:
+    files, has_shards = [export.name], not export.name.endswith(".json")
+    if has_shards:
         files = sorted(name for name in folder.list_files(export.name) if name.endswith(".jsonl"))
-        tars = (f"{name.removesuffix('.jsonl')}.tar" for name in files)
+        tars = (f"{export.name}-images/{name.rpartition('/')[2].removesuffix('.jsonl')}.tar" for name in files)
         yield from (f"{name} is missing" for name in sorted(folder.find_missing(tars)))
     n_entries = 0
     for file in files:
         for batch in iter_batches(_iter_entries(folder, file), ENTRIES_PER_BATCH):
             n_entries += len(batch)
             yield from (f"{file}: {entry['id']} {problem}" for entry in batch if (problem := _check_entry(entry)))
-            if not is_in_parts:
+            if not has_shards:
                 missing_images = folder.find_missing(path for entry in batch for path in _list_images(entry))
                 yield from (f"{file}: {path} is missing" for path in sorted(missing_images))
     if n_entries != export.rows:
@@ -71,5 +71,4 @@ def _check_entry(entry: Mapping[str, Any]) -> str | None:
 
 
 def _list_images(entry: Mapping[str, Any]) -> Sequence[str]:
-    images = entry.get("image") or []
-    return [images] if isinstance(images, str) else images
+    return entry.get("image", [])  # type: ignore[no-any-return]  # of our own file

@@ -19,6 +19,7 @@ import pyarrow as pa
 from mvl_assets.lake.durability.spill import open_duckdb
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.table_spec import ROW_HASH_COLUMN
 from mvl_assets.lake.table_reader import TableReader
 
 if TYPE_CHECKING:
@@ -30,7 +31,26 @@ MAX_GROUP_IMAGES, MAX_GROUP_BYTES = 512, 32 << 20
 
 SAMPLES_TABLE, IMAGES_TABLE = "samples", "images"
 _REWRITTEN_FAMILY = "rewritten"
+_JUDGED_FAMILY = "judged"
 _MIXTURE_COLUMNS = ("row_id", "source", "category", "modality", "kind", "version_id", "rewrite_id")
+_PROVENANCE_COLUMNS = ("sample_id", "judged_id", "license")
+_SAMPLE_PROVENANCE = ("native_id", "file", "position", "upstream_dataset")
+_REWRITE_PROVENANCE = ("task_type", "prompt", "prompt_hash", "model", "model_revision", "blind")
+# Names of a row's columns, by the column of `judged` that they are.
+_VERDICT_COLUMNS = {
+    "verdicts": "verdicts",
+    "all_yes": "all_yes",
+    "p_yes": "p_yes",
+    "matches_reference": "matches_reference",
+    "keep": "keep",
+    "drop_reason": "drop_reason",
+    "keep_rule": "keep_rule",
+    "model": "judge_model",
+    "model_revision": "judge_model_revision",
+    "second_all_yes": "second_all_yes",
+    "second_p_yes": "second_p_yes",
+    "second_model": "second_judge_model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +59,9 @@ class RowAddresses:
 
     Attributes:
         rows: One row per sample in order: part, ordinal, row_id, source, category, modality, kind, sample_address,
-            rewrite_table and rewrite_address (null for an original).
+            rewrite_table and rewrite_address (null for an original). With provenance also the ids of the sample, its
+            version, rewrite and verdict, license, judged_table and judged_address, and the hashes of the rows of the
+            rewrite and the verdict.
         images: One row per part and image: part, image_id, address, size, format, width, height.
         table_versions: Versions of the tables that the addresses belong to.
     """
@@ -68,6 +90,14 @@ class AddressBook:
             for name, order in (("row_addresses", "ordinal"), ("image_addresses", "image_id"))
         )
         return RowAddresses(rows, images, self._table_versions)
+
+    def measure_parts(self) -> list[int]:
+        """Return the bytes of the images of each part."""
+        ((n_parts,),) = self._con.sql("SELECT coalesce(max(part) + 1, 0) FROM row_addresses").fetchall()
+        sizes = [0] * n_parts
+        for part, size in self._con.sql("SELECT part, sum(size)::BIGINT FROM image_addresses GROUP BY part").fetchall():
+            sizes[part] = size
+        return sizes
 
     def require_complete(self) -> None:
         """Raise `LakeError` if a row is in no mixture any more, or its sample or rewrite is not in the lake."""
@@ -108,23 +138,75 @@ def open_pack_addresses(lake: Lake, stage: str, plan: TableReader, first_pack: i
 
 
 @contextmanager
-def open_mixture_addresses(lake: Lake, stage: str, chunk_rows: int) -> Iterator[AddressBook]:
+def open_mixture_addresses(
+    lake: Lake, stage: str, chunk_rows: int, *, with_provenance: bool = False
+) -> Iterator[AddressBook]:
     """Find the addresses of all rows of a mixture; a part is a chunk of rows, an ordinal a position in the mixture.
 
     Args:
         lake: The lake.
         stage: The training stage.
         chunk_rows: Rows of a chunk.
+        with_provenance: Also find what says how a row came to be.
     """
     with _open_duckdb() as con:
         mixture = lake.get_table(f"mixture/{stage}").snapshot()
-        con.register("mixture", _open_stream(mixture, ["position", *_MIXTURE_COLUMNS]))
+        columns = [*_MIXTURE_COLUMNS, *(_PROVENANCE_COLUMNS if with_provenance else ())]
+        con.register("mixture", _open_stream(mixture, ["position", *columns]))
         con.execute(
             f"""CREATE TABLE mixed AS SELECT position // {chunk_rows:d} AS part, position AS ordinal,
                 * EXCLUDE (position) FROM mixture"""  # noqa: S608 - a number
         )
         con.unregister("mixture")
-        yield _find_addresses(lake, stage, con)
+        yield _find_addresses(lake, stage, con, with_provenance=with_provenance)
+
+
+@contextmanager
+def open_judged_addresses(
+    lake: Lake, categories: Collection[str], chunk_rows: int, max_rows: int | None = None
+) -> Iterator[AddressBook]:
+    """Find the addresses, with provenance, of all judged pairs whose rewrite is there; a part is a chunk of pairs.
+
+    Args:
+        lake: The lake.
+        categories: The categories, in whose order the pairs come, and then by source and id.
+        chunk_rows: Pairs of a chunk.
+        max_rows: Take this many pairs only, the same ones each time.
+    """
+    with _open_duckdb() as con:
+        con.execute(
+            """CREATE TABLE pairs (nth INTEGER, row_id VARCHAR, source VARCHAR, category VARCHAR, version_id VARCHAR,
+                                   rewrite_id VARCHAR, sample_id VARCHAR, judged_id VARCHAR)"""
+        )
+        for nth, category in enumerate(categories):
+            judged, rewritten = (lake.get_table(f"{name}/{category}") for name in (_JUDGED_FAMILY, _REWRITTEN_FAMILY))
+            if not (judged.exists() and rewritten.exists()):
+                continue
+            con.register("judged", _open_stream(judged.snapshot(), ["judged_id", "rewrite_id"]))
+            con.register(
+                "rewritten", _open_stream(rewritten.snapshot(), ["rewrite_id", "version_id", "sample_id", "source"])
+            )
+            con.execute(
+                """INSERT INTO pairs SELECT ?, rewrite_id, source, ?, version_id, rewrite_id, sample_id, judged_id
+                   FROM rewritten JOIN judged USING (rewrite_id)""",
+                [nth, category],
+            )
+            con.unregister("judged")
+            con.unregister("rewritten")
+        if max_rows is not None:
+            con.execute(
+                """DELETE FROM pairs WHERE rewrite_id NOT IN (
+                     SELECT rewrite_id FROM pairs ORDER BY md5(rewrite_id), rewrite_id LIMIT ?)""",
+                [max_rows],
+            )
+        con.execute(
+            f"""CREATE TABLE mixed AS
+                SELECT (ordinal - 1) // {chunk_rows:d} AS part, * EXCLUDE (nth), NULL::VARCHAR AS modality,
+                       'rewritten' AS kind, NULL::VARCHAR AS license
+                FROM (SELECT row_number() OVER (ORDER BY nth, source, rewrite_id) AS ordinal, * FROM pairs)"""  # noqa: S608 - a number
+        )
+        con.execute("DROP TABLE pairs")
+        yield _find_addresses(lake, "judged", con, with_provenance=True)
 
 
 @contextmanager
@@ -135,20 +217,16 @@ def _open_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-def _find_addresses(lake: Lake, stage: str, con: duckdb.DuckDBPyConnection) -> AddressBook:
-    """Join the table `mixed` with samples, rewrites and images."""
-    names = [SAMPLES_TABLE, IMAGES_TABLE, *lake.list_tables(_REWRITTEN_FAMILY)]
+def _find_addresses(
+    lake: Lake, stage: str, con: duckdb.DuckDBPyConnection, *, with_provenance: bool = False
+) -> AddressBook:
+    """Join the table `mixed` with samples, rewrites and images, and with verdicts where provenance is asked for."""
+    families = [_REWRITTEN_FAMILY, *([_JUDGED_FAMILY] if with_provenance else [])]
+    names = [SAMPLES_TABLE, IMAGES_TABLE, *(name for family in families for name in lake.list_tables(family))]
     readers = {name: lake.get_table(name).snapshot() for name in names if lake.get_table(name).exists()}
-    con.execute("CREATE TABLE rewrites (rewrite_id VARCHAR, rewrite_table VARCHAR, rewrite_address UBIGINT)")
-    for name, reader in readers.items():
-        if name.startswith(_REWRITTEN_FAMILY):
-            con.register("rewritten", _open_stream(reader, ["rewrite_id"], with_addresses=True))
-            con.execute(
-                """INSERT INTO rewrites SELECT rewrite_id, ?, _rowaddr FROM rewritten
-                   SEMI JOIN mixed USING (rewrite_id)""",
-                [name],
-            )
-            con.unregister("rewritten")
+    _find_family(con, readers, _REWRITTEN_FAMILY, "rewrite", with_hashes=with_provenance)
+    if with_provenance:
+        _find_family(con, readers, _JUDGED_FAMILY, "judged", with_hashes=True)
     samples = readers.get(SAMPLES_TABLE) or lake.get_table(SAMPLES_TABLE).snapshot()
     con.register("samples", _open_stream(samples, ["version_id", "image_ids"], with_addresses=True))
     con.execute(
@@ -158,14 +236,25 @@ def _find_addresses(lake: Lake, stage: str, con: duckdb.DuckDBPyConnection) -> A
     )
     con.unregister("samples")
     con.execute("DROP TABLE mixed")
-    con.execute(
-        """CREATE TABLE row_addresses AS
-           SELECT part, ordinal, row_id, source, category, modality, kind, sample_address, rewrite_table,
-                  rewrite_address
-           FROM sampled LEFT JOIN rewrites ON kind = 'rewritten' AND sampled.rewrite_id = rewrites.rewrite_id
-           ORDER BY part, ordinal"""
+    provenance, verdict_join = (
+        (
+            """, sample_id, version_id, sampled.rewrite_id, sampled.judged_id, license, rewrite_hash, judged_table,
+               judged_address, judged_hash""",
+            "LEFT JOIN located_judged ON sampled.judged_id = located_judged.judged_id",
+        )
+        if with_provenance
+        else ("", "")
     )
-    con.execute("DROP TABLE rewrites")
+    con.execute(
+        f"""CREATE TABLE row_addresses AS
+            SELECT part, ordinal, row_id, source, category, modality, kind, sample_address, rewrite_table,
+                   rewrite_address {provenance}
+            FROM sampled
+            LEFT JOIN located_rewrite ON kind = 'rewritten' AND sampled.rewrite_id = located_rewrite.rewrite_id
+            {verdict_join}
+            ORDER BY part, ordinal"""  # noqa: S608 - of ours
+    )
+    con.execute("DROP TABLE located_rewrite")
     con.execute(
         """CREATE TABLE image_refs AS SELECT DISTINCT part, source, image_id
            FROM (SELECT part, source, unnest(image_ids) AS image_id FROM sampled)"""
@@ -192,34 +281,77 @@ def _find_addresses(lake: Lake, stage: str, con: duckdb.DuckDBPyConnection) -> A
     return AddressBook(con, stage, {name: reader.version for name, reader in readers.items()})
 
 
+def _find_family(
+    con: duckdb.DuckDBPyConnection, readers: Mapping[str, TableReader], family: str, prefix: str, *, with_hashes: bool
+) -> None:
+    """Create the table `located_<prefix>`: id, table, address and hash of the rows of a family that `mixed` names."""
+    con.execute(
+        f"""CREATE TABLE located_{prefix}
+            ({prefix}_id VARCHAR, {prefix}_table VARCHAR, {prefix}_address UBIGINT, {prefix}_hash VARCHAR)"""
+    )
+    row_hash = ROW_HASH_COLUMN if with_hashes else "NULL"
+    for name, reader in readers.items():
+        if name.startswith(f"{family}/"):
+            columns = [f"{prefix}_id", *([ROW_HASH_COLUMN] if with_hashes else [])]
+            con.register("family", _open_stream(reader, columns, with_addresses=True))
+            con.execute(
+                f"""INSERT INTO located_{prefix} SELECT {prefix}_id, ?, _rowaddr, {row_hash} FROM family
+                    SEMI JOIN mixed USING ({prefix}_id)""",  # noqa: S608 - of ours
+                [name],
+            )
+            con.unregister("family")
+
+
 def _open_stream(reader: TableReader, columns: Sequence[str], *, with_addresses: bool = False) -> pa.RecordBatchReader:
     scanner = reader.open().scanner(columns=list(columns), batch_size=SCAN_BATCH_ROWS, with_row_address=with_addresses)
     return scanner.to_reader()
 
 
-def read_located_rows(lake: Lake, addresses: RowAddresses) -> list[dict[str, Any]]:
-    """Return the rows in their order: the columns of `RowAddresses.rows`, conversations, image_ids and video."""
+def read_located_rows(lake: Lake, addresses: RowAddresses, *, with_provenance: bool = False) -> list[dict[str, Any]]:
+    """Return the rows in their order: the columns of `RowAddresses.rows`, conversations, image_ids and video.
+
+    Args:
+        lake: The lake.
+        addresses: The rows; with provenance if that is asked for.
+        with_provenance: Add `original_conversations` and what the sample, its rewrite and its verdict say about how the
+            row came to be, null where there is no rewrite or verdict.
+    """
     rows: list[dict[str, Any]] = addresses.rows.to_pylist()
-    columns = ["conversations", "image_ids", "video"]
+    columns = ["conversations", "image_ids", "video", *(_SAMPLE_PROVENANCE if with_provenance else ())]
     samples = _take_rows(lake, addresses, SAMPLES_TABLE, [row["sample_address"] for row in rows], columns)
-    rewrites: dict[tuple[str, int], dict[str, Any]] = {}
-    for name in {row["rewrite_table"] for row in rows} - {None}:
-        own_addresses = [row["rewrite_address"] for row in rows if row["rewrite_table"] == name]
-        own_rows = _take_rows(lake, addresses, name, own_addresses, ["conversations"])
-        rewrites |= {(name, address): own_rows[address] for address in own_addresses}
+    rewrite_columns = ["conversations", *(_REWRITE_PROVENANCE if with_provenance else ())]
+    rewrites = _take_family(lake, addresses, rows, "rewrite", rewrite_columns)
+    verdicts = _take_family(lake, addresses, rows, "judged", [*_VERDICT_COLUMNS]) if with_provenance else {}
     joined_rows = []
     for row in rows:
         sample = samples[row["sample_address"]]
-        content = rewrites[row["rewrite_table"], row["rewrite_address"]] if row["kind"] == "rewritten" else sample
-        joined_rows.append(
-            {
-                **row,
-                "conversations": content["conversations"],
-                "image_ids": sample["image_ids"] or [],
-                "video": sample["video"],
-            }
-        )
+        rewrite = rewrites[row["rewrite_table"], row["rewrite_address"]] if row["kind"] == "rewritten" else None
+        joined_row = {
+            **row,
+            "conversations": (rewrite or sample)["conversations"],
+            "image_ids": sample["image_ids"] or [],
+            "video": sample["video"],
+        }
+        if with_provenance:
+            verdict = verdicts.get((row["judged_table"], row["judged_address"]), {})
+            joined_row |= {name: sample[name] for name in _SAMPLE_PROVENANCE}
+            joined_row |= {name: rewrite and rewrite[name] for name in _REWRITE_PROVENANCE}
+            joined_row |= {name: verdict.get(column) for column, name in _VERDICT_COLUMNS.items()}
+            joined_row["original_conversations"] = sample["conversations"]
+        joined_rows.append(joined_row)
     return joined_rows
+
+
+def _take_family(
+    lake: Lake, addresses: RowAddresses, rows: Sequence[Mapping[str, Any]], prefix: str, columns: Sequence[str]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the rewrites or verdicts of rows by table and address."""
+    taken: dict[tuple[str, int], dict[str, Any]] = {}
+    for name in {row[f"{prefix}_table"] for row in rows} - {None}:
+        own_addresses = [row[f"{prefix}_address"] for row in rows if row[f"{prefix}_table"] == name]
+        own_rows = _take_rows(lake, addresses, name, own_addresses, columns)
+        taken |= {(name, address): own_rows[address] for address in own_addresses}
+    return taken
 
 
 def read_located_images(lake: Lake, addresses: RowAddresses, image_addresses: Sequence[int]) -> dict[int, bytes]:

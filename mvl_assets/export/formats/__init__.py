@@ -1,0 +1,1 @@
+"""The formats of exports: each is a small writer of the same rows."""
