@@ -26,6 +26,12 @@ def _add_entry_options(command: Any) -> Any:
         click.option("--category", metavar="CATEGORY", help="Category; `general` by default."),
         click.option("--group", type=click.Choice(["A", "B"]), help="A: used as it is (default), B: rewritten."),
         click.option("--family", metavar="FAMILY", help="Which prompt rewrites it; needed for group B."),
+        click.option(
+            "--format",
+            "format",
+            metavar="FORMAT",
+            help="Native format, or `records` for a field map, not to be guessed.",
+        ),
         click.option("--license", "license", metavar="LICENSE", help="Licence, such as cc-by-4.0."),
     ):
         command = option(command)
@@ -110,6 +116,8 @@ def _print_sample(sample: Sample) -> None:
     click.echo(f"\n{sample.file}, row {sample.position}" + (f", id {sample.native_id}" if sample.native_id else ""))
     for image in sample.images:
         click.echo(f"  image: {_describe_image(image)}")
+    if sample.video is not None:
+        click.echo(f"  video: {sample.video.name[:80]}")
     for turn in sample.turns[:4]:
         text = " ".join(turn.value.split())
         click.echo(f"  {turn.role}: {text[:MAX_TEXT_CHARS]}{'…' if len(text) > MAX_TEXT_CHARS else ''}")

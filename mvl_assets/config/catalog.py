@@ -221,6 +221,10 @@ class RecordsMapping(_CatalogModel):
     image_field: str | TupleFromList[str] | None = None
     """Field that holds the image itself: bytes, base64 text, a {bytes, path} object, a path, or a list of these.
     Several fields (`[image_1, image_2]`) are taken in their order; empty ones do not count."""
+    video: str | None = None
+    """Template of the path of the record's video: a file with its ending, its name without one, or a folder of frames.
+    It is resolved as images are, in `videos` instead of `images`. The text says where it is shown, with `<video>` or
+    the one `<image>` that LLaVA's files write; else it comes first."""
     marker: str | None = None
     """How the texts mark an image, where that is not `<image>`: `<ImageHere>`; `<image{1}>` or `<image{0}>` where the
     markers are numbered and the first image is 1 or 0."""
@@ -246,11 +250,14 @@ class RecordsMapping(_CatalogModel):
             raise ValueError("`question` and `answer` are needed when there is no `turns`")
         if self.images and self.image_field is not None:
             raise ValueError("give either `images` or `image_field`")
+        if self.video is not None and (self.images or self.image_field is not None or self.marker is not None):
+            raise ValueError("a record has either a `video` or images; a `marker` is that of images")
         if self.question is not None and _BARE_FIELD.fullmatch(self.question):
             raise ValueError(
                 f'`question` is the bare word {self.question!r}: write "{{{self.question}}}" for the field'
             )
-        for template in (() if self.answer is None else (self.answer,)) + self.images:
+        single_templates = (template for template in (self.answer, self.video) if template is not None)
+        for template in (*single_templates, *self.images):
             if not _has_field(template):
                 raise ValueError(f"{template!r} is the same for every row: write fields in braces, '{{field}}'")
         if self.marker is not None and (not self.marker.strip() or self.marker == "{0}" or self.marker == "{1}"):

@@ -1,6 +1,7 @@
 """Templates of a field map filled from one record: `"tables/{id}.png"`, `"{image_id:012d}.jpg"`, `"{output.answer}"`.
 
-`{answers.0}` is the first of a list, `{answers.*}` all of it with commas between, `{answers.*.text}` a field of each.
+`{answers.0}` is the first of a list, `{answers.*}` all of it with commas between, `{answers.*.text}` a field of each;
+`{tokens.+}` is all of it with nothing between.
 
 `formats.records` decides which template fills which part of a conversation.
 """
@@ -21,7 +22,7 @@ from mvl_assets.readers.rows import Row
 Names = Mapping[str, Sequence[str] | Mapping[str, str]]
 """What the values of a field mean, by field: a list for label numbers and booleans, else value -> name."""
 
-LIST_SEPARATOR = ", "
+LIST_SEPARATORS = {"*": ", ", "+": ""}
 _INDEX = re.compile(r"-?\d{1,9}")
 _ZERO_PAD_FORMAT = re.compile(r"0([1-9]\d?)d")
 
@@ -46,7 +47,7 @@ class Record:
     def get_value(self, field: str | None) -> Any:
         """Return the value of a field, None when it or the field's name is absent.
 
-        `a.b` looks inside an object, `a.0` inside a list; `a.*` is a list of what all its elements have.
+        `a.b` looks inside an object, `a.0` inside a list; `a.*` and `a.+` are lists of what all its elements have.
         """
         if field is None:
             return None
@@ -80,8 +81,18 @@ class Record:
         return Record(self.row._replace(value={**self.row.value, **entry}), self.names)
 
     def _format_value(self, value: Any, field: str) -> str:
-        if isinstance(value, list) and "*" in field.split("."):
-            return LIST_SEPARATOR.join(self._format_value(part, field) for part in value)
+        if separators := [LIST_SEPARATORS[key] for key in field.split(".") if key in LIST_SEPARATORS]:
+            return self._join_lists(value, field, separators)
+        return self._format_part(value, field)
+
+    def _join_lists(self, value: Any, field: str, separators: Sequence[str]) -> str:
+        """Return the parts of a list joined by the first separator, those of a list in it by the next or last one."""
+        if not isinstance(value, list):
+            return self._format_part(value, field)
+        inner_separators = separators[1:] or separators
+        return separators[0].join(self._join_lists(part, field, inner_separators) for part in value)
+
+    def _format_part(self, value: Any, field: str) -> str:
         if (names := self.names.get(field)) is not None:
             return _find_name(names, value, field)
         return format_scalar(value, field)
@@ -111,9 +122,9 @@ def _find_value(value: Any, keys: Sequence[str]) -> Any:
     for index, key in enumerate(keys):
         if isinstance(value, Mapping):
             value = value.get(key)
-        elif isinstance(value, list) and key == "*":
+        elif isinstance(value, list) and key in LIST_SEPARATORS:
             parts = [_find_value(part, keys[index + 1 :]) for part in value]
-            return [part for part in parts if part not in (None, "")]
+            return [part for part in parts if part not in (None, "", [])]
         elif isinstance(value, list) and _INDEX.fullmatch(key):
             position = int(key)
             value = value[position] if -len(value) <= position < len(value) else None

@@ -28,7 +28,13 @@ from mvl_assets.readers.content_parts import list_part_images
 from mvl_assets.readers.conversations.image_markers import convert_markers
 from mvl_assets.readers.conversations.majority_answer import select_majority_answer
 from mvl_assets.readers.conversations.templates import Record, check_template, format_scalar
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.files import (
+    format_relative_path,
+    list_data_files,
+    resolve_image,
+    resolve_video,
+    resolve_video_by_id,
+)
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.parsers import delimited, json_stream, parquet_columns, parquet_stream
@@ -37,12 +43,13 @@ from mvl_assets.readers.record_files import ITEM_READERS, add_path_fields, list_
 from mvl_assets.readers.rows import (
     Row,
     add_image_markers,
+    add_video_marker,
     build_qa_turns,
     build_sample,
     parse_turns,
     to_rows,
 )
-from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn, Video
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import RecordsMapping, SourceSpec
@@ -145,6 +152,9 @@ def _to_sample(root: Path, fields: RecordsMapping, row: Row) -> Sample:
         turns = _build_pair_turns(record, fields, fields.pairs)
     else:
         turns = build_qa_turns(*_build_qa(record, fields))
+    if fields.video is not None:
+        video = _resolve_named_video(root, record.render(fields.video), _list_folders(row.file, fields, "videos"))
+        return Sample(row.file, row.position, add_video_marker(turns), row.native_id, video=video)
     images = _resolve_images(root, record, fields, part_images)
     if fields.marker is not None:
         turns, images = convert_markers(turns, images, fields.marker)
@@ -240,7 +250,7 @@ def _select_choice(choices: Mapping[str, str], answer: str, answer_is: str) -> s
 def _resolve_images(
     root: Path, record: Record, fields: RecordsMapping, part_images: list[Any]
 ) -> tuple[EncodedImage, ...]:
-    folders = _list_image_folders(record.row.file, fields)
+    folders = _list_folders(record.row.file, fields, "images")
     if fields.images:
         return tuple(_resolve_named_image(root, record.render(template), folders) for template in fields.images)
     if fields.image_field is None:
@@ -259,11 +269,11 @@ def _list_cells(value: Any) -> list[Any]:
     return [cell for cell in cells if cell not in (None, "", {"bytes": None, "path": None})]
 
 
-def _list_image_folders(file: str, fields: RecordsMapping) -> tuple[str, ...]:
-    """List where a record's images are looked for: in its file's folder, then in the source's."""
+def _list_folders(file: str, fields: RecordsMapping, media_folder: str) -> tuple[str, ...]:
+    """List where a record's images or video are looked for: in its file's folder, then in the source's."""
     file_folder = PurePosixPath(file).parent.as_posix()
     bases = ("",) if file_folder == "." else (f"{file_folder}/", "")
-    return tuple(base + folder for base in bases for folder in ("", "images", *fields.image_folders))
+    return tuple(base + folder for base in bases for folder in ("", media_folder, *fields.image_folders))
 
 
 def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> EncodedImage:
@@ -278,6 +288,16 @@ def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> Enc
             if error.code not in ("missing_image", "bad_path"):  # parts of a URL may not be file names
                 raise
     raise RejectError("missing_image", f"no file here ends the path of {name[:200]!r}")
+
+
+def _resolve_named_video(root: Path, name: str, folders: tuple[str, ...]) -> Video:
+    """Resolve a video by its file name, with or without an ending, or as a folder of frames."""
+    try:
+        return resolve_video_by_id(root, name, folders)
+    except RejectError as error:
+        if error.code != "missing_video":
+            raise
+        return resolve_video(root, name, folders)
 
 
 def _resolve_image_cell(root: Path, cell: Any, name: str, folders: tuple[str, ...]) -> EncodedImage:
@@ -312,7 +332,7 @@ def _parse_json_cell(value: Any) -> Any:
 FORMAT = Format(
     row_files=(*JSON_FILES, "*.csv", "*.tsv", "*.parquet", "*.arrow"),
     media_files=ARCHIVE_FILES,
-    description="the files its `records` map names, and the images",
+    description="the files its `records` map names, and the images or videos",
     read=read,
     read_keys=read_keys,
 )

@@ -56,6 +56,8 @@ ANSWER_NAMES = (
     "expectedanswer",
     "finalanswer",
     "suffix",
+    "chosen",  # of a pair of preferences the better one
+    "preferred",
 )
 CAPTION_NAMES = (
     "caption",
@@ -98,7 +100,7 @@ ID_NAMES = (
     "key",
     "name",
 )
-TURN_NAMES = ("conversations", "messages", "conversation", "dialog", "dialogue", "turns", "texts")
+TURN_NAMES = ("conversations", "messages", "conversation", "dialog", "dialogue", "turns", "texts", "chosen")
 CONTEXT_NAMES, HINT_NAMES, UNIT_NAMES = ("context", "passage"), ("hint",), ("unit",)
 MAX_KEY_VALUES = 12
 CAPTION_QUESTION = "Describe the image."

@@ -1,4 +1,4 @@
-"""Proposes the field map of a folder's files, and reads the first rows with it."""
+"""Proposes the native format or the field map of a folder's files, and reads the first rows with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from mvl_assets.common.markers import IMAGE_MARKER
 from mvl_assets.config.catalog import COMPONENT_TYPE, SourceSpec
 from mvl_assets.errors import MvlError
 from mvl_assets.readers.content_parts import list_part_images
-from mvl_assets.readers.registry import get_key_reader, get_reader
+from mvl_assets.readers.detect_format import find_native_format
+from mvl_assets.readers.registry import get_format, get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
 from mvl_assets.readers.sniffing.fields import (
     Fields,
@@ -36,6 +37,7 @@ from mvl_assets.readers.sniffing.record_files import (
     find_record_files,
     format_files,
 )
+from mvl_assets.readers.sniffing.videos import infer_video_field
 
 TRIED_ROWS = 200
 """Rows that are read with the proposed map."""
@@ -46,6 +48,8 @@ COUNT_SECONDS = 20.0
 MAX_TRIED = 4
 """Groups of files that are tried, until most rows of one can be read."""
 
+RECORDS = "records"
+RECORD_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
 N_PREVIEWED = 3
 MAX_NOTES = 12
 _MARKER = re.compile(
@@ -96,6 +100,9 @@ def sniff_folder(path: Path, attributes: Mapping[str, Any]) -> Proposal:
     """
     listing = list_folder(path)
     proposal = Proposal(listing.root)
+    given_format = attributes.get("format")
+    if given_format != RECORDS and (native := _propose_native_format(path, listing, attributes)) is not None:
+        return native
     groups = find_record_files(listing, proposal.notes)
     candidates = [candidate for group in groups if (candidate := _build_candidate(group, listing)) is not None]
     if not candidates and (image_group := build_image_group(listing)) is not None:
@@ -117,13 +124,34 @@ def sniff_folder(path: Path, attributes: Mapping[str, Any]) -> Proposal:
     return proposal
 
 
+def _propose_native_format(path: Path, listing: Listing, given: Mapping[str, Any]) -> Proposal | None:
+    """Return the entry of the native format that the files have or that is given; None where a field map is to be."""
+    proposal = Proposal(listing.root, {**_build_base_attributes(given, listing), "modality": "single_image"})
+    assert proposal.attributes is not None
+    spec = _validate({**proposal.attributes, "images_optional": True})
+    # One file of several does not say what the folder is.
+    name = given.get("format") or (None if path.is_file() else find_native_format(spec, listing.root, listing.files))
+    if name is None:
+        return None
+    proposal.attributes["format"] = name
+    _try_rows(proposal, _validate({**proposal.attributes, "images_optional": True}))
+    _set_modality(proposal, is_conversation=True, lacks_images=False)
+    used_files = {row.file for row in (*proposal.samples, *proposal.rejects)}
+    unused_files = [file for file in listing.files if file.endswith(RECORD_SUFFIXES) and file not in used_files]
+    proposal.notes.append(f"read as {name}: {get_format(name).description}; `--format records` proposes a field map")
+    if unused_files:
+        proposal.notes.append(f"no row looked at is from {', '.join(unused_files[:5])}"[:300])
+    _count_rows(proposal, _validate(proposal.attributes))
+    return proposal
+
+
 @dataclass(slots=True)
 class _Candidate:
     """A group of files with the field map that reads it."""
 
     group: RecordFiles
     mapping: dict[str, Any]
-    has_images: bool
+    has_media: bool
     notes: list[str]
     lacks_images: bool = False
 
@@ -138,7 +166,7 @@ def _choose_candidate(
         tried = Proposal(listing.root, _build_attributes(candidate, given, listing))
         assert tried.attributes is not None
         _try_rows(tried, _validate({**tried.attributes, "images_optional": True}))
-        n_useful = sum(bool(sample.images) or not candidate.has_images for sample in tried.samples)
+        n_useful = sum(bool(sample.images or sample.video) or not candidate.has_media for sample in tried.samples)
         share = n_useful / max(1, tried.n_tried)
         if share > best_share:
             best, best_share = candidate, share
@@ -170,19 +198,21 @@ def _build_candidate(group: RecordFiles, listing: Listing) -> _Candidate | None:
     has_part_images = bool(part_images)
     if part_images and isinstance(part_images[0], str):
         notes += describe_base_folder(listing.root, part_images[0])
-    images = {} if has_part_images else infer_image_fields(fields, group, template, listing, notes)
+    video = {} if has_part_images else infer_video_field(fields, listing)
+    images = {} if has_part_images or video else infer_image_fields(fields, group, template, listing, notes)
     mapping: dict[str, Any] = {"files": files, "shape": group.shape, **group.options}
     if group.shape in ("json", "text", "image") and "{name}" in template:
         mapping["id"] = "name"
     elif group.shape not in ("dict_of_id", "webdataset") and (id_field := infer_id(fields)) is not None:
         mapping["id"] = id_field
-    mapping |= texts | images
+    mapping |= texts | images | video
     if (images or has_part_images) and (marker := _find_marker(group.records)) is not None:
         mapping["marker"] = marker
-    missing_images = [] if images or has_part_images else _describe_missing_images(fields)
+    has_media = bool(images or video or has_part_images)
+    missing_images = [] if has_media else _describe_missing_images(fields)
     notes += missing_images
     notes += _describe_unused(fields)
-    return _Candidate(group, mapping, bool(images) or has_part_images, notes, lacks_images=bool(missing_images))
+    return _Candidate(group, mapping, has_media, notes, lacks_images=bool(missing_images))
 
 
 def _build_image_candidate(group: RecordFiles, listing: Listing) -> _Candidate | None:
@@ -203,7 +233,7 @@ def _compute_rank(candidate: _Candidate) -> tuple[bool, bool, int, int]:
     """Prefer records with images, and conversations or questions to captions; then many files and many fields."""
     has_question = "turns" in candidate.mapping or "{" in candidate.mapping.get("question", "")
     group = candidate.group
-    return candidate.has_images, has_question, len(group.files) * len(group.records), len(group.fields)
+    return candidate.has_media, has_question, len(group.files) * len(group.records), len(group.fields)
 
 
 def _find_marker(records: Iterable[Mapping[str, Any]]) -> str | None:
@@ -239,17 +269,22 @@ def _iter_texts(value: Any) -> Iterable[str]:
 
 
 def _build_attributes(candidate: _Candidate, given: Mapping[str, Any], listing: Listing) -> dict[str, Any]:
+    modality = given.get("modality") or ("single_image" if candidate.has_media else "text")
+    return {**_build_base_attributes(given, listing), "modality": modality, "records": candidate.mapping}
+
+
+def _build_base_attributes(given: Mapping[str, Any], listing: Listing) -> dict[str, Any]:
+    """Return the entry but for what the files say: modality, format and field map."""
     slug = str(given.get("slug") or re.sub(r"[^a-z0-9]+", "_", listing.root.name.lower()).strip("_") or "my_source")
     return {
         "slug": slug,
         "title": given.get("title") or listing.root.name,
         "category": given.get("category") or "general",
         "group": given.get("group") or "A",
-        "modality": given.get("modality") or ("single_image" if candidate.has_images else "text"),
-        "format": "records",
+        "modality": None,
+        "format": RECORDS,
         **{key: value for key, value in given.items() if key in ("family", "license") and value is not None},
         "path": str(listing.root),
-        "records": candidate.mapping,
     }
 
 
@@ -276,6 +311,12 @@ def _try_rows(proposal: Proposal, spec: SourceSpec) -> None:
 def _set_modality(proposal: Proposal, *, is_conversation: bool, lacks_images: bool) -> None:
     """Say what the rows hold, and what becomes of those without an image where others have one."""
     assert proposal.attributes is not None
+    if n_videos := sum(sample.video is not None for sample in proposal.samples):
+        is_mixed = n_videos < len(proposal.samples)
+        proposal.attributes["modality"] = None if is_mixed else "video"
+        if is_mixed:
+            proposal.notes.append(f"{n_videos} of {proposal.n_tried} rows have a video: a mixed source, so no modality")
+        return
     counts = Counter(len(sample.images) for sample in proposal.samples)
     most_images = max(counts, default=0)
     proposal.attributes["modality"] = ("text", "single_image", "multi_image")[min(max(most_images, lacks_images), 2)]

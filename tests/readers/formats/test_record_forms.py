@@ -145,6 +145,38 @@ def test_a_list_or_boolean_without_a_meaning_says_how_to_give_it_one(tmp_path: P
     assert "{a.0}" in listed and "{a.*}" in listed
 
 
+def test_a_video_is_named_with_or_without_its_ending_or_is_a_folder_of_frames(tmp_path: Path) -> None:
+    put(tmp_path, "videos/a.mp4", b"not looked into")
+    put(tmp_path, "clips/b.webm", b"not looked into")
+    for n in range(2):
+        put(tmp_path, f"frames/c/{n}.png", make_image(n))
+    rows = [{"clip": clip, "q": "<image>\nWho?", "a": "Ann"} for clip in ("a.mp4", "b", "c", "d")]
+    put_json(tmp_path, "rows.json", rows)
+    read_rows = read(tmp_path, video="{clip}", image_folders=["clips", "frames"])
+    assert errors(read_rows) == [(3, "missing_video")]
+    samples = good(read_rows)
+    assert [sample.video.name for sample in samples if sample.video] == ["a.mp4", "b.webm", "c"]
+    assert all(list_turns(sample) == [("human", "<video>\nWho?"), ("gpt", "Ann")] for sample in samples)
+    with pytest.raises(ValidationError, match="either a `video` or images"):
+        RecordsMapping(files="a", shape="list", question="{q}", answer="{a}", video="{v}", image_field="i")
+
+
+def test_forms_of_annotation_tools_need_no_code(tmp_path: Path) -> None:
+    labelme = {"imagePath": "a.png", "shapes": [{"label": "cat", "points": [[1, 2]]}, {"label": "cup", "points": []}]}
+    assert read_one(tmp_path, labelme, question="Which things?", answer="{shapes.*.label}") == [
+        "Which things?",
+        "cat, cup",
+    ]
+    tokens = ["<tr>", "<td>", "</td>", "</tr>"]
+    cells = [{"tokens": ["<b>", "T", "</b>"]}, {"tokens": []}, {"tokens": ["7"]}]
+    table = {"html": {"structure": {"tokens": tokens}, "cells": cells}}
+    html = {"question": "As HTML?", "answer": "{html.structure.tokens.+}"}
+    assert read_one(tmp_path, table, **html)[1] == "<tr><td></td></tr>"
+    assert read_one(tmp_path, table, question="Cells?", answer="{html.cells.*.tokens.+}")[1] == "<b>T</b>, 7"
+    said = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann"}]
+    assert read_one(tmp_path, {"chosen": said, "rejected": []}, turns="chosen") == ["Who?", "Ann"]
+
+
 def test_the_most_frequent_of_several_answers_counts(tmp_path: Path) -> None:
     record = {"q": "?", "a": ["net", "nets", "nets"]}
     assert read_one(tmp_path, record, answer_is="votes") == ["?", "nets"]

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from mvl_assets.config.catalog import RecordsMapping
+from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.errors import MvlError
 from mvl_assets.readers.sniffing.propose import Proposal, sniff_folder
 from tests.raw_files import list_turns, make_image, put, put_json, put_parquet
@@ -127,6 +128,12 @@ def lay_out_captions_by_name(root: Path) -> None:
     put_images(root, *(f"images/{n}.png" for n in range(3)))
 
 
+def lay_out_preferences(root: Path) -> None:
+    rows = [{"prompt": f"Which {n}?", "chosen": f"{n}", "rejected": "none", "image": f"{n}.png"} for n in range(3)]
+    put(root, "dpo.jsonl", encode(rows))
+    put_images(root, *(f"images/{n}.png" for n in range(3)))
+
+
 LAYOUTS: dict[Callable[[Path], None], tuple[dict[str, Any], list[tuple[str, str]], int]] = {
     lay_out_csv: (
         {"shape": "csv", "delimiter": ";", "images": ["photos/{file}.png"]},
@@ -188,6 +195,11 @@ LAYOUTS: dict[Callable[[Path], None], tuple[dict[str, Any], list[tuple[str, str]
         [("human", "<image>\nDescribe the image."), ("gpt", "number 0")],
         3,
     ),
+    lay_out_preferences: (
+        {"shape": "jsonl", "question": "{prompt}", "answer": "{chosen}", "image_field": "image"},
+        [("human", "<image>\nWhich 0?"), ("gpt", "0")],
+        3,
+    ),
     lay_out_padded_numbers: (
         {"key": "questions", "id": "question_id", "images": ["val/COCO_{image_id:06d}.png"], "answer_is": "votes"},
         [("human", "<image>\nWho?"), ("gpt", "Ann")],
@@ -207,6 +219,52 @@ def test_what_is_proposed_reads_the_files(tmp_path: Path, lay_out: Callable[[Pat
     assert all(Image.open(io.BytesIO(image.read())) for sample in proposal.samples for image in sample.images)
     assert "path: " in proposal.format_yaml()
     RecordsMapping.model_validate(get_map(proposal))
+
+
+@pytest.mark.parametrize(
+    ("slug", "format"),
+    [
+        ("gqa", "gqa"),
+        ("vqav2", "vqa_v2"),
+        ("coco_caption_val", "coco_captions"),
+        ("mscoco", "coco_instances"),
+        ("refcoco", "ref_coco"),
+        ("visualgenome", "visual_genome"),
+        ("rects", "icdar_text"),
+        ("visual7w_cauldron_llava_format", "cauldron_parquet"),
+        ("allava_vflan", "llava_json"),
+        ("egoschema", "video_mcq"),
+    ],
+)
+def test_files_in_a_native_format_are_declared_by_its_name(tmp_path: Path, slug: str, format: str) -> None:
+    (written,) = write_demo_sources(tmp_path, [slug], 12)
+    proposal = sniff(written.source_dir)
+    assert proposal.attributes is not None and "records" not in proposal.attributes
+    modality = "video" if format == "video_mcq" else "single_image"
+    assert (proposal.attributes["format"], proposal.attributes["modality"]) == (format, modality)
+    assert len(proposal.samples) >= written.n_good_rows and proposal.n_rows >= 12
+    assert any(note.startswith(f"read as {format}: ") for note in proposal.notes)
+
+
+def test_a_format_that_is_given_is_not_guessed(tmp_path: Path) -> None:
+    (written,) = write_demo_sources(tmp_path, ["allava_vflan"], 12)
+    assert get_map(sniff(written.source_dir, format="records"))["turns"] == "conversations"
+    proposal = sniff(written.source_dir, format="llava_video")
+    assert proposal.attributes is not None and proposal.attributes["format"] == "llava_video"
+    with pytest.raises(MvlError, match="format"):
+        sniff(written.source_dir, format="nothing")
+
+
+def test_a_field_that_names_videos_is_found(tmp_path: Path) -> None:
+    for n in range(3):
+        put(tmp_path, f"clips/day/{n}.mp4", b"not looked into")
+    put(tmp_path, "qa.csv", b"clip,question,answer\nday/0,Who?,Ann\nday/1,Where?,Here\nday/7,Gone?,yes\n")
+    proposal = sniff(tmp_path)
+    expected = {"video": "{clip}", "image_folders": ["clips"], "question": "{question}", "answer": "{answer}"}
+    assert get_map(proposal) | expected == get_map(proposal)
+    assert proposal.attributes is not None and proposal.attributes["modality"] == "video"
+    assert list_turns(proposal.samples[0]) == [("human", "<video>\nWho?"), ("gpt", "Ann")]
+    assert (len(proposal.samples), dict(proposal.reject_counts)) == (2, {"missing_video": 1})
 
 
 def test_files_of_another_form_are_named_and_left_out(tmp_path: Path) -> None:
