@@ -51,8 +51,7 @@ def test_an_edited_prompt_makes_the_sources_of_its_family_stale_and_no_other(wor
 def test_an_edited_criterion_makes_what_it_judged_stale_and_no_rewrite(world: World) -> None:
     world.edit("judge_general.md", "</sample>\n", "</sample>\n\nBe strict.\n")
     assert len(world.report_prompts()) >= 3
-    # The other family has a judge's prompt of its own.
-    assert world.stale() == [("judged/code_math", GENERAL)]
+    assert world.stale() == [("judged/code_math", MATH), ("judged/code_math", GENERAL)]
 
 
 def test_an_edited_note_makes_nothing_stale_and_an_edit_taken_back_neither(world: World) -> None:

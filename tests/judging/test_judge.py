@@ -106,7 +106,7 @@ def test_an_edited_criterion_asks_for_that_criterion_alone(
     lake: Lake, served: tuple[FakeServer, Endpoint], tmp_path: Path
 ):
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
-    prompts = load_prompts(prompt_folder(tmp_path, judge_math=("completely", "in full")))
+    prompts = load_prompts(prompt_folder(tmp_path, judge_general=("completely", "in full")))
     (plan,) = plan_judges(lake, MATH, profile(), prompts=prompts)
     assert (plan.requested, plan.cache_hits, plan.to_send) == (36, 24, 12)
     report = judge_source(lake, MATH, profile(), run_id="r2", prompts=prompts, endpoints=[served[1]])

@@ -121,9 +121,7 @@ def test_another_judge_is_sent_every_rewrite(pipeline: Pipeline):
 
 
 def test_a_reworded_criterion_sends_only_that_criterion(pipeline: Pipeline, tmp_path: Path):
-    pipeline.prompts = load_prompts(
-        prompt_folder(tmp_path, judge_math=("completely", "in full"), judge_chart=("completely", "in full"))
-    )
+    pipeline.prompts = load_prompts(prompt_folder(tmp_path, judge_general=("completely", "in full")))
     assert pipeline.make() == {("judged", "math"): ROWS, ("judged", "chart"): ROWS}
 
 
