@@ -30,7 +30,7 @@ def _add_entry_options(command: Any) -> Any:
             "--format",
             "format",
             metavar="FORMAT",
-            help="Native format, or `records` for a field map, not to be guessed.",
+            help="Native format; `records`: a field map.",
         ),
         click.option("--license", "license", metavar="LICENSE", help="Licence, such as cc-by-4.0."),
     ):

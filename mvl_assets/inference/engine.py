@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 TICK_INTERVAL_S = 0.1
 LEASE_RENEWAL_INTERVAL_S = 10.0
-QUEUE_POLL_INTERVAL_S = 2.0
+LOAD_POLL_INTERVAL_S = 2.0
 
 
 def answer_all(
@@ -193,7 +193,7 @@ class _EngineRun:
             )
 
     async def _run_periodic_tasks(self) -> None:
-        next_report = next_queue_poll = next_renewal = 0.0
+        next_report = next_load_poll = next_renewal = 0.0
         while True:
             now = self.tasks.loop.time()
             if self._run.clients:
@@ -208,11 +208,11 @@ class _EngineRun:
             if now >= next_report:
                 next_report = now + self._run.options.progress_interval_s
                 self._report_progress()
-            if now >= next_queue_poll:
-                next_queue_poll = now + QUEUE_POLL_INTERVAL_S
+            if now >= next_load_poll:
+                next_load_poll = now + LOAD_POLL_INTERVAL_S
                 for client in self._run.clients:
-                    if client.state.is_up and client.state.has_responded and client.reports_queue is not False:
-                        self.tasks.spawn(client.poll_queue_length(self._run.transport))
+                    if client.wants_server_load:
+                        self.tasks.spawn(client.poll_server_load(self._run.transport))
             # Requests that wait for a point in time (a cool-down, the quarantine) get their turn.
             self._dispatch()
             await asyncio.sleep(TICK_INTERVAL_S)

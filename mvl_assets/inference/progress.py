@@ -72,6 +72,9 @@ class Progress:
         name: Stage and source.
         n_finished: Requests that have ended, see `RequestOutcome`.
         endpoint_problems: What is wrong with the endpoints of a fleet, such as one that serves another model.
+        tokens_per_s: Of finished answers.
+        server_tokens_per_s: What the servers write, answers that are not finished and other runs' included; None where
+            they do not say.
         eta_s: Seconds left; None without a known total.
         cost: Cost of this run's answers so far, in `currency`; None without a price.
     """
@@ -94,6 +97,7 @@ class Progress:
     cost: float | None
     currency: str
     endpoint_problems: tuple[str, ...] = ()
+    server_tokens_per_s: float | None = None
 
     def format_line(self) -> str:
         """Return the progress as one line of text."""
@@ -104,10 +108,11 @@ class Progress:
         return " · ".join(parts)
 
     def format_figures(self) -> str:
-        """Return speed, load, faults and cost. Tokens are counted when an answer is complete."""
+        """Return speed, load, faults and cost. Where servers do not count tokens, those of finished answers are."""
+        tokens_per_s = self.tokens_per_s if self.server_tokens_per_s is None else self.server_tokens_per_s
         parts = [
             f"{self.requests_per_s:.1f} requests/s",
-            f"{self.tokens_per_s:.0f} tokens/s",
+            f"{tokens_per_s:.0f} tokens/s",
             f"{self.in_flight} in flight of {self.concurrency_limit}",
         ]
         if self.n_endpoints_up < self.n_endpoints:

@@ -194,10 +194,30 @@ def _parse_token_count(value: Any) -> int:
     return count
 
 
-def parse_queue_length(metrics: bytes) -> int | None:
-    """Return the length of vLLM's queue over all its engines, from Prometheus text; None when it is not there."""
-    engine_counts = re.findall(rb"^vllm:num_requests_waiting(?:\{[^\n]*\})? ([0-9.e+]+)$", metrics, re.MULTILINE)
-    return int(sum(float(number) for number in engine_counts)) if engine_counts else None
+@dataclass(frozen=True, slots=True)
+class ServerLoad:
+    """What vLLM says of itself, over all its engines.
+
+    Attributes:
+        queue_length: Requests that wait inside the server.
+        generated_tokens: Tokens it has written since it was started, those of unfinished answers included.
+    """
+
+    queue_length: int
+    generated_tokens: int
+
+
+def parse_server_load(metrics: bytes) -> ServerLoad | None:
+    """Return the load from vLLM's Prometheus text; None for another server's."""
+    queue_length = _sum_metric(metrics, b"num_requests_waiting")
+    if queue_length is None:
+        return None
+    return ServerLoad(queue_length, _sum_metric(metrics, b"generation_tokens_total") or 0)
+
+
+def _sum_metric(metrics: bytes, name: bytes) -> int | None:
+    engine_values = re.findall(rb"^vllm:" + name + rb"(?:\{[^\n]*\})? ([0-9.e+]+)$", metrics, re.MULTILINE)
+    return int(sum(float(value) for value in engine_values)) if engine_values else None
 
 
 def parse_model_names(body: bytes) -> list[str]:

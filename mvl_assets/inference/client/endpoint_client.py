@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from dataclasses import replace
 
 from mvl_assets.inference.client.attempt import Attempt, PendingRequest
@@ -31,6 +32,8 @@ MAX_STRAGGLER_FACTOR = 4
 # Attempts of one request at the same time, at the end of a run, and how old the latest must be for another.
 MAX_HEDGED_ATTEMPTS = 3
 MIN_HEDGE_AFTER_S = 0.25
+# Readings of a server's written tokens over which its speed is taken.
+N_TOKEN_READINGS = 4
 
 
 class EndpointClient:
@@ -65,6 +68,7 @@ class EndpointClient:
         self._stragglers: dict[Attempt, None] = {}
         self._form_lock = asyncio.Lock()
         self._last_reply_at = 0.0
+        self._token_readings: deque[tuple[float, int]] = deque(maxlen=N_TOKEN_READINGS)
         # Requests that came back without an answer and may have crashed the server.
         self._crash_suspects: list[tuple[PendingRequest, RequestFault]] = []
 
@@ -232,12 +236,37 @@ class EndpointClient:
             with contextlib.suppress(OSError):
                 self.endpoint.heartbeat_file.touch()
 
-    async def poll_queue_length(self, transport: Transport) -> None:
-        """Read the length of the server's queue, if it reports one, and adapt the limit to it."""
+    @property
+    def wants_server_load(self) -> bool:
+        """Whether to ask for the server's load: while it is up and has work, unless it is known not to report it."""
+        return self.state.is_up and self.reports_queue is not False and (self.state.has_responded or self.in_flight > 0)
+
+    async def poll_server_load(self, transport: Transport) -> None:
+        """Read the server's load, if it reports one: adapt the limit to its queue, and note the tokens it has written.
+
+        Before its first reply nothing follows from it but the speed: a proxy may answer for a server that is starting.
+        """
         try:
-            queue_length = await transport.read_queue_length(self.endpoint)
+            load = await transport.read_server_load(self.endpoint)
         except ConnectionError:  # another time
             return
-        self.reports_queue = queue_length is not None
-        if queue_length is not None and self.state.is_up:
-            self.limit.on_queue_length(queue_length)
+        if load is not None:
+            self.record_generated_tokens(load.generated_tokens, asyncio.get_running_loop().time())
+        if self.state.has_responded:
+            self.reports_queue = load is not None
+            if load is not None and self.state.is_up:
+                self.limit.on_queue_length(load.queue_length)
+
+    def record_generated_tokens(self, generated_tokens: int, now: float) -> None:
+        """Note how many tokens the server has written since it was started."""
+        if self._token_readings and generated_tokens < self._token_readings[-1][1]:  # it was started again
+            self._token_readings.clear()
+        self._token_readings.append((now, generated_tokens))
+
+    @property
+    def generated_tokens_per_s(self) -> float | None:
+        """Tokens per second that the server has written of late, for whomever; None where it does not report them."""
+        if len(self._token_readings) < 2:
+            return None
+        (first_at, first_tokens), (last_at, last_tokens) = self._token_readings[0], self._token_readings[-1]
+        return (last_tokens - first_tokens) / max(last_at - first_at, 1e-9)

@@ -15,10 +15,11 @@ import aiohttp
 from mvl_assets.inference.client.chat_protocol import (
     MalformedReply,
     Reply,
+    ServerLoad,
     build_probe_body,
     parse_model_names,
-    parse_queue_length,
     parse_reply,
+    parse_server_load,
 )
 from mvl_assets.inference.client.faults import FaultScope, RequestFault, classify_http_status
 from mvl_assets.inference.client.output_forms import NONE, OPENAI, VLLM, build_form_probe, has_form
@@ -128,15 +129,15 @@ class Transport:
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
 
-    async def read_queue_length(self, endpoint: Endpoint) -> int | None:
-        """Return how many requests wait inside the server; None for a server that does not report it (only vLLM does).
+    async def read_server_load(self, endpoint: Endpoint) -> ServerLoad | None:
+        """Return the load of the server; None for a server that does not report it (only vLLM does).
 
         Raises:
             ConnectionError: It cannot be asked just now.
         """
         try:
             async with self._get(endpoint, endpoint.metrics_url) as response:
-                return parse_queue_length(await response.read()) if response.status == 200 else None
+                return parse_server_load(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ConnectionError(_format_error(error)) from error
 

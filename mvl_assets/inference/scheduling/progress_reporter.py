@@ -43,6 +43,8 @@ class ProgressReporter:
         oldest_at, oldest_finished, oldest_tokens = self._readings[0]
         span_s = max(now - oldest_at, 1e-9)
         requests_per_s = (n_finished - oldest_finished) / span_s
+        speeds = (client.generated_tokens_per_s for client in clients if client.state.is_up and not client.has_left)
+        server_speeds = [speed for speed in speeds if speed is not None]
         remaining = None if self._total is None else max(0, self._total - n_finished)
         return Progress(
             name=self._name,
@@ -52,6 +54,7 @@ class ProgressReporter:
             prompt_tokens=outcome.prompt_tokens,
             completion_tokens=outcome.completion_tokens,
             tokens_per_s=(outcome.completion_tokens - oldest_tokens) / span_s,
+            server_tokens_per_s=sum(server_speeds) if server_speeds else None,
             in_flight=sum(client.in_flight for client in clients),
             concurrency_limit=sum(client.limit.value for client in clients if not client.has_left),
             n_endpoints_up=sum(client.state.is_up and not client.has_left for client in clients),

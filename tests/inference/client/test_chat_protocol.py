@@ -10,9 +10,11 @@ import pytest
 
 from mvl_assets.inference.client.chat_protocol import (
     MalformedReply,
+    ServerLoad,
     build_request_body,
     parse_error_message,
     parse_reply,
+    parse_server_load,
 )
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import ModelRef, Request, build_choice_output
@@ -29,6 +31,16 @@ def build_body(request: Request, endpoint: Endpoint = ENDPOINT, **images: bytes)
 def build_completion(**choice: object) -> bytes:
     entry = {"message": {"content": "hi"}, "finish_reason": "stop", **choice}
     return json.dumps({"choices": [entry], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}).encode()
+
+
+def test_the_load_of_a_server_is_that_of_all_its_engines() -> None:
+    lines = [b"# TYPE vllm:num_requests_waiting gauge"]
+    for engine, (waiting, written) in enumerate([(3, b"1.2e+03"), (4, b"34.0")]):
+        labels = b'{engine="%d",model_name="m"}' % engine
+        lines += [b"vllm:num_requests_waiting%s %.1f" % (labels, waiting)]
+        lines += [b"vllm:generation_tokens_total%s %s" % (labels, written)]
+    assert parse_server_load(b"\n".join(lines) + b"\n") == ServerLoad(7, 1234)
+    assert parse_server_load(b"process_cpu_seconds_total 3\n") is None
 
 
 def test_an_image_becomes_a_data_url_between_the_texts() -> None:

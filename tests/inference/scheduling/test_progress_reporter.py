@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from mvl_assets.config.profile import Price
 from mvl_assets.inference.client.attempt import Attempt, PendingRequest
+from mvl_assets.inference.client.chat_protocol import ServerLoad
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
@@ -68,6 +71,39 @@ def test_speed_and_time_left_are_those_of_the_last_reports(clock: Clock) -> None
     assert report.requests_per_s == pytest.approx(10.0)
     assert report.tokens_per_s == pytest.approx(200.0)
     assert report.eta_s == pytest.approx((1000 - outcome.answered) / 10.0)
+
+
+def test_the_speed_is_that_of_the_servers_where_they_count_tokens(clock: Clock) -> None:
+    counting, silent = build_client("a"), build_client("b")
+    reporter = ProgressReporter("rewrite source", None, None)
+    assert reporter.build_report(RunOutcome(), [counting, silent], {}).server_tokens_per_s is None
+    for now, tokens in ((0.0, 1000), (2.0, 1400), (4.0, 1800)):
+        counting.record_generated_tokens(tokens, now)
+    report = reporter.build_report(RunOutcome(), [counting, silent], {})
+    assert (report.tokens_per_s, report.server_tokens_per_s) == (0.0, pytest.approx(200.0))
+    assert "200 tokens/s" in report.format_line()
+    counting.record_generated_tokens(10, 6.0)  # it was started again
+    assert counting.generated_tokens_per_s is None
+    counting.record_generated_tokens(30, 8.0)
+    mark_down(counting, now=9.0)
+    assert reporter.build_report(RunOutcome(), [counting, silent], {}).server_tokens_per_s is None
+
+
+@pytest.mark.parametrize("load", [None, ServerLoad(3, 50)])
+def test_before_the_first_reply_a_servers_load_gives_its_speed_only(load: ServerLoad | None) -> None:
+    class Metrics:
+        async def read_server_load(self, endpoint: Endpoint) -> ServerLoad | None:
+            return load
+
+    client = build_client()
+    assert not client.wants_server_load
+    client.on_sent(Attempt(PendingRequest(build_request("q")), sent_at=0.0))
+    assert client.wants_server_load
+    asyncio.run(client.poll_server_load(Metrics()))  # type: ignore[arg-type]
+    assert client.reports_queue is None and client.wants_server_load
+    client.state.record_success()
+    asyncio.run(client.poll_server_load(Metrics()))  # type: ignore[arg-type]
+    assert client.reports_queue is (load is not None) and client.wants_server_load is (load is not None)
 
 
 @pytest.mark.parametrize(("input_price", "cost"), [(10.0, 7.0), (0.0, None)])
