@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-ModelRole = Literal["caption", "rewrite", "judge", "second_judge"]
+ModelRole = Literal["caption", "rewrite", "judge"]
 """The roles for which a profile names models."""
 
 
@@ -86,7 +86,7 @@ JUDGED: Final = Stage(
     upstream=("rewritten",),
     table="judged/{category}",
     is_partitioned=True,
-    model_roles=("judge", "second_judge"),
+    model_roles=("judge",),
 )
 CURATION: Final = Stage(
     "curation",

@@ -37,4 +37,4 @@ def test_a_table_is_named_like_its_asset_or_shared() -> None:
 def test_models_are_asked_by_rewriting_and_judging() -> None:
     assert MODEL_STAGES == (REWRITTEN, JUDGED)
     roles: set[ModelRole] = {role for stage in MODEL_STAGES for role in stage.model_roles}
-    assert roles == {"caption", "rewrite", "judge", "second_judge"}
+    assert roles == {"caption", "rewrite", "judge"}

@@ -17,7 +17,6 @@ from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.paper_reference import PAPER_KAPPA_ANNOTATORS, PAPER_KAPPA_ITEMS, PAPER_KAPPA_MODEL
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.stages import ModelRole
 
 if TYPE_CHECKING:
     from mvl_assets.judging.calibrate import Calibration
@@ -172,15 +171,9 @@ def _build_calibration_json(calibration: Calibration, n_unlabelled: int) -> dict
 
 
 @command.command(name="probe")
-@click.option(
-    "--role",
-    type=click.Choice(["judge", "second_judge"]),
-    default="judge",
-    show_default=True,
-    help="Which judge of the profile to ask.",
-)
+@click.option("--judge", metavar="NAME", help="Which judge of a panel to ask, by its name in the profile.")
 @click.option("--json", "json_", is_flag=True, help="Every pair and its verdicts, as a JSON list.")
-def probe_judge(role: ModelRole, json_: bool) -> None:
+def probe_judge(judge: str | None, json_: bool) -> None:
     """Ask the judge about pairs that are known to be good or bad, and count the faults it detects.
 
     Each fault has good and bad pairs about the same images, so a judge that always says Yes, or always No, gets half.
@@ -190,12 +183,12 @@ def probe_judge(role: ModelRole, json_: bool) -> None:
     from mvl_assets.judging.probes import PROBE_FAULTS, compute_probe_score, load_probes, run_probes
 
     profile = asset_keys.load_active_profile()
-    if role not in profile.roles:
-        raise MvlError("the profile has no second judge", hint="name a model for the role second_judge")
-    model = profile.get_model(role)
+    if judge is not None and judge not in profile.judges:
+        raise MvlError(f"the profile has no judge {judge!r}", hint=f"its judges are {', '.join(profile.judges)}")
+    model = profile.judges[judge or profile.roles["judge"]]
     probes = load_probes()
     images = {name: render_probe_png(description) for name, description in probes.images.items()}
-    pair_results = run_probes(Lake(load_settings().lake_root), profile, probes, images, run_id="probe", role=role)
+    pair_results = run_probes(Lake(load_settings().lake_root), profile, probes, images, run_id="probe", judge=judge)
     if json_:
         json_rows = [
             {

@@ -58,7 +58,7 @@ def stop(name: str | None) -> None:
 @command.command(name="start")
 def start() -> None:
     """Start the profile's local servers and wait until they answer."""
-    for name in dict.fromkeys(asset_keys.load_active_profile().roles.values()):
+    for name in asset_keys.load_active_profile().model_names:
         model = asset_keys.load_active_profile().models[name]
         endpoints = resolve_endpoints(model)
         click.echo(f"{model.name}: {endpoints.name if isinstance(endpoints, Fleet) else endpoints[0].redacted_url}")

@@ -103,17 +103,16 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
             f"matches the reference answer: {judged['matches_reference']}"
         )
         for v in judged["verdicts"]:
-            p = "unknown" if v["p_yes"] is None else f"{v['p_yes']:.3f}"
+            p = "unknown" if v["p_yes"] is None else f"{v['p_yes']:.3f} by {v['p_yes_from']}"
             lines.append(f"            {v['criterion']}: {'Yes' if v['verdict'] else 'No'}, P(yes) {p}")
         lines.append(
             f"          by {judged['model']}@{judged['model_revision']}" + (" (blind)" if judged["blind"] else "")
         )
-        if judged["second_model"]:
-            second_verdicts = {v["criterion"]: "Yes" if v["verdict"] else "No" for v in judged["second_verdicts"]}
+        for member in judged["panel"] or ():
             verdicts_text = ", ".join(
-                f"{criterion} {verdict_text}" for criterion, verdict_text in second_verdicts.items()
+                f"{v['criterion']} {'Yes' if v['verdict'] else 'No'}" for v in member["verdicts"] or ()
             )
-            lines.append(f"          {judged['second_model']}@{judged['second_model_revision']} says {verdicts_text}")
+            lines.append(f"          {member['model']}@{member['model_revision']} says {verdicts_text or 'nothing'}")
     if lineage.get("is_superseded"):
         missing_note = "" if "rewritten" in lineage else ", and was removed with the older versions of its table"
         lines.append(f"replaced  this rewrite has been replaced since{missing_note}")

@@ -21,6 +21,10 @@ from mvl_assets.errors import MvlError
 from mvl_assets.stages import ModelRole
 
 PROFILES_DIR = PACKAGE_DIR / "profiles"
+DEFAULT_VOTES = 5
+PAPER_KEEP_RULE = "all_yes"
+DEFAULT_KEEP_RULE = "all_yes and (matches_reference or (no_reference and p_yes >= 0.8))"
+"""Its reasons are in `judging.keep`."""
 
 
 # What an extra body may not change.
@@ -103,6 +107,8 @@ class ModelProfile(StrictModel):
     reasoning: Literal["drop", "rationale"] = "drop"
     # How its servers take the constraint of an answer: `inference.client.output_forms`. `auto`: one probe tells.
     output_form: Literal["auto", "vllm", "openai", "none"] = "auto"
+    # Whether its servers give log-probabilities; null: one probe tells.
+    logprobs: bool | None = None
     # Fields of every request besides those of the prompt, over which they go; null leaves a field out.
     extra_body: dict[str, Any] = Field(default_factory=dict)
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -136,13 +142,33 @@ class ModelProfile(StrictModel):
 class KeepConfig(StrictModel):
     """The rule that decides which judged pairs are kept.
 
-    `rule` is an expression over `all_yes`, `both_yes` (with a second judge), `p_yes >= t` and `matches_reference`.
-    Terms are joined by `and` / `or`, for example `matches_reference and p_yes >= 0.4`. The paper's rule is `all_yes`.
+    `rule` is an expression over `all_yes`, `p_yes >= t`, `matches_reference` and `no_reference`, joined by `and` and
+    `or`; see `judging.keep`. Null is `DEFAULT_KEEP_RULE`, or the paper's rule (`all_yes`) with `paper_parity`.
     """
 
-    rule: str = "all_yes"
-    # The value of `matches_reference` where there is no reference answer (captions, open questions).
-    no_reference: bool = True
+    rule: str | None = None
+
+
+PanelRule = Literal["mean", "majority", "unanimous"]
+
+
+class JudgingConfig(StrictModel):
+    """How pairs are judged.
+
+    Attributes:
+        panel: Names of further models that are asked the same as the judge; a pair's verdicts are then the panel's.
+        panel_rule: How the panel decides a criterion: by the mean of P(yes), by most verdicts, or by all.
+        reference: Whether a judge gets the source's answers; null: yes, but not with `paper_parity`.
+        votes: How often a judge whose server gives no log-probabilities is asked about a criterion; P(yes) is the
+            share of Yes. Null: 5, or 1 with `paper_parity`, which leaves P(yes) unknown.
+        vote_temperature: The temperature of all votes but the first.
+    """
+
+    panel: list[str] = Field(default_factory=list)
+    panel_rule: PanelRule = "majority"
+    reference: bool | None = None
+    votes: int | None = Field(default=None, ge=1, le=99)
+    vote_temperature: float = Field(default=0.7, gt=0, le=2)
 
 
 CheckName = Literal[
@@ -240,6 +266,7 @@ class Profile(StrictModel):
     prompt_parameters: dict[str, PromptParameters] = Field(default_factory=dict)
     # Checks of rewrites before they are judged, where they differ from the default: all, and none with paper_parity.
     checks: dict[CheckName, bool] = Field(default_factory=dict)
+    judging: JudgingConfig = JudgingConfig()
     keep: KeepConfig = KeepConfig()
     mixture: MixtureConfig = MixtureConfig()
     executor: ExecutorConfig = ExecutorConfig()
@@ -253,19 +280,20 @@ class Profile(StrictModel):
     # shards of JSON lines with a tar of images each. `auto`: shards from a million rows.
     export_layout: Literal["auto", "files", "shards"] = "auto"
     # The paper's choices where the defaults differ: no removal of duplicates and contamination, no checks of rewrites
-    # but the judge's, its loss mask.
+    # but the judge's, a judge without the source's answers, its keep rule, its loss mask.
     paper_parity: bool = False
 
     @model_validator(mode="after")
     def _validate_roles(self) -> Profile:
         missing_roles = {"caption", "rewrite", "judge"} - set(self.roles)
-        undeclared_models = set(self.roles.values()) - set(self.models)
+        undeclared_models = {*self.roles.values(), *self.judging.panel} - set(self.models)
         if missing_roles or undeclared_models:
             raise ValueError(
                 f"roles without a model: {sorted(missing_roles)}; models not declared: {sorted(undeclared_models)}"
             )
-        if self.roles.get("second_judge") == self.roles["judge"]:
-            raise ValueError("the second judge is the same model as the judge, so it would only agree with itself")
+        judges = [self.roles["judge"], *self.judging.panel]
+        if len(set(judges)) < len(judges):
+            raise ValueError(f"a judge is twice in the panel ({', '.join(judges)}), and would only agree with itself")
         return self
 
     @model_validator(mode="after")
@@ -291,9 +319,29 @@ class Profile(StrictModel):
         return self.get_model("caption" if family == "caption" else "rewrite")
 
     @property
-    def second_judge(self) -> ModelProfile | None:
-        """A judge of another model family that is asked the same questions; None in most profiles."""
-        return self.get_model("second_judge") if "second_judge" in self.roles else None
+    def judges(self) -> dict[str, ModelProfile]:
+        """The judge and, after it, the others of the panel, by their names in the profile."""
+        return {name: self.models[name] for name in (self.roles["judge"], *self.judging.panel)}
+
+    @property
+    def model_names(self) -> list[str]:
+        """The names of the models that a run needs."""
+        return list(dict.fromkeys([*self.roles.values(), *self.judging.panel]))
+
+    @property
+    def keep_rule(self) -> str:
+        """The rule by which pairs are kept: the profile's own, the paper's with `paper_parity`, or the default."""
+        return self.keep.rule or (PAPER_KEEP_RULE if self.paper_parity else DEFAULT_KEEP_RULE)
+
+    @property
+    def gives_reference(self) -> bool:
+        """Whether judges get the source's answers."""
+        return not self.paper_parity if self.judging.reference is None else self.judging.reference
+
+    @property
+    def n_votes(self) -> int:
+        """How often a judge without log-probabilities is asked about a criterion."""
+        return (1 if self.paper_parity else DEFAULT_VOTES) if self.judging.votes is None else self.judging.votes
 
 
 def load_profile(name: str) -> Profile:

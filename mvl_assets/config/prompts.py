@@ -26,7 +26,8 @@ fence. An input may be repeated outside, as one line of at most 80 characters.
 A file with `task_types` has `{{task_types}}` after the fence: as many of these as pairs are asked for at most, drawn by
 the sample's id, so that a corpus has all of them in equal parts. `kind: {}` in the schema becomes one of their names.
 A judge's file may hold `criteria: {name: wording}`: each becomes a prompt of its own that differs from the others only
-where `{{criterion}}` is, at the end, so that a server caches everything before it.
+where `{{criterion}}` is, at the end, so that a server caches everything before it. `reference` are words that follow
+the conversation where the profile says so, with the source's answers in the place of `{{reference}}`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -58,6 +59,7 @@ FENCE_OPEN, FENCE_CLOSE = "<sample>", "</sample>"
 MAX_INLINE_CHARS = 80
 # The slot keeps its name: templates are part of every prompt's hash, and so of every request's key.
 IMAGES_SLOT, CRITERION_SLOT, TASK_TYPES_SLOT = "pictures", "criterion", "task_types"
+CONVERSATION_INPUT, REFERENCE_INPUT = "conversation", "reference"
 _ALLOWED_INPUTS = {
     ("rewrite", "pair"): frozenset({"question", "answer"}),
     ("rewrite", "sample"): frozenset({"pairs", "caption"}),
@@ -120,6 +122,7 @@ class FrontMatter(StrictModel):
     criteria: dict[str, str] | None = Field(default=None, min_length=1)
     parameters: PromptParameters = PromptParameters()
     task_types: dict[str, str] | None = Field(default=None, min_length=1)
+    reference: str | None = None
     expected_tokens: int | None = Field(default=None, ge=1)
     version: int = Field(ge=1)
     note: str
@@ -142,6 +145,11 @@ class FrontMatter(StrictModel):
             raise ValueError(
                 f"`inputs` {unknown_inputs} unknown; a {self.role} prompt per {self.unit} has {sorted(allowed_inputs)}"
             )
+        reference_slots = [slot[1] for slot in _SLOT.finditer(self.reference or "")]
+        if self.reference is not None and (
+            CONVERSATION_INPUT not in self.inputs or reference_slots != [REFERENCE_INPUT]
+        ):
+            raise ValueError("`reference` goes with the input `conversation`, and needs `{{reference}}` once")
         if self.retry_sampling is not None and not self.retry_sampling.model_dump(exclude_none=True):
             raise ValueError("`retry_sampling` changes nothing, so the same request would be sent twice")
         return self
@@ -153,8 +161,9 @@ class Prompt:
 
     `hash` covers everything that decides a first request: template, `no_image_note`, output format, sampling, inputs,
     modality and task types; parameters are part of the template and the schema. It leaves out name and file (renaming
-    changes no answer), version and note (words for people), `expected_tokens` (a forecast) and `retry_sampling` (the
-    sampling in the request's own key tells the second request from the first).
+    changes no answer), version and note (words for people), `expected_tokens` (a forecast), `retry_sampling` (the
+    sampling in the request's own key tells the second request from the first) and `reference` (it is in the template
+    of the prompt that `add_reference` returns).
     """
 
     name: str
@@ -177,6 +186,7 @@ class Prompt:
     expected_tokens: int | None = None
     parameters: PromptParameters = field(default_factory=PromptParameters)
     task_types: Mapping[str, str] | None = None
+    reference: str | None = None
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -195,6 +205,11 @@ class Prompt:
         if self.task_types is not None:
             digest_fields["task_types"] = self.task_types
         object.__setattr__(self, "hash", compute_digest(digest_fields))
+
+    @property
+    def file_hash(self) -> str:
+        """Digest of what decides a request with or without the source's answers: another one after any such edit."""
+        return self.hash if self.reference is None else compute_digest(self.hash, self.reference)
 
     @property
     def criterion_name(self) -> str:
@@ -387,8 +402,13 @@ def get_rewrite_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
     return prompt
 
 
-def get_judge_prompts(prompts: Mapping[str, Prompt], family: str) -> list[Prompt]:
+def get_judge_prompts(prompts: Mapping[str, Prompt], family: str, *, reference: bool = False) -> list[Prompt]:
     """Return one prompt per criterion, from `judge_<family>.md` if it exists, else from `judge_general.md`.
+
+    Args:
+        prompts: The prompts by name.
+        family: The family of what is judged.
+        reference: Whether the judge gets the source's answers, where the file says how.
 
     Raises:
         MvlError: There are neither.
@@ -396,8 +416,17 @@ def get_judge_prompts(prompts: Mapping[str, Prompt], family: str) -> list[Prompt
     for candidate_family in (family, "general"):
         criteria = [p for p in prompts.values() if p.role == "judge" and p.family == candidate_family]
         if criteria:
-            return criteria
+            return [add_reference(criterion) for criterion in criteria] if reference else criteria
     raise MvlError("no judging prompt", hint="the folder of prompts needs a judge_general.md")
+
+
+def add_reference(prompt: Prompt) -> Prompt:
+    """Return the prompt with the input `reference` after the conversation; unchanged if its file has none."""
+    if prompt.reference is None or REFERENCE_INPUT in prompt.inputs:
+        return prompt
+    slot = f"{{{{{CONVERSATION_INPUT}}}}}"
+    template = prompt.template.replace(slot, f"{slot}\n\n{prompt.reference.strip()}")
+    return replace(prompt, template=template, inputs=(*prompt.inputs, REFERENCE_INPUT))
 
 
 def list_expected_tokens(prompts: Sequence[Prompt]) -> dict[str, int]:
@@ -537,4 +566,5 @@ def _build_prompt(file: str, front: FrontMatter, name: str, criterion: str | Non
         expected_tokens=front.expected_tokens,
         parameters=front.parameters,
         task_types=front.task_types,
+        reference=front.reference,
     )

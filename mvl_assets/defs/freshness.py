@@ -70,9 +70,9 @@ def resolve_rewriter(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
 
 def resolve_judge(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
     """Return the model and the hashes of the prompts that judge a source now."""
-    return asset_keys.load_active_profile().get_model("judge"), [
-        compute_criteria_hash(get_judge_prompts(load_prompts(), source.family or ""))
-    ]
+    profile = asset_keys.load_active_profile()
+    criteria = get_judge_prompts(load_prompts(), source.family or "", reference=profile.gives_reference)
+    return profile.get_model("judge"), [compute_criteria_hash(criteria)]
 
 
 @dg.sensor(
@@ -116,7 +116,7 @@ def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 def _compute_input_digests(asset_graph: AssetGraph, instance: dg.DagsterInstance) -> Mapping[dg.AssetKey, str]:
     """Return, per asset with the check, a digest that changes when one of its partitions may become stale or fresh."""
     keys = sorted(k.asset_key for k in asset_graph.asset_check_keys if k.name == FRESHNESS_CHECK)
-    prompt_hashes = {asset_keys.build_prompt_key(name): prompt.hash for name, prompt in load_prompts().items()}
+    prompt_hashes = {asset_keys.build_prompt_key(name): prompt.file_hash for name, prompt in load_prompts().items()}
     parents = {key: sorted(asset_graph.get(key).parent_keys) for key in keys}
     tracked_keys = [*keys, *(p for parent_keys in parents.values() for p in parent_keys if p not in prompt_hashes)]
     latest_storage_ids = {

@@ -14,6 +14,7 @@ from mvl_assets.config.catalog import Category
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import get_judge_prompts, load_prompts
 from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result
+from mvl_assets.judging.panel import ALL_CRITERIA
 from mvl_assets.judging.paper_reference import get_paper_keep_rate
 from mvl_assets.lake.table import Table
 from mvl_assets.orchestration import asset_keys
@@ -52,13 +53,13 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
     profile = asset_keys.load_active_profile()
     judges = [
         (model.name, model.revision, model.supports_images, model.encoded_extra_body, model.thinking_tokens)
-        for model in (profile.get_model("judge"), profile.second_judge)
-        if model is not None
+        for model in profile.judges.values()
     ]
+    judging = (profile.judging, profile.gives_reference, profile.n_votes, profile.keep_rule)
 
     @dg.asset(
         key=key,
-        code_version=asset_keys.compute_code_version(*judges, profile.keep),
+        code_version=asset_keys.compute_code_version(*judges, *judging),
         group_name=JUDGED.name,
         partitions_def=partitions,
         deps=[
@@ -105,11 +106,11 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
                     metadata_keys.KEEP_RATE: round(report.kept / report.rows, 4) if report.rows else None,
                     metadata_keys.CATEGORY_KEEP_RATE: _compute_keep_rate(table),
                     metadata_keys.PAPER_KEEP_RATE: round(get_paper_keep_rate(category), 4),
-                    metadata_keys.KEEP_RULE: profile.keep.rule,
+                    metadata_keys.KEEP_RULE: profile.keep_rule,
                     metadata_keys.DROP_REASONS: render_markdown_table(
                         [{"reason": reason, "rows": n} for reason, n in report.drop_reasons.items()]
                     ),
-                    **_build_second_judge_metadata(profile, report),
+                    **_build_panel_metadata(profile, report),
                 },
             ),
             check_results=[
@@ -147,18 +148,32 @@ def _compute_keep_rate(table: Table) -> float | None:
     return round(table.count("keep") / rows, 4) if rows else None
 
 
-def _build_second_judge_metadata(profile: Profile, report: "JudgeReport") -> dict[str, Any]:
-    """Return how the two judges agree, where there are two."""
-    model = profile.second_judge
-    if model is None or report.judge_agreement is None:
+def _build_panel_metadata(profile: Profile, report: "JudgeReport") -> dict[str, Any]:
+    """Return how the judges of a panel agree, where there is one."""
+    if not report.panel_agreement:
         return {}
-    share, kappa = report.judge_agreement.observed_agreement, report.judge_agreement.kappa
+    agreement_rows = [
+        {
+            "criterion": criterion,
+            "pairs": agreement.n,
+            "judged alike": _round(agreement.observed_agreement),
+            "kappa": _round(agreement.kappa),
+        }
+        for criterion, agreement in report.panel_agreement.items()
+    ]
+    in_all = report.panel_agreement[ALL_CRITERIA]
     return {
-        metadata_keys.SECOND_JUDGE: f"{model.name}@{model.revision}",
-        metadata_keys.JUDGES_COMPARED: report.judge_agreement.n,
-        metadata_keys.JUDGES_AGREE: None if share is None else round(share, 4),
-        metadata_keys.JUDGES_KAPPA: None if kappa is None else round(kappa, 4),
+        metadata_keys.PANEL: ", ".join(f"{model.name}@{model.revision}" for model in profile.judges.values()),
+        metadata_keys.PANEL_RULE: profile.judging.panel_rule,
+        metadata_keys.JUDGES_COMPARED: in_all.n,
+        metadata_keys.JUDGES_AGREE: _round(in_all.observed_agreement),
+        metadata_keys.JUDGES_KAPPA: _round(in_all.kappa),
+        metadata_keys.PANEL_AGREEMENT: render_markdown_table(agreement_rows),
     }
+
+
+def _round(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 @dg.definitions

@@ -29,7 +29,7 @@ def build_prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
         latest_prompt = load_prompts()[name]
         return dg.ObserveResult(
             asset_key=asset_keys.build_prompt_key(name),
-            data_version=dg.DataVersion(latest_prompt.hash),
+            data_version=dg.DataVersion(latest_prompt.file_hash),
             metadata=_build_metadata(latest_prompt),
         )
 
@@ -41,10 +41,13 @@ def report_edited_prompts(instance: dg.DagsterInstance) -> list[str]:
     edited = []
     for prompt in load_prompts().values():
         key = asset_keys.build_prompt_key(prompt.name)
-        if _read_observed_hash(instance, key) != prompt.hash:
+        if _read_observed_hash(instance, key) != prompt.file_hash:
             instance.report_runless_asset_event(
                 dg.AssetObservation(
-                    key, partition=prompt.name, tags={DATA_VERSION_TAG: prompt.hash}, metadata=_build_metadata(prompt)
+                    key,
+                    partition=prompt.name,
+                    tags={DATA_VERSION_TAG: prompt.file_hash},
+                    metadata=_build_metadata(prompt),
                 )
             )
             edited.append(prompt.name)

@@ -14,7 +14,7 @@ UNKNOWN_LICENSE = "unknown"
 def render_dataset_card(lake: Lake, profile: Profile) -> str:
     """Return the card's text: licences per source, and the terms of the models that rewrote rows."""
     lines = ["---", "task_categories:", "- visual-question-answering", "- image-text-to-text", "---", ""]
-    lines += ["# Mixtures", "", f"Made with profile `{profile.name}`; pairs were kept by `{profile.keep.rule}`.", ""]
+    lines += ["# Mixtures", "", f"Made with profile `{profile.name}`; pairs were kept by `{profile.keep_rule}`.", ""]
     for stage in TRAINING_STAGES:
         rows = summarize_composition(lake, stage)
         n_rows = sum(r["n"] for r in rows)
@@ -30,8 +30,8 @@ def render_dataset_card(lake: Lake, profile: Profile) -> str:
         ]
         lines.append("")
     lines += ["## Models", ""]
-    for role in ("caption", "rewrite", "judge"):
-        model = profile.get_model(role)
+    used_models = [(role, profile.get_model(role)) for role in ("caption", "rewrite")]
+    for role, model in [*used_models, *(("judge", model) for model in profile.judges.values())]:
         lines.append(f"- {role}: {model.name} ({model.revision}), output terms: {model.license or UNKNOWN_LICENSE}")
     catalog = load_catalog()
     lines += [

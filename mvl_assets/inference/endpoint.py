@@ -44,6 +44,8 @@ class Endpoint:
     address: str | None = None
     # `vllm`, `openai` or `none`, see `client.output_forms`; `auto`: to be found out.
     output_form: str = "vllm"
+    # Whether it gives log-probabilities; None: to be found out, where a choice is asked for and the form is not vLLM's.
+    gives_logprobs: bool | None = None
 
     @property
     def key(self) -> tuple[str, str]:

@@ -67,6 +67,7 @@ def _build_endpoint(model: ModelProfile, base_url: str) -> Endpoint:
         max_concurrency=model.concurrency,
         max_image_side=model.max_image_side,
         output_form=model.output_form,
+        gives_logprobs=model.logprobs,
     )
 
 
@@ -74,6 +75,7 @@ def _ensure_local_endpoint(model: ModelProfile) -> Endpoint:
     return dataclasses.replace(
         ensure_server(ServerSpec.from_profile(model)),
         output_form="vllm" if model.output_form == "auto" else model.output_form,
+        gives_logprobs=model.logprobs,
         start_concurrency=model.concurrency,
         max_concurrency=model.concurrency,
         max_image_side=model.max_image_side,

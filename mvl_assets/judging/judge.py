@@ -1,16 +1,17 @@
 """Judging one source: a Yes/No request per rewrite and criterion, then the source's rows of `judged/<category>`.
 
-The rows are derived from the stored answers and the profile's keep rule, so moving a threshold sends nothing. A second
-judge, where the profile has one, is asked the same; each row holds the verdicts of both.
+The rows are derived from the stored answers and the profile's keep rule, so moving a threshold sends nothing. The other
+judges of a panel, where the profile has one, are asked the same, and each row holds the verdicts of all. A judge whose
+server gives no log-probabilities is asked several times (`votes`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 from mvl_assets.common.batches import iter_batches
@@ -18,6 +19,8 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import (
+    CONVERSATION_INPUT,
+    REFERENCE_INPUT,
     Prompt,
     compute_criteria_hash,
     get_judge_prompts,
@@ -26,18 +29,28 @@ from mvl_assets.config.prompts import (
 )
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.judging.answer_match import matches_all_references
-from mvl_assets.judging.kappa import Confusion, compute_confusion
-from mvl_assets.judging.keep import JudgedPair, compute_min_p_yes, parse_keep_rule
+from mvl_assets.judging.keep import JudgedPair, compute_min_p_yes, list_criterion_names, parse_keep_rule
+from mvl_assets.judging.panel import (
+    ALL_CRITERIA,
+    PanelAgreement,
+    VerdictPattern,
+    combine_verdicts,
+    compute_panel_agreement,
+)
+from mvl_assets.judging.reference import format_reference, matches_all_references
 from mvl_assets.judging.verdict import Verdict, parse_verdict
+from mvl_assets.judging.votes import build_vote_chains, count_votes
+from mvl_assets.lake import sql
+from mvl_assets.lake.answer_lookup import AnswerLookup
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake.table_reader import TableReader
-from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_pairs
+from mvl_assets.model_stage.dialogue import QAPair, extract_qa_pairs, format_pairs
+from mvl_assets.model_stage.due_requests import resolve_questions
 from mvl_assets.model_stage.loop import ProgressCallback
 from mvl_assets.model_stage.messages import build_messages, build_output_form
 from mvl_assets.model_stage.parts import StageReport
-from mvl_assets.model_stage.reask import ReaskChain, Resolution
+from mvl_assets.model_stage.reask import ReaskChain, Resolution, RoundKeys
 from mvl_assets.model_stage.samples import build_sample_filter, resolve_prompt_family, snapshot_if_exists
 from mvl_assets.model_stage.sharded_run import run_table_stage
 from mvl_assets.model_stage.shards import Shard, ShardRow, get_leading_bits
@@ -47,6 +60,8 @@ from mvl_assets.stages import JUDGED, REWRITTEN
 REWRITE_BATCH_SIZE = 256
 _REWRITE_COLUMNS = ["rewrite_id", "sample_id", "version_id", "conversations"]
 _SAMPLE_COLUMNS = ["version_id", "conversations", "image_ids"]
+# Answers that may lack a P(yes): without log-probabilities, or not constrained to begin with Yes or No.
+_MAY_LACK_P_YES = "(first_token_logprobs IS NULL OR first_token_logprobs = '{}' OR output_form IN ('openai', 'none'))"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +71,12 @@ class JudgeReport(StageReport):
     Attributes:
         kept: Rows that the keep rule keeps.
         drop_reasons: Dropped rows by reason.
-        judge_agreement: How the two judges compare (Yes to every criterion); None without a second judge.
+        panel_agreement: How the judges of a panel agree, by criterion and in all; empty without a panel.
     """
 
     kept: int
     drop_reasons: dict[str, int]
-    judge_agreement: Confusion | None
+    panel_agreement: dict[str, PanelAgreement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
     """Stage that judges the rewrites of a source.
 
     A rewrite that lacks a verdict of the first judge has rejects instead of a row, one per request without a verdict.
-    One that lacks a verdict of the second judge has rejects and a row, with the second judge's columns null.
+    One that lacks a verdict of another judge of the panel, or a vote, has rejects and a row.
 
     Args:
         lake: The lake.
@@ -87,7 +102,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         prompts: The prompts by name; None takes those of the profile.
         limit: Only the rewrites of the samples that rewriting takes under the same limit; None takes all.
         run_id: The run that rows are marked with.
-        endpoints: Per judge, endpoints instead of the profile's.
+        endpoints: Per judge, endpoints instead of the profile's; those of the first judges are enough.
 
     Raises:
         SourceError: The source is not in group B.
@@ -105,22 +120,17 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         prompts: Mapping[str, Prompt] | None = None,
         limit: int | None = None,
         run_id: str = "",
-        endpoints: Sequence[Sequence[Endpoint] | None] = (None, None),
+        endpoints: Sequence[Sequence[Endpoint] | None] = (),
     ) -> None:
-        self.criteria = get_judge_prompts(
-            load_prompts(profile=profile) if prompts is None else prompts, resolve_prompt_family(source)
-        )
-        criterion_names = [criterion.criterion_name for criterion in self.criteria]
-        profiles = [profile.get_model("judge"), *([profile.second_judge] if profile.second_judge else [])]
-        self.rule = parse_keep_rule(
-            profile.keep.rule, profile.keep.no_reference, criterion_names, second_judge=len(profiles) > 1
-        )
+        prompts = load_prompts(profile=profile) if prompts is None else prompts
+        self.criteria = get_judge_prompts(prompts, resolve_prompt_family(source), reference=profile.gives_reference)
+        self.rule = parse_keep_rule(profile.keep_rule, list_criterion_names(prompts))
         self.source = source.slug
         self.run_id = run_id
         self.table = JUDGED.get_table_name(source.category)
         self.models = [
             ServedModel.from_profile(model, model_endpoints)
-            for model, model_endpoints in zip(profiles, endpoints, strict=False)
+            for model, model_endpoints in zip_longest(profile.judges.values(), endpoints[: len(profile.judges)])
         ]
         self.prompt_hashes = [criterion.hash for criterion in self.criteria]
         self.expected_tokens = list_expected_tokens(self.criteria)
@@ -128,6 +138,9 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         self._lake = lake
         self._spec = source
         self._limit = limit
+        self._profile = profile
+        # By the position of a judge, the model as which it is asked for further votes.
+        self._voters: dict[int, ServedModel] = {}
         self._criteria_hash = compute_criteria_hash(self.criteria)
 
     def iter_requests(
@@ -155,24 +168,49 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
     def parse(
         self, subject: JudgeSubject, position: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1
     ) -> Verdict:
-        return parse_judge_answer(self.criteria[position], request_key, answer)
+        # Of further votes, every round is about all criteria.
+        return parse_judge_answer(self.criteria[position % len(self.criteria)], request_key, answer)
+
+    def choose_follow_up_models(self) -> Sequence[ServedModel]:
+        """Return the judges that are asked for further votes: their answers may lack a P(yes)."""
+        self._voters = {}
+        if self._profile.n_votes > 1:
+            answer_lookup = self._get_answer_lookup()
+            for position, model in enumerate(self.models):
+                conditions = [
+                    sql.equals("model", model.ref.name),
+                    sql.equals("model_revision", model.ref.revision),
+                    sql.is_in("prompt_hash", self.prompt_hashes),
+                    _MAY_LACK_P_YES,
+                ]
+                if answer_lookup.has_match(" AND ".join(conditions)):
+                    self._voters[position] = replace(model)
+        return list(self._voters.values())
 
     def build_rows(self, subject: JudgeSubject, resolutions: Sequence[Sequence[Resolution[Verdict]]]) -> BuiltRows:
         verdicts_by_judge: list[list[Verdict] | None] = []
         rejects: list[Reject] = []
         errors: list[str] = []
-        for judge_resolutions in resolutions:
-            reasons = [reason for resolution in judge_resolutions if (reason := resolution.reject_reason) is not None]
+        votes_by_judge = dict(zip(self._voters, resolutions[len(self.models) :], strict=True))
+        for position, judge_resolutions in enumerate(resolutions[: len(self.models)]):
+            votes = votes_by_judge.get(position, ())
+            all_reasons = [resolution.reject_reason for resolution in (*judge_resolutions, *votes)]
+            reasons = [reason for reason in all_reasons if reason is not None]
             rejects += [self.build_reject(subject.rewrite_id, reason) for reason in reasons]
             errors += [reason.error for reason in reasons[:1]]
             verdicts = [resolution.parsed for resolution in judge_resolutions if resolution.parsed is not None]
-            verdicts_by_judge.append(None if reasons else verdicts)
-        first_verdicts, second_verdicts = verdicts_by_judge[0], verdicts_by_judge[1] if self.models[1:] else None
-        if first_verdicts is None:
+            if len(verdicts) < len(self.criteria):
+                verdicts_by_judge.append(None)
+            elif votes:
+                n_criteria = len(self.criteria)
+                verdicts_by_judge.append([count_votes(v, votes[n::n_criteria]) for n, v in enumerate(verdicts)])
+            else:
+                verdicts_by_judge.append(verdicts)
+        if verdicts_by_judge[0] is None:
             return BuiltRows((), rejects, errors)
         # The keys of round 1, so that a re-ask does not change the row's id.
         request_keys = [resolution.first_key for resolution in resolutions[0]]
-        return BuiltRows([self._build_row(subject, request_keys, first_verdicts, second_verdicts)], rejects, errors)
+        return BuiltRows([self._build_row(subject, request_keys, verdicts_by_judge)], rejects, errors)
 
     def iter_shard_rows(self) -> Iterator[ShardRow]:
         # A request holds the whole rewrite, so equal ones are about equal text, whatever images they are about.
@@ -218,37 +256,67 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         """Yield the requests about rewrites, given with whether they may be sent.
 
         The criteria of a rewrite come one after the other: their prefix is equal, and the server's cache still holds
-        it. No judge gets the reference answer (arXiv 2412.05237 §2); `compare` compares the rewrite with it here.
+        it. `compare` compares the rewrite with the source's answers.
         """
+        voter = next((voter for voter in self._voters.values() if voter is model), None)
+        answer_lookup = None if voter is None else self._get_answer_lookup()
         version_ids = [rewrite["version_id"] for rewrite, _ in rewrites]
         samples = self._lake.get_index("samples", self.source).read_rows(version_ids, _SAMPLE_COLUMNS)
         for rewrite, may_send in rewrites:
             sample = samples[rewrite["version_id"]]
             turns = rewrite["conversations"]
-            requests, blind = build_judge_requests(self.criteria, turns, sample["image_ids"] or (), model.ref)
-            matches_reference = (
-                matches_all_references(extract_qa_pairs(turns), extract_qa_pairs(sample["conversations"]))
-                if compare
-                else None
+            pairs, references = extract_qa_pairs(turns), extract_qa_pairs(sample["conversations"])
+            requests, blind = build_judge_requests(
+                self.criteria, turns, sample["image_ids"] or (), model.ref, references
             )
+            matches_reference = matches_all_references(pairs, references) if compare else None
             subject = JudgeSubject(rewrite["rewrite_id"], rewrite["sample_id"], matches_reference, blind)
-            yield RowRequests(subject, [ReaskChain(request) for request in requests], may_send)
+            chains = [ReaskChain(request) for request in requests]
+            if answer_lookup is not None:
+                chains = self._build_vote_chains(subject, chains, answer_lookup)
+            yield RowRequests(subject, chains, may_send)
+
+    def _build_vote_chains(
+        self, subject: JudgeSubject, chains: Sequence[ReaskChain], answer_lookup: AnswerLookup
+    ) -> list[ReaskChain]:
+        """Return the further votes on a rewrite whose verdicts, given by `chains`, lack a P(yes); none on others."""
+        questions = [(subject, position) for position in range(len(chains))]
+        resolutions = resolve_questions(self, answer_lookup, questions, [RoundKeys(chain=c) for c in chains], {})
+        verdicts = [resolution.parsed for resolution in resolutions]
+        if None in verdicts or all(verdict.p_yes is not None for verdict in verdicts if verdict is not None):
+            return []
+        requests = [chain.request for chain in chains]
+        return build_vote_chains(requests, self._profile.n_votes, self._profile.judging.vote_temperature)
+
+    def _get_answer_lookup(self) -> AnswerLookup:
+        return self._lake.get_answer_lookup(self.name, self.source, self.shard_name)
 
     def _build_row(
         self,
         subject: JudgeSubject,
         request_keys: Sequence[str],
-        verdicts: Sequence[Verdict],
-        second_verdicts: Sequence[Verdict] | None,
+        verdicts_by_judge: Sequence[Sequence[Verdict] | None],
     ) -> dict[str, Any]:
-        judged_pair = JudgedPair(verdicts, subject.matches_reference, second_verdicts)
+        first_verdicts = verdicts_by_judge[0]
+        assert first_verdicts is not None
+        panel_verdicts = combine_verdicts(verdicts_by_judge, self._profile.judging.panel_rule)
+        judged_pair = JudgedPair(panel_verdicts, subject.matches_reference)
         drop_reason = self.rule.find_drop_reason(judged_pair)
         self.tally["dropped", drop_reason] += 1
-        second_all_yes = None if second_verdicts is None else all(v.is_yes for v in second_verdicts)
-        if second_all_yes is not None:
-            self.tally["verdicts", judged_pair.all_yes, second_all_yes] += 1
-        first = self.models[0].ref
-        second = None if second_verdicts is None else self.models[1].ref
+        if len(verdicts_by_judge) > 1:
+            for criterion, pattern in _iter_patterns(verdicts_by_judge):
+                self.tally["verdicts", criterion, pattern] += 1
+        judge = self.models[0].ref
+        panel = [
+            {
+                "model": model.ref.name,
+                "model_revision": model.ref.revision,
+                "verdicts": None if verdicts is None else _to_verdict_structs(verdicts),
+                "all_yes": None if verdicts is None else all(v.is_yes for v in verdicts),
+                "p_yes": None if verdicts is None else compute_min_p_yes(verdicts),
+            }
+            for model, verdicts in zip(self.models[1:], verdicts_by_judge[1:], strict=True)
+        ]
         return {
             "judged_id": compute_digest(subject.rewrite_id, request_keys),
             "rewrite_id": subject.rewrite_id,
@@ -256,7 +324,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
             "source": self.source,
             "category": self._spec.category,
             "family": self._spec.family,
-            "verdicts": _to_verdict_structs(verdicts),
+            "verdicts": _to_verdict_structs(first_verdicts),
             "all_yes": judged_pair.all_yes,
             "p_yes": judged_pair.p_yes,
             "matches_reference": subject.matches_reference,
@@ -264,15 +332,11 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
             "drop_reason": drop_reason,
             "keep_rule": self.rule.text,
             "prompt_hash": self._criteria_hash,
-            "model": first.name,
-            "model_revision": first.revision,
+            "model": judge.name,
+            "model_revision": judge.revision,
             "blind": subject.blind,
             "run_id": self.run_id,
-            "second_verdicts": None if second_verdicts is None else _to_verdict_structs(second_verdicts),
-            "second_all_yes": second_all_yes,
-            "second_p_yes": None if second_verdicts is None else compute_min_p_yes(second_verdicts),
-            "second_model": None if second is None else second.name,
-            "second_model_revision": None if second is None else second.revision,
+            "panel": panel or None,
         }
 
 
@@ -286,7 +350,7 @@ def judge_source(
     retry_error_classes: Collection[str] = (),
     progress: ProgressCallback | None = None,
     endpoints: Sequence[Endpoint] | None = None,
-    second_endpoints: Sequence[Endpoint] | None = None,
+    panel_endpoints: Sequence[Sequence[Endpoint] | None] = (),
 ) -> JudgeReport:
     """Judge every row that the source has in `rewritten/<category>` and publish `judged/<category>` for it.
 
@@ -299,7 +363,7 @@ def judge_source(
         retry_error_classes: Error classes, or `all`, whose rejects are asked once more.
         progress: Called with the engine's progress.
         endpoints: Endpoints of the first judge instead of the profile's.
-        second_endpoints: The same for the second judge.
+        panel_endpoints: The same for the other judges of the panel, in its order.
 
     Raises:
         SourceError: The source is not in group B.
@@ -312,23 +376,32 @@ def judge_source(
         profile=profile,
         prompts=load_prompts(profile=profile) if prompts is None else prompts,
         run_id=run_id,
-        endpoints=(endpoints, second_endpoints),
+        endpoints=(endpoints, *panel_endpoints),
     )
     report = run_table_stage(
         lake, build_stage, profile.executor, retry_error_classes=retry_error_classes, progress=progress
     )
     counts_by_reason = {key[1]: n for key, n in report.tally.items() if key[0] == "dropped"}
-    verdict_pairs = Counter({key[1:]: n for key, n in report.tally.items() if key[0] == "verdicts"})
+    patterns_by_criterion: dict[str, Counter[VerdictPattern]] = defaultdict(Counter)
+    for key, n in report.tally.items():
+        if key[0] == "verdicts":
+            patterns_by_criterion[key[1]][key[2]] += n
     return JudgeReport(
         **{field.name: getattr(report, field.name) for field in fields(report)},
         kept=counts_by_reason.pop(None, 0),
         drop_reasons=counts_by_reason,
-        judge_agreement=compute_confusion(verdict_pairs.elements()) if profile.second_judge else None,
+        panel_agreement={
+            criterion: compute_panel_agreement(patterns) for criterion, patterns in patterns_by_criterion.items()
+        },
     )
 
 
 def build_judge_requests(
-    criteria: Sequence[Prompt], turns: Iterable[Mapping[str, str]], image_ids: Sequence[str], model: ModelRef
+    criteria: Sequence[Prompt],
+    turns: Iterable[Mapping[str, str]],
+    image_ids: Sequence[str],
+    model: ModelRef,
+    references: Sequence[QAPair],
 ) -> tuple[list[Request], bool]:
     """Return one request per criterion about a conversation.
 
@@ -337,12 +410,19 @@ def build_judge_requests(
         turns: Turns of the conversation, human and gpt in turn.
         image_ids: Images of the conversation, in order.
         model: The judge.
+        references: The source's own questions and answers, which a prompt with the input `reference` gives the judge.
 
     Returns:
         The requests in the order of `criteria`, and whether the images were left out (blind).
     """
-    values = {"conversation": format_pairs(extract_qa_pairs(turns))}
-    messages_by_criterion = [build_messages(criterion, values, image_ids, model) for criterion in criteria]
+    pairs = extract_qa_pairs(turns)
+    values = {CONVERSATION_INPUT: format_pairs(pairs)}
+    if any(REFERENCE_INPUT in criterion.inputs for criterion in criteria):
+        values[REFERENCE_INPUT] = format_reference(pairs, references)
+    messages_by_criterion = [
+        build_messages(criterion, {name: values[name] for name in criterion.inputs}, image_ids, model)
+        for criterion in criteria
+    ]
     requests = [
         Request(messages, model, criterion.sampling, criterion.name, criterion.hash, build_output_form(criterion))
         for criterion, (messages, _) in zip(criteria, messages_by_criterion, strict=True)
@@ -366,8 +446,22 @@ def parse_judge_answer(criterion: Prompt, request_key: str, answer: Mapping[str,
     )
 
 
+def _iter_patterns(verdicts_by_judge: Sequence[Sequence[Verdict] | None]) -> Iterator[tuple[str, VerdictPattern]]:
+    """Yield what the judges of a panel say of each criterion, and whether they say Yes to all."""
+    for position, first in enumerate(verdicts_by_judge[0] or ()):
+        yield first.criterion, tuple(None if v is None else v[position].is_yes for v in verdicts_by_judge)
+    yield ALL_CRITERIA, tuple(None if v is None else all(verdict.is_yes for verdict in v) for v in verdicts_by_judge)
+
+
 def _to_verdict_structs(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     return [
-        {"criterion": v.criterion, "request_key": v.request_key, "verdict": v.is_yes, "p_yes": v.p_yes}
+        {
+            "criterion": v.criterion,
+            "request_key": v.request_key,
+            "verdict": v.is_yes,
+            "p_yes": v.p_yes,
+            "p_yes_from": v.p_yes_from,
+            "vote_keys": list(v.vote_keys) or None,
+        }
         for v in verdicts
     ]

@@ -2,12 +2,17 @@
 
     rule    := all { "or" all }
     all     := term { "and" term }
-    term    := "all_yes" | "both_yes" | "matches_reference" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
+    term    := "all_yes" | "matches_reference" | "no_reference" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
 
-`all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `both_yes`: the second judge's too.
-`p_yes >= t`: the lowest P(yes) of all criteria is at least t; with a criterion's name, that one's.
-`matches_reference`: the rewritten answer matches the reference answer; where there is nothing to compare, the profile's
-`no_reference` decides.
+`all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `p_yes >= t`: the lowest P(yes) of
+all criteria is at least t; with a criterion's name, that one's, where the family has it. With a panel, both are the
+panel's. `matches_reference`: the rewritten answer was compared with the source's, and is the same. `no_reference`:
+there was nothing to compare it with. One that contradicts the source's answer is neither.
+
+The default asks for two things of every pair: the judge's Yes to each criterion, and evidence for the result. Where the
+result is the source's, that is the evidence, and the judge vouches for the steps alone. Where nothing can be compared
+(new questions, descriptions), a Yes that is nearly a No would decide by luck, so P(yes) must be at least 0.8 for each
+criterion: odds of four to one, or four of five votes. What contradicts the source is dropped whatever the judge says.
 """
 
 from __future__ import annotations
@@ -16,8 +21,8 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import load_prompts
+from mvl_assets.config.profile import DEFAULT_KEEP_RULE, Profile
+from mvl_assets.config.prompts import Prompt, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.verdict import Verdict
 
@@ -27,14 +32,12 @@ class JudgedPair:
     """The verdicts on one rewrite, as the keep rule sees them.
 
     Attributes:
-        verdicts: The judge's, one per criterion.
+        verdicts: The judge's or the panel's, one per criterion.
         matches_reference: None where there is nothing to compare with.
-        second_verdicts: None where there is no second judge, or it gave no verdict.
     """
 
     verdicts: Sequence[Verdict]
     matches_reference: bool | None
-    second_verdicts: Sequence[Verdict] | None = None
 
     @property
     def all_yes(self) -> bool:
@@ -58,8 +61,16 @@ def compute_min_p_yes(verdicts: Sequence[Verdict]) -> float | None:
     return None if None in values or not values else min(v for v in values if v is not None)
 
 
-# Returns None where a rule holds, else the drop reason.
-RuleCheck = Callable[[JudgedPair], str | None]
+@dataclass(frozen=True, slots=True)
+class RuleFailure:
+    """Why a rule does not hold for a pair: the first term that failed, and how many terms before it held."""
+
+    reason: str
+    n_held: int = 0
+
+
+# Returns None where a rule holds.
+RuleCheck = Callable[[JudgedPair], RuleFailure | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +81,27 @@ class KeepRule:
     check: RuleCheck
 
     def find_drop_reason(self, pair: JudgedPair) -> str | None:
-        """Return None for a pair that is kept, else the reason by the first term that failed."""
-        return self.check(pair)
+        """Return None for a pair that is kept, else the term that failed, of the alternative that came furthest."""
+        failure = self.check(pair)
+        return None if failure is None else failure.reason
 
 
-def parse_keep_rule(
-    text: str, no_reference: bool, criteria: Sequence[str] = (), *, second_judge: bool = False
-) -> KeepRule:
+def list_criterion_names(prompts: Mapping[str, Prompt]) -> list[str]:
+    """Return the criteria of all judging prompts: a rule may name any of them."""
+    return sorted({prompt.criterion_name for prompt in prompts.values() if prompt.role == "judge"})
+
+
+def parse_keep_rule(text: str, criteria: Sequence[str] = ()) -> KeepRule:
     """Return the parsed rule.
 
     Args:
         text: The rule.
-        no_reference: Whether a pair is kept where there is no reference answer to compare with.
         criteria: The names that may follow `p_yes.`.
-        second_judge: Whether there is a second judge, which `both_yes` needs.
 
     Raises:
         MvlError: The rule cannot be read; says where.
     """
-    return KeepRule(text, _KeepRuleParser(text, no_reference, criteria, second_judge).parse())
+    return KeepRule(text, _KeepRuleParser(text, criteria).parse())
 
 
 def validate_keep_rule(profile: Profile) -> None:
@@ -97,20 +110,15 @@ def validate_keep_rule(profile: Profile) -> None:
     Raises:
         MvlError: The rule cannot be read with the criteria of all prompts.
     """
-    criterion_names = sorted({prompt.criterion_name for prompt in load_prompts(profile=profile).values()})
-    parse_keep_rule(
-        profile.keep.rule, profile.keep.no_reference, criterion_names, second_judge=profile.second_judge is not None
-    )
+    parse_keep_rule(profile.keep_rule, list_criterion_names(load_prompts(profile=profile)))
 
 
 class _KeepRuleParser:
     """Turns the syntax tree of a rule, whose grammar is a part of Python's, into checks."""
 
-    def __init__(self, text: str, no_reference: bool, criteria: Sequence[str], second_judge: bool) -> None:
+    def __init__(self, text: str, criteria: Sequence[str]) -> None:
         self.text = text
-        self.no_reference = no_reference
         self.criteria = criteria
-        self.second_judge = second_judge
 
     def parse(self) -> RuleCheck:
         # In one line: a line break is white space like any other.
@@ -130,16 +138,13 @@ class _KeepRuleParser:
                 checks = [self._build_check(value) for value in values]
                 return lambda pair: _combine_alternatives([check(pair) for check in checks])
             case ast.BoolOp(values=values):
-                checks = [self._build_check(value) for value in values]
-                return lambda pair: next((reason for check in checks if (reason := check(pair))), None)
+                return _build_conjunction([self._build_check(value) for value in values])
             case ast.Name(id="all_yes"):
                 return _check_all_yes
-            case ast.Name(id="both_yes"):
-                if not self.second_judge:
-                    raise self._build_error("both_yes needs a second_judge among the profile's roles")
-                return _check_both_yes
             case ast.Name(id="matches_reference"):
-                return self._check_reference_match
+                return _check_reference_match
+            case ast.Name(id="no_reference"):
+                return _check_no_reference
             case ast.Name(id="p_yes") | ast.Attribute(value=ast.Name(id="p_yes")):
                 raise self._build_error("p_yes needs `>=` and a number")
             case ast.Compare(left=ast.Name(id="p_yes")):
@@ -148,7 +153,9 @@ class _KeepRuleParser:
                 if criterion not in self.criteria:
                     raise self._build_error(f"no criterion {criterion!r}; known are {', '.join(self.criteria)}")
                 return _build_p_yes_check(criterion, self._get_threshold(node))
-        raise self._build_error(f"expected all_yes, both_yes, matches_reference or p_yes, found {ast.unparse(node)!r}")
+        raise self._build_error(
+            f"expected all_yes, matches_reference, no_reference or p_yes, found {ast.unparse(node)!r}"
+        )
 
     def _get_threshold(self, node: ast.Compare) -> float:
         match node:
@@ -160,39 +167,51 @@ class _KeepRuleParser:
                 return float(value)
         raise self._build_error("p_yes needs `>=` and a number")
 
-    def _check_reference_match(self, pair: JudgedPair) -> str | None:
-        if pair.matches_reference is None:
-            return None if self.no_reference else "no_reference"
-        return None if pair.matches_reference else "reference_mismatch"
-
     def _build_error(self, message: str) -> MvlError:
         return MvlError(
             f"keep rule {self.text!r}: {message}",
-            hint="for example: matches_reference and p_yes >= 0.4; see judging/keep.py",
+            hint=f"for example: {DEFAULT_KEEP_RULE}; see judging/keep.py",
         )
 
 
-def _check_all_yes(pair: JudgedPair) -> str | None:
-    return next((f"no_{v.criterion}" for v in pair.verdicts if not v.is_yes), None)
+def _check_all_yes(pair: JudgedPair) -> RuleFailure | None:
+    return next((RuleFailure(f"no_{v.criterion}") for v in pair.verdicts if not v.is_yes), None)
 
 
-def _check_both_yes(pair: JudgedPair) -> str | None:
-    if (reason := _check_all_yes(pair)) is not None:
-        return reason
-    if pair.second_verdicts is None:
-        return "no_second_verdict"
-    return next((f"second_no_{v.criterion}" for v in pair.second_verdicts if not v.is_yes), None)
+def _check_reference_match(pair: JudgedPair) -> RuleFailure | None:
+    if pair.matches_reference:
+        return None
+    return RuleFailure("no_reference" if pair.matches_reference is None else "reference_mismatch")
+
+
+def _check_no_reference(pair: JudgedPair) -> RuleFailure | None:
+    if pair.matches_reference is None:
+        return None
+    return RuleFailure("matches_reference" if pair.matches_reference else "reference_mismatch")
 
 
 def _build_p_yes_check(criterion: str, threshold: float) -> RuleCheck:
-    def check(pair: JudgedPair) -> str | None:
+    def check(pair: JudgedPair) -> RuleFailure | None:
+        if criterion and criterion not in pair.p_yes_by_criterion:
+            return None
         value = pair.p_yes_by_criterion[criterion] if criterion else pair.p_yes
         if value is None:
-            return "no_p_yes"
-        return None if value >= threshold else f"low_p_yes{'_' + criterion if criterion else ''}"
+            return RuleFailure("no_p_yes")
+        return None if value >= threshold else RuleFailure(f"low_p_yes{'_' + criterion if criterion else ''}")
 
     return check
 
 
-def _combine_alternatives(reasons: Sequence[str | None]) -> str | None:
-    return None if None in reasons else reasons[0]
+def _build_conjunction(checks: Sequence[RuleCheck]) -> RuleCheck:
+    def check_all(pair: JudgedPair) -> RuleFailure | None:
+        for position, check in enumerate(checks):
+            if (failure := check(pair)) is not None:
+                return RuleFailure(failure.reason, position + failure.n_held)
+        return None
+
+    return check_all
+
+
+def _combine_alternatives(failures: Sequence[RuleFailure | None]) -> RuleFailure | None:
+    known = [failure for failure in failures if failure is not None]
+    return None if len(known) < len(failures) else max(known, key=lambda failure: failure.n_held)

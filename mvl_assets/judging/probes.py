@@ -25,7 +25,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.loop import StageRun
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
 from mvl_assets.model_stage.stage import ModelStage, RowRequests, ServedModel
-from mvl_assets.stages import PROBE_ANSWERS, ModelRole
+from mvl_assets.stages import PROBE_ANSWERS
 
 PROBES_FILE = Path(__file__).with_name("probes.yaml")
 
@@ -127,7 +127,7 @@ def run_probes(
     images: Mapping[str, bytes],
     *,
     run_id: str,
-    role: ModelRole = "judge",
+    judge: str | None = None,
     prompts: Mapping[str, Prompt] | None = None,
     endpoints: Sequence[Endpoint] | None = None,
 ) -> list[PairResult]:
@@ -139,11 +139,11 @@ def run_probes(
         probe_set: The pairs.
         images: The images as they were drawn, by name.
         run_id: The run that answers are marked with.
-        role: Which judge.
+        judge: Which judge of the panel, by its name in the profile; None is the first.
         prompts: The prompts by name; None takes those of the profile.
         endpoints: Endpoints instead of the profile's.
     """
-    stage = _ProbeStage(profile, probe_set, images, role=role, prompts=prompts, endpoints=endpoints)
+    stage = _ProbeStage(profile, probe_set, images, judge=judge, prompts=prompts, endpoints=endpoints)
     with StageRun(lake, stage, run_id) as run:
         run.send()
         responses = [_build_response(resolutions) for _, (resolutions,) in run.iter_resolved()]
@@ -166,12 +166,12 @@ class _ProbeStage(ModelStage[int, Verdict]):
         probe_set: ProbeSet,
         images: Mapping[str, bytes],
         *,
-        role: ModelRole,
+        judge: str | None,
         prompts: Mapping[str, Prompt] | None,
         endpoints: Sequence[Endpoint] | None,
     ) -> None:
         self._criteria = get_judge_prompts(load_prompts(profile=profile) if prompts is None else prompts, "general")
-        self.models = [ServedModel.from_profile(profile.get_model(role), endpoints)]
+        self.models = [ServedModel.from_profile(profile.models[judge or profile.roles["judge"]], endpoints)]
         image_ids = {name: compute_digest(data) for name, data in images.items()}
         images_by_id = {image_ids[name]: data for name, data in images.items()}
         self.fetch_images = lambda ids: {image_id: images_by_id[image_id] for image_id in ids}
@@ -189,7 +189,7 @@ class _ProbeStage(ModelStage[int, Verdict]):
     def rebuild_requests(self, model: ServedModel, subjects: Sequence[int]) -> Iterator[RowRequests[int]]:
         for index in subjects:
             qa_pair, image_id = self._pairs[index]
-            requests, _ = build_judge_requests(self._criteria, qa_pair.turns, [image_id], model.ref)
+            requests, _ = build_judge_requests(self._criteria, qa_pair.turns, [image_id], model.ref, ())
             yield RowRequests(index, [ReaskChain(request) for request in requests])
 
     def parse(

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from mvl_assets.common.rejects import RejectError
 
 YES, NO = "yes", "no"
+BY_LOGPROBS, BY_VOTES = "logprobs", "votes"
+"""Where P(yes) comes from."""
+
 _FIRST_WORD = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
@@ -19,12 +22,23 @@ class VerdictError(RejectError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Yes or No to one criterion. `p_yes` is None when the server gave log-probabilities of neither word."""
+    """Yes or No to one criterion.
+
+    Attributes:
+        criterion: Its name.
+        request_key: The request that was answered.
+        is_yes: The verdict.
+        p_yes: The probability of Yes; None when the server gave log-probabilities of neither word.
+        p_yes_from: `logprobs`, `votes`, or None where it is not known.
+        vote_keys: The requests of the further votes that have a verdict.
+    """
 
     criterion: str
     request_key: str
     is_yes: bool
     p_yes: float | None
+    p_yes_from: str | None = None
+    vote_keys: tuple[str, ...] = ()
 
 
 def parse_verdict(
@@ -59,7 +73,8 @@ def parse_verdict(
         raise VerdictError("no_verdict", f"{text[:80]!r} is neither Yes nor No")
     if finish_reason not in ("stop", "length"):
         raise VerdictError("not_finished", f"finish_reason {finish_reason!r}")
-    return Verdict(criterion, request_key, word == YES, compute_p_yes(logprobs))
+    p_yes = compute_p_yes(logprobs)
+    return Verdict(criterion, request_key, word == YES, p_yes, None if p_yes is None else BY_LOGPROBS)
 
 
 def compute_p_yes(logprobs: str | None) -> float | None:

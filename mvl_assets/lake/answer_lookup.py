@@ -64,6 +64,10 @@ class AnswerLookup:
             )
         )
 
+    def has_match(self, filter: str) -> bool:
+        """Return whether any answer matches."""
+        return any(log.table.count(filter) for log in self.logs.values())
+
     def iter_rows(self, columns: Sequence[str], filter: str | None = None) -> Iterator[dict]:
         """Yield the answers that match, table by table."""
         for log in self.logs.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -133,11 +133,10 @@ def _iter_uses(lake: Lake, family: str, id_column: str, source: str, condition: 
 
 
 def _iter_judged_uses(lake: Lake, source: str, request_key: str) -> Iterator[dict[str, Any]]:
-    columns = ["judged_id", "verdicts", "second_verdicts"]
+    columns = ["judged_id", "verdicts", "panel"]
     for name in lake.list_tables(JUDGED.name):
         for row in lake.get_table(name).iter_rows(columns, partition_key=source):
-            verdicts = (row["verdicts"] or []) + (row["second_verdicts"] or [])
-            if any(verdict["request_key"] == request_key for verdict in verdicts):
+            if request_key in list_request_keys(row):
                 yield {"table": name, "id": row["judged_id"]}
 
 
@@ -158,8 +157,23 @@ def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dic
     judged, _ = lake.get_table(JUDGED.get_table_name(category)).find_latest_match(rewrite_filter)
     if judged is not None:
         lineage["judged"] = judged
-        request_keys = [v["request_key"] for v in (judged["verdicts"] or []) + (judged["second_verdicts"] or [])]
-        lineage["verdicts"] = list(lake.get_answer_lookup(JUDGED.name, rewrite["source"]).get(request_keys).values())
+        answers = lake.get_answer_lookup(JUDGED.name, rewrite["source"]).get(list_request_keys(judged))
+        lineage["verdicts"] = list(answers.values())
+
+
+def list_request_keys(judged: Mapping[str, Any]) -> list[str]:
+    """Return the requests that judged a row, those of the panel and of further votes included.
+
+    Args:
+        judged: Its columns `verdicts` and `panel`.
+    """
+    all_verdicts = [judged["verdicts"], *(member["verdicts"] for member in judged["panel"] or ())]
+    return [
+        key
+        for verdicts in all_verdicts
+        for verdict in verdicts or ()
+        for key in (verdict["request_key"], *(verdict["vote_keys"] or ()))
+    ]
 
 
 def _iter_rewrites(lake: Lake, sample: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -121,24 +121,29 @@ class StageRun(Generic[Subject, Parsed]):
 
         Raises what `answer_all` raises.
         """
-        for index, model in enumerate(self._stage.models):
-            model_pass = _ModelPass(
-                self._lake,
-                self._stage,
-                model,
-                self._run_id,
-                self._retry_error_classes,
-                self._progress,
-                self._folder / f"rows-{index}",
-            )
-            self._stack.callback(model_pass.spool.close)
-            self._passes.append(model_pass)
-            model_pass.send()
-            counts = model_pass.counts
-            self.counts = self.counts + counts
-            self.failures |= model_pass.failures
-            self.cost += model.price.compute_cost(counts.prompt_tokens, counts.completion_tokens)
-            self.n_sendable_rows = model_pass.n_sendable_rows
+        for model in self._stage.models:
+            self._send_to(model)
+        for model in self._stage.choose_follow_up_models():
+            self._send_to(model)
+
+    def _send_to(self, model: ServedModel) -> None:
+        model_pass = _ModelPass(
+            self._lake,
+            self._stage,
+            model,
+            self._run_id,
+            self._retry_error_classes,
+            self._progress,
+            self._folder / f"rows-{len(self._passes)}",
+        )
+        self._stack.callback(model_pass.spool.close)
+        self._passes.append(model_pass)
+        model_pass.send()
+        counts = model_pass.counts
+        self.counts = self.counts + counts
+        self.failures |= model_pass.failures
+        self.cost += model.price.compute_cost(counts.prompt_tokens, counts.completion_tokens)
+        self.n_sendable_rows = model_pass.n_sendable_rows
 
     def iter_resolved(self) -> Iterator[tuple[Subject, list[list[Resolution[Parsed]]]]]:
         """Yield every row, in the input's order, with the resolutions of its chains per model."""

@@ -83,8 +83,13 @@ class RequestPlan:
 
 
 def plan_stage(lake: Lake, stage: ModelStage[Any, Any]) -> list[RequestPlan]:
-    """Return what a run of the stage would send to each of its models. Reads the lake and sends nothing."""
-    return [_plan_model(lake, stage, model) for model in stage.models]
+    """Return what a run of the stage would send to each of its models. Reads the lake and sends nothing.
+
+    What is asked once more about stored answers is a plan of its own; that about answers to come is not known.
+    """
+    plans = [_plan_model(lake, stage, model) for model in stage.models]
+    follow_ups = [_plan_model(lake, stage, model) for model in stage.choose_follow_up_models()]
+    return [*plans, *(plan for plan in follow_ups if plan.requested)]
 
 
 def _plan_model(lake: Lake, stage: ModelStage[Any, Any], model: ServedModel) -> RequestPlan:

@@ -121,6 +121,14 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
     expected_tokens: Mapping[str, int] = MappingProxyType({})
     reasks: bool = False
 
+    def choose_follow_up_models(self) -> Sequence[ServedModel]:
+        """Return the models that are asked once more, about what the stored answers of `models` left open.
+
+        Called when all of these are stored. `iter_requests` knows such a model by its identity, and yields every row
+        for it, too: one that leaves nothing open has no chains.
+        """
+        return ()
+
     @property
     def shard_name(self) -> str:
         """The third part of the answers' path; empty for a source that is not divided."""
@@ -188,7 +196,7 @@ class TableStage(ModelStage[Subject, Parsed]):
 
         Args:
             subject: The row.
-            resolutions: Per model, the resolution of each of the row's chains.
+            resolutions: Per model, follow-up models included, the resolution of each of the row's chains.
         """
 
     def build_reject(self, row_key: str, reason: RejectReason) -> Reject:

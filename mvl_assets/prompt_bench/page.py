@@ -144,7 +144,9 @@ def _describe_rewrite(rewrite: Rewrite, *, shows_text: bool) -> dict[str, Any]:
 
 def _list_verdicts(judged: Mapping[str, Any]) -> list[dict[str, Any]]:
     verdicts = [("", verdict) for verdict in judged["verdicts"] or ()]
-    verdicts += [("second judge, ", verdict) for verdict in judged["second_verdicts"] or ()]
+    verdicts += [
+        (f"{member['model']}, ", verdict) for member in judged["panel"] or () for verdict in member["verdicts"] or ()
+    ]
     return [
         {
             "is_yes": verdict["verdict"],

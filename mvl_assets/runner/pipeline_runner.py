@@ -375,7 +375,7 @@ def _require_in_graph(source: SourceSpec) -> None:
 def warm_up_models(sources: list[str]) -> None:
     """Start the local servers that the run will need, so that they load while the sources are read."""
     if any(load_catalog()[slug].group == "B" for slug in sources):
-        for name in dict.fromkeys(asset_keys.load_active_profile().roles.values()):
+        for name in asset_keys.load_active_profile().model_names:
             warm_up(asset_keys.load_active_profile().models[name])
 
 

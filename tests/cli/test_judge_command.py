@@ -68,7 +68,7 @@ def test_probe_pairs_are_asked_once_and_counted_by_fault(built: Home, copy_of: C
     home.profile(model_base_urls=["http://127.0.0.1:9/v1"])
     listed = home.json("judge", "probe")
     assert len(listed) == 16 and all(one["responses"]["good"]["p_yes"] for one in listed)
-    one_error(home.mvl("judge", "probe", "--role", "second_judge"), "no second judge", "second_judge")
+    one_error(home.mvl("judge", "probe", "--judge", "nobody"), "no judge 'nobody'", "its judges are")
 
 
 def test_status_shows_keep_rates_next_to_those_of_the_paper(built: Home) -> None:

@@ -62,6 +62,29 @@ def test_one_probe_of_an_endpoint_finds_its_form(lake: Lake, config: FakeServerC
     assert {row["output_form"] for row in log.table.iter_rows(["output_form"])} == {form}
 
 
+@pytest.mark.parametrize(
+    ("config", "given"),
+    [
+        (FakeServerConfig(output_form="openai"), True),
+        (FakeServerConfig(output_form="openai", logprobs="ignored"), False),
+        (FakeServerConfig(output_form="none", logprobs="refused"), False),
+        (FakeServerConfig(output_form="none"), True),
+        (FakeServerConfig(), True),
+    ],
+)
+def test_a_probe_finds_whether_there_are_log_probabilities(lake: Lake, config: FakeServerConfig, given: bool):
+    config.text_by_marker = {"?": "Yes"}
+    with serving(config) as (server, endpoint):
+        server.record_bodies = True
+        endpoint = replace(endpoint, output_form="auto")
+        log = lake.get_answer_log("judged", "s")
+        outcome = answer_all(build_requests(build_choice_output("Yes", "No"), 20), endpoints=[endpoint], log=log)
+        assert (outcome.answered, outcome.failures) == (20, [])
+        assert {"logprobs" in body for body in server.bodies} == {given}
+    stored = {row["first_token_logprobs"] for row in log.table.iter_rows(["first_token_logprobs"])}
+    assert (None not in stored) == given
+
+
 def test_plain_text_needs_no_probe(lake: Lake):
     with serving(FakeServerConfig()) as (server, endpoint):
         log = lake.get_answer_log("rewritten", "s")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.config.profile import Profile
+from mvl_assets.config.profile import JudgingConfig, PanelRule, Profile
 from mvl_assets.config.prompts import compute_criteria_hash, get_judge_prompts, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.judging.judge import judge_source
-from mvl_assets.judging.kappa import Confusion
+from mvl_assets.judging.kappa import compute_confusion
 from mvl_assets.lake.lake import Lake
 from mvl_assets.rewriting.rewrite import rewrite_source
 from tests.rewriting.small_source import MATH, plan_judges, profile, prompt_folder, put
@@ -60,12 +60,12 @@ def test_each_rewrite_gets_one_verdict_per_criterion(lake: Lake, served: tuple[F
     assert {tuple(body["structured_outputs"]["choice"]) for body in server.bodies} == {("Yes", "No")}
 
 
-def test_invalid_log_probabilities_lose_p_yes_but_keep_the_verdict(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_invalid_log_probabilities_are_replaced_by_votes(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     server.config.fault_rates = {"nan": 1.0}
     report = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert (report.rows, report.rejects_by_error) == (12, {})
-    assert all(v["p_yes"] is None for row in rows(lake) for v in row["verdicts"])
+    assert (report.rows, report.rejects_by_error, report.requests.attempts_sent) == (12, {}, 36 * 5)
+    assert {v["p_yes_from"] for row in rows(lake) for v in row["verdicts"]} == {"votes"}
 
 
 def test_the_three_requests_of_a_rewrite_differ_only_at_their_end(lake: Lake, served: tuple[FakeServer, Endpoint]):
@@ -80,15 +80,23 @@ def test_the_three_requests_of_a_rewrite_differ_only_at_their_end(lake: Lake, se
     assert all(len(points) == 3 for points in by_data.values())
 
 
-def test_the_judge_does_not_get_the_reference_answer(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_the_judge_gets_the_sources_answer_where_the_profile_says_so(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     turns = [{"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": "the-key-47"}]
     put(lake, MATH, range(3), conversations=turns)
     rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     server.bodies.clear()
-    judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert server.bodies
+    given = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    texts = [body["messages"][0]["content"][2]["text"] for body in server.bodies]
+    assert len(texts) == 9
+    assert all("Source's answer: the-key-47" in text.split("\n</sample>\n")[0] for text in texts)
+    server.bodies.clear()
+    parity = profile().model_copy(update={"paper_parity": True})
+    alone = judge_source(lake, MATH, parity, run_id="r2", endpoints=[endpoint])
     assert not any("the-key-47" in str(body) for body in server.bodies)
+    # Other requests, and each kind is stored.
+    assert (given.requests.attempts_sent, alone.requests.attempts_sent) == (9, 9)
+    assert judge_source(lake, MATH, profile(), run_id="r3").requests.attempts_sent == 0
 
 
 def test_a_second_run_and_a_moved_rule_send_nothing(lake: Lake, served: tuple[FakeServer, Endpoint]):
@@ -111,7 +119,9 @@ def test_an_edited_criterion_asks_for_that_criterion_alone(
     assert (plan.requested, plan.cache_hits, plan.to_send) == (36, 24, 12)
     report = judge_source(lake, MATH, profile(), run_id="r2", prompts=prompts, endpoints=[served[1]])
     assert (report.requests.attempts_sent, report.requests.cache_hits, report.rows) == (12, 24, 12)
-    assert {row["prompt_hash"] for row in rows(lake)} == {compute_criteria_hash(get_judge_prompts(prompts, "math"))}
+    assert {row["prompt_hash"] for row in rows(lake)} == {
+        compute_criteria_hash(get_judge_prompts(prompts, "math", reference=True))
+    }
 
 
 def test_appended_rewrites_alone_are_judged(lake: Lake, served: tuple[FakeServer, Endpoint]):
@@ -163,71 +173,130 @@ def test_an_unusable_verdict_is_a_reject_until_it_is_retried(lake: Lake, served:
     assert judge_source(lake, MATH, profile(), run_id="r4").published.version == again.published.version
 
 
-# -- a second judge ----------------------------------------------------------------------------------------------------
+# -- P(yes) by votes ---------------------------------------------------------------------------------------------------
 
 
-def two_judges(rule: str = "all_yes") -> Profile:
-    one = profile(rule=rule)
-    other = one.models["one"].model_copy(update={"name": "other"})
-    return one.model_copy(
-        update={"models": {**one.models, "two": other}, "roles": {**one.roles, "second_judge": "two"}}
-    )
+@pytest.fixture
+def voting(served: tuple[FakeServer, Endpoint]) -> tuple[FakeServer, Endpoint]:
+    """A server without log-probabilities that says Yes, but No to two of the four further votes of sample 5."""
+    server, endpoint = served
+    server.config.output_form = "openai"
+    server.config.logprobs = "ignored"
+    server.config.text_by_pattern = {r'"seed":100[12].*What is 5 plus 1': "No", "": "Yes"}
+    return server, replace(endpoint, output_form="auto")
 
 
-def test_a_second_judge_is_asked_the_same_and_its_verdicts_are_in_the_row(
+def test_without_log_probabilities_p_yes_is_the_share_of_votes(lake: Lake, voting: tuple[FakeServer, Endpoint]):
+    server, endpoint = voting
+    report = judge_source(lake, MATH, profile(rule="p_yes >= 0.8"), run_id="r1", endpoints=[endpoint])
+    # A first one and four more for each criterion, each under a key of its own.
+    assert (report.requests.attempts_sent, report.rows, report.kept) == (36 * 5, 12, 11)
+    assert lake.get_answer_log("judged", "drawn").count() == 36 * 5
+    assert Counter((row["p_yes"], row["all_yes"]) for row in rows(lake)) == {(1.0, True): 11, (0.6, True): 1}
+    verdicts = [v for row in rows(lake) for v in row["verdicts"]]
+    assert {(v["p_yes_from"], len(v["vote_keys"])) for v in verdicts} == {("votes", 4)}
+    further = [body for body in server.bodies if "seed" in body]
+    assert {(body["seed"], body["temperature"]) for body in further} == {(seed, 0.7) for seed in range(1001, 1005)}
+    assert server.n_form_probes == 4, "the form and log-probabilities, once for the first votes and once for the others"
+    assert not any("logprobs" in body for body in server.bodies)
+    # The same again sends nothing, and another number of votes only what is missing.
+    same = judge_source(lake, MATH, profile(rule="p_yes >= 0.8"), run_id="r2")
+    assert (same.requests.attempts_sent, same.published.n_changed) == (0, 0)
+    seven = profile().model_copy(update={"judging": JudgingConfig(votes=7)})
+    assert [plan.to_send for plan in plan_judges(lake, MATH, seven)] == [0, 72]
+    assert judge_source(lake, MATH, seven, run_id="r3", endpoints=[endpoint]).requests.attempts_sent == 72
+    one = profile().model_copy(update={"judging": JudgingConfig(votes=1)})
+    assert judge_source(lake, MATH, one, run_id="r4").requests.attempts_sent == 0
+    assert {row["p_yes"] for row in rows(lake)} == {None}
+
+
+def test_a_server_that_refuses_log_probabilities_is_asked_for_votes(lake: Lake, voting: tuple[FakeServer, Endpoint]):
+    server, endpoint = voting
+    server.config.logprobs = "refused"
+    report = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.requests.attempts_sent, report.rows, report.rejects_by_error) == (36 * 5, 12, {})
+
+
+def test_a_vote_that_fails_counts_as_no_and_is_a_reject_until_it_is_retried(
+    lake: Lake, voting: tuple[FakeServer, Endpoint]
+):
+    server, endpoint = voting
+    server.config.text_by_pattern = {"": "Yes"}
+    server.config.fault_by_marker = {'"seed":1003': "400"}
+    report = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.rows, report.rejects_by_error, len(rows(lake, "rejects"))) == (12, {"http_400": 12}, 36)
+    assert {row["p_yes"] for row in rows(lake)} == {0.8}
+    server.config.fault_by_marker = {}
+    assert judge_source(lake, MATH, profile(), run_id="r2").requests.attempts_sent == 0
+    again = judge_source(lake, MATH, profile(), run_id="r3", retry_error_classes=["all"], endpoints=[endpoint])
+    assert (again.requests.attempts_sent, rows(lake, "rejects")) == (36, [])
+    assert {row["p_yes"] for row in rows(lake)} == {1.0}
+
+
+# -- a panel -----------------------------------------------------------------------------------------------------------
+
+
+def panel_of(*names: str, rule: str = "all_yes", panel_rule: PanelRule = "majority") -> Profile:
+    alone = profile(rule=rule)
+    others = {name: alone.models["one"].model_copy(update={"name": name}) for name in names}
+    judging = JudgingConfig(panel=list(names), panel_rule=panel_rule)
+    return alone.model_copy(update={"models": {**alone.models, **others}, "judging": judging})
+
+
+def test_each_judge_of_a_panel_has_requests_of_its_own_and_the_rule_decides(
     lake: Lake, served: tuple[FakeServer, Endpoint]
 ):
     server, endpoint = served
-    other = replace(endpoint, model="other")
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     before = {row["rewrite_id"]: row for row in rows(lake)}
-    assert {row["second_all_yes"] for row in before.values()} == {None}
+    assert {row["panel"] for row in before.values()} == {None}
     server.bodies.clear()
-    plans = plan_judges(lake, MATH, two_judges())
-    assert [(p.model, p.to_send) for p in plans] == [("fake", 0), ("other", 36)]
-    report = judge_source(lake, MATH, two_judges(), run_id="r2", second_endpoints=[other])
-    assert (report.requests.attempts_sent, report.requests.cache_hits, report.rows) == (36, 36, 12)
-    assert {body["model"] for body in server.bodies} == {"other"}
+    plans = plan_judges(lake, MATH, panel_of("two", "three"))
+    assert [(p.model, p.to_send) for p in plans] == [("fake", 0), ("two", 36), ("three", 36)]
+    others = [[replace(endpoint, model=name)] for name in ("two", "three")]
+    report = judge_source(lake, MATH, panel_of("two", "three"), run_id="r2", panel_endpoints=others)
+    assert (report.requests.attempts_sent, report.requests.cache_hits, report.rows) == (72, 36, 12)
+    assert {body["model"] for body in server.bodies} == {"two", "three"}
+    patterns: Counter[tuple[bool, ...]] = Counter()
     for row in rows(lake):
         assert row["verdicts"] == before[row["rewrite_id"]]["verdicts"]
-        assert (row["judged_id"], row["keep"]) == tuple(before[row["rewrite_id"]][c] for c in ("judged_id", "keep"))
-        assert [v["criterion"] for v in row["second_verdicts"]] == ["relevance", "consistency", "accuracy"]
-        assert row["second_all_yes"] == all(v["verdict"] for v in row["second_verdicts"])
-        assert row["second_p_yes"] == min(v["p_yes"] for v in row["second_verdicts"])
-        assert (row["second_model"], row["second_model_revision"]) == ("other", "1")
-    both = Counter((row["all_yes"], row["second_all_yes"]) for row in rows(lake))
-    assert report.judge_agreement == Confusion(
-        both[True, True], both[True, False], both[False, True], both[False, False]
-    )
-    # Both, without asking either again.
-    strict = judge_source(lake, MATH, two_judges("both_yes"), run_id="r3")
-    assert (strict.requests.attempts_sent, strict.kept) == (0, both[True, True])
-    assert all((r["drop_reason"] or "").startswith("second_no_") for r in rows(lake) if r["all_yes"] and not r["keep"])
+        assert row["judged_id"] == before[row["rewrite_id"]]["judged_id"]
+        assert [member["model"] for member in row["panel"]] == ["two", "three"]
+        by_judge = [row["verdicts"], *(member["verdicts"] for member in row["panel"])]
+        votes = [[verdicts[n]["verdict"] for verdicts in by_judge] for n in range(3)]
+        assert row["keep"] == row["all_yes"] == all(sum(vote) >= 2 for vote in votes)
+        assert row["p_yes"] == min(sorted(verdicts[n]["p_yes"] for verdicts in by_judge)[1] for n in range(3))
+        patterns[tuple(votes[0])] += 1
+    agreement = report.panel_agreement["relevance"]
+    assert set(report.panel_agreement) == {"relevance", "consistency", "accuracy", "all"}
+    assert (agreement.n, set(agreement.by_pair)) == (12, {(0, 1), (0, 2), (1, 2)})
+    assert agreement.by_pair[0, 2] == compute_confusion((p[0], p[2]) for p in patterns.elements())
+    # Another rule asks nobody again.
+    unanimous = judge_source(lake, MATH, panel_of("two", "three", panel_rule="unanimous"), run_id="r3")
+    assert (unanimous.requests.attempts_sent, unanimous.kept <= report.kept) == (0, True)
     alone = judge_source(lake, MATH, profile(), run_id="r4")
-    assert alone.judge_agreement is None
-    assert {row["second_model"] for row in rows(lake)} == {None}
+    assert (alone.panel_agreement, {row["panel"] for row in rows(lake)}) == ({}, {None})
 
 
-def test_a_second_judge_that_gives_no_verdict_leaves_the_first_ones_row(
-    lake: Lake, served: tuple[FakeServer, Endpoint]
-):
+def test_a_judge_of_a_panel_that_gives_no_verdict_counts_as_no(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
+    server.config.text_by_pattern = {"": "Yes"}
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     server.config.fault_by_marker = {"What is 5 plus 1": "400"}
-    other = replace(endpoint, model="other")
-    report = judge_source(lake, MATH, two_judges("both_yes"), run_id="r2", second_endpoints=[other])
-    assert (report.rows, report.rejects_by_error) == (12, {"http_400": 1})
-    (silent,) = [row for row in rows(lake) if row["second_all_yes"] is None]
-    assert silent["all_yes"] is not None and silent["second_model"] is None and not silent["keep"]
-    assert silent["drop_reason"] == ("no_second_verdict" if silent["all_yes"] else silent["drop_reason"])
-    assert {r["row_key"] for r in rows(lake, "rejects")} == {silent["rewrite_id"]}
+    other = [[replace(endpoint, model="two")]]
+    report = judge_source(lake, MATH, panel_of("two", panel_rule="unanimous"), run_id="r2", panel_endpoints=other)
+    assert (report.rows, report.kept, report.rejects_by_error) == (12, 11, {"http_400": 1})
+    (dropped,) = [row for row in rows(lake) if not row["keep"]]
+    assert (dropped["drop_reason"], dropped["p_yes"], dropped["panel"][0]["verdicts"]) == ("no_relevance", 0.0, None)
+    assert {r["row_key"] for r in rows(lake, "rejects")} == {dropped["rewrite_id"]}
+    assert report.panel_agreement["all"].n == 11
 
 
-def test_both_yes_without_a_second_judge_is_explained(lake: Lake):
-    with pytest.raises(MvlError, match="second_judge among the profile's roles"):
-        judge_source(lake, MATH, profile(rule="both_yes"), run_id="r1")
+def test_a_judge_is_in_a_panel_once(lake: Lake):
     with pytest.raises(ValueError, match="would only agree with itself"):
-        Profile.model_validate({**profile().model_dump(), "roles": {**profile().roles, "second_judge": "one"}})
+        Profile.model_validate({**profile().model_dump(), "judging": {"panel": ["one"]}})
+    with pytest.raises(ValueError, match="models not declared"):
+        Profile.model_validate({**profile().model_dump(), "judging": {"panel": ["nobody"]}})
 
 
 def test_a_text_only_judge_gets_a_note_and_its_rows_are_marked_blind(lake: Lake, served: tuple[FakeServer, Endpoint]):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.keep import JudgedPair, parse_keep_rule
 from mvl_assets.judging.verdict import Verdict, VerdictError, compute_p_yes, parse_verdict
+from tests.rewriting.small_source import profile
 
 CRITERIA = ("relevance", "consistency", "accuracy")
 
@@ -39,39 +39,60 @@ GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2,
     ],
 )
 def test_a_rule_keeps_a_pair_or_names_the_reason(rule: str, reasons: list[str | None]):
-    parsed = parse_keep_rule(rule, no_reference=True, criteria=CRITERIA)
+    parsed = parse_keep_rule(rule, criteria=CRITERIA)
     assert [parsed.find_drop_reason(j) for j in (GOOD, WEAK, BAD)] == reasons
 
 
 def test_a_line_break_in_a_rule_is_white_space():
-    rule = parse_keep_rule("all_yes\n  or matches_reference\n", no_reference=True)
+    rule = parse_keep_rule("all_yes\n  or matches_reference\n")
     assert rule.find_drop_reason(WEAK) is None
 
 
-def test_both_yes_needs_the_second_judges_yes_too():
-    rule = parse_keep_rule("both_yes or p_yes >= 0.95", no_reference=True, second_judge=True)
-    yes, no = GOOD.verdicts, [*GOOD.verdicts[:2], replace(GOOD.verdicts[2], is_yes=False)]
-    reasons = [
-        rule.find_drop_reason(replace(judgement, second_verdicts=second))
-        for judgement, second in [
-            (GOOD, yes),
-            (GOOD, no),
-            (GOOD, None),
-            (WEAK, yes),
-            (judged(0.99, 0.99, 0.99), no),
-        ]
+def test_what_cannot_be_compared_is_neither_a_match_nor_a_contradiction():
+    open_question, match, contradiction = (judged(0.9, 0.9, 0.9, agrees=agrees) for agrees in (None, True, False))
+    rules = [
+        parse_keep_rule(rule) for rule in ("matches_reference", "no_reference", "matches_reference or no_reference")
     ]
-    assert reasons == [None, "second_no_accuracy", "no_second_verdict", "no_accuracy", None]
+    assert [[rule.find_drop_reason(pair) for pair in (open_question, match, contradiction)] for rule in rules] == [
+        ["no_reference", None, "reference_mismatch"],
+        [None, "matches_reference", "reference_mismatch"],
+        [None, None, "reference_mismatch"],
+    ]
 
 
-def test_without_a_reference_answer_the_profile_decides():
-    open_question = judged(0.9, 0.9, 0.9, agrees=None)
-    assert parse_keep_rule("matches_reference", no_reference=True).find_drop_reason(open_question) is None
-    assert parse_keep_rule("matches_reference", no_reference=False).find_drop_reason(open_question) == "no_reference"
+@pytest.mark.parametrize(
+    ("p_yes", "agrees", "reason"),
+    [
+        ((0.6, 0.6, 0.6), True, None),
+        ((0.6, 0.4, 0.6), True, "no_consistency"),
+        ((0.99, 0.99, 0.99), False, "reference_mismatch"),
+        ((0.8, 0.9, 0.85), None, None),
+        ((0.9, 0.79, 0.9), None, "low_p_yes"),
+        ((0.4, 0.9, 0.9), None, "no_relevance"),
+    ],
+)
+def test_the_default_rule_asks_for_evidence_of_every_pair(
+    p_yes: tuple[float, ...], agrees: bool | None, reason: str | None
+):
+    rule = parse_keep_rule(profile(rule=None).keep_rule)
+    assert rule.find_drop_reason(judged(*p_yes, agrees=agrees)) == reason
+    unknown = JudgedPair([Verdict("accuracy", "k", True, None)], agrees)
+    assert rule.find_drop_reason(unknown) == {True: None, False: "reference_mismatch", None: "no_p_yes"}[agrees]
+
+
+def test_paper_parity_has_the_papers_rule_unless_the_profile_names_one():
+    parity = profile(rule=None).model_copy(update={"paper_parity": True})
+    assert (parity.keep_rule, parity.n_votes, parity.gives_reference) == ("all_yes", 1, False)
+    assert profile(rule="p_yes >= 0.5").model_copy(update={"paper_parity": True}).keep_rule == "p_yes >= 0.5"
+
+
+def test_a_criterion_that_a_family_lacks_is_not_held_against_it():
+    rule = parse_keep_rule("p_yes.steps >= 0.9", ("accuracy", "steps"))
+    assert rule.find_drop_reason(judged(0.1, 0.1, 0.1)) is None
 
 
 def test_an_unknown_p_yes_passes_no_threshold():
-    assert parse_keep_rule("p_yes >= 0", no_reference=True).find_drop_reason(judged(0.9, None, 0.9)) == "no_p_yes"
+    assert parse_keep_rule("p_yes >= 0").find_drop_reason(judged(0.9, None, 0.9)) == "no_p_yes"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +101,7 @@ def test_an_unknown_p_yes_passes_no_threshold():
         ("", "is empty"),
         ("all_yess", "all_yess"),
         ("p_yes", "needs `>=`"),
-        ("both_yes", "second_judge among the profile's roles"),
+        ("both_yes", "no_reference or p_yes, found 'both_yes'"),
         ("p_yes >= high", "needs `>=`"),
         ("p_yes >= 1.5", "1.5 is not a probability"),
         ("p_yes.truth >= 0.5", "relevance, consistency, accuracy"),
@@ -100,7 +121,7 @@ def test_an_unknown_p_yes_passes_no_threshold():
 )
 def test_a_wrong_rule_is_explained(rule: str, problem: str):
     with pytest.raises(MvlError, match="keep rule") as caught:
-        parse_keep_rule(rule, no_reference=True, criteria=CRITERIA)
+        parse_keep_rule(rule, criteria=CRITERIA)
     assert problem in str(caught.value)
 
 

@@ -19,6 +19,8 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import Request
 
 MIN_LOGPROB = -1000.0
+# Stored where a server gave log-probabilities, and none of them is a number.
+NO_LOGPROBS = "{}"
 PROBE_MESSAGES, PROBE_MAX_TOKENS = [{"role": "user", "content": "."}], 1
 
 _THINK_TAGS = ("<think>", "</think>")
@@ -69,7 +71,7 @@ def build_request_body(
     if body.get("temperature", 1) > 0 and not endpoint.supports_seed:
         body.pop("seed", None)
     body["messages"] = [_build_message(message, images, cached_image_ids) for message in request.messages]
-    add_constraint(body, request.output, endpoint.output_form)
+    add_constraint(body, request.output, endpoint.output_form, endpoint.gives_logprobs)
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 

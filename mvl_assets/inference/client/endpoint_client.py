@@ -17,11 +17,12 @@ from mvl_assets.inference.client.endpoint_state import EndpointStateMachine
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
 from mvl_assets.inference.client.image_cache import ServerImageCache
 from mvl_assets.inference.client.latency import LatencyTracker
-from mvl_assets.inference.client.output_forms import AUTO
+from mvl_assets.inference.client.output_forms import AUTO, VLLM
 from mvl_assets.inference.client.stable_hash import compute_stable_hash
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.request import OutputFormat
 
 # Rejections in a row after which Retry-After holds for the whole endpoint.
 COOLDOWN_AFTER_REJECTIONS = 3
@@ -208,7 +209,9 @@ class EndpointClient:
 
     def on_restarted(self, endpoint: Endpoint, restart_s: float) -> None:
         """Record that the server was started again, which took `restart_s`; it may have another address now."""
-        self.endpoint = replace(endpoint, output_form=self.endpoint.output_form)
+        self.endpoint = replace(
+            endpoint, output_form=self.endpoint.output_form, gives_logprobs=self.endpoint.gives_logprobs
+        )
         self.state.mark_restarted(restart_s)
 
     def on_recovered(self, now: float, *, close_circuit: bool) -> None:
@@ -218,14 +221,26 @@ class EndpointClient:
         self.image_cache.clear()
         self.limit.reset(now)
 
-    async def find_output_form(self, transport: Transport) -> RequestFault | None:
-        """Find out once how the server takes constraints; return the fault where that cannot be told now."""
+    def knows_form(self, output: OutputFormat) -> bool:
+        """Return whether it is known how the server takes the constraint of an output format."""
+        if output.kind == "text":
+            return True
+        form, gives_logprobs = self.endpoint.output_form, self.endpoint.gives_logprobs
+        return form != AUTO and (output.kind != "choice" or form == VLLM or gives_logprobs is not None)
+
+    async def find_output_form(self, transport: Transport, output: OutputFormat) -> RequestFault | None:
+        """Find out once how the server takes a constraint; return the fault where that cannot be told now."""
         async with self._form_lock:
             if self.endpoint.output_form == AUTO:
                 form = await transport.find_output_form(self.endpoint)
                 if isinstance(form, RequestFault):
                     return form
                 self.endpoint = replace(self.endpoint, output_form=form)
+            if not self.knows_form(output):
+                has_logprobs = await transport.has_logprobs(self.endpoint)
+                if isinstance(has_logprobs, RequestFault):
+                    return has_logprobs
+                self.endpoint = replace(self.endpoint, gives_logprobs=has_logprobs)
         return None
 
     # -- periodic tasks ------------------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 | form | JSON of a schema | one of several options |
 |---|---|---|
-| `vllm` | `response_format` | `structured_outputs`, with log-probabilities |
-| `openai` | `response_format` | not constrained, with log-probabilities |
+| `vllm` | `response_format` | `structured_outputs` |
+| `openai` | `response_format` | not constrained |
 | `none` | tagged blocks, as the message asks | not constrained |
 
-A server may ignore what it does not know, so the probe asks for something else than the constraint allows.
+A server may ignore what it does not know, so the probe asks for something else than the constraint allows. Of one of
+several options the log-probabilities are asked for, too: of vLLM always, of another server if it has given some for a
+probe of their own.
 """
 
 from __future__ import annotations
@@ -39,8 +41,15 @@ _FORM_FIELDS = re.compile(
 )
 
 
-def add_constraint(body: dict[str, Any], output: OutputFormat, form: str) -> None:
-    """Add the constraint of an output format to a request's body, whose messages are built."""
+def add_constraint(body: dict[str, Any], output: OutputFormat, form: str, gives_logprobs: bool | None = None) -> None:
+    """Add the constraint of an output format to a request's body, whose messages are built.
+
+    Args:
+        body: The body.
+        output: The output format.
+        form: The form of the server's constraints.
+        gives_logprobs: Whether the server gives log-probabilities; None where that was not found out.
+    """
     if output.kind == "json":
         assert output.schema is not None
         if form == NONE:
@@ -50,9 +59,13 @@ def add_constraint(body: dict[str, Any], output: OutputFormat, form: str) -> Non
     elif output.kind == "choice":
         if form == VLLM:
             body["structured_outputs"] = {"choice": list(output.options)}
-        if form != NONE:
-            body["logprobs"] = True
-            body["top_logprobs"] = TOP_LOGPROBS
+        if form == VLLM if gives_logprobs is None else gives_logprobs:
+            _add_logprobs(body)
+
+
+def _add_logprobs(body: dict[str, Any]) -> None:
+    body["logprobs"] = True
+    body["top_logprobs"] = TOP_LOGPROBS
 
 
 def _build_response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,8 +89,15 @@ def build_form_probe(model: str, form: str) -> bytes:
     return json.dumps(body).encode("ascii")
 
 
+def build_logprobs_probe(model: str) -> bytes:
+    """Return the body of the request that tests whether a server gives log-probabilities."""
+    body: dict[str, Any] = {"model": model, "messages": _PROBE_MESSAGES, "max_tokens": _PROBE_MAX_TOKENS}
+    _add_logprobs(body)
+    return json.dumps(body).encode("ascii")
+
+
 def is_form_probe(body: Any) -> bool:
-    """Return whether a decoded body is that of `build_form_probe`."""
+    """Return whether a decoded body is that of one of the probes."""
     return isinstance(body, dict) and body.get("messages") == _PROBE_MESSAGES
 
 

@@ -13,6 +13,7 @@ from types import TracebackType
 import aiohttp
 
 from mvl_assets.inference.client.chat_protocol import (
+    NO_LOGPROBS,
     MalformedReply,
     Reply,
     ServerLoad,
@@ -22,7 +23,14 @@ from mvl_assets.inference.client.chat_protocol import (
     parse_server_load,
 )
 from mvl_assets.inference.client.faults import FaultScope, RequestFault, classify_http_status
-from mvl_assets.inference.client.output_forms import NONE, OPENAI, VLLM, build_form_probe, has_form
+from mvl_assets.inference.client.output_forms import (
+    NONE,
+    OPENAI,
+    VLLM,
+    build_form_probe,
+    build_logprobs_probe,
+    has_form,
+)
 from mvl_assets.inference.endpoint import Endpoint
 
 CONNECT_TIMEOUT_S = 5.0
@@ -120,6 +128,13 @@ class Transport:
         if isinstance(result, RequestFault):
             return False if result.scope is FaultScope.REQUEST or result.error == "http_501" else result
         return has_form(result.text, form)
+
+    async def has_logprobs(self, endpoint: Endpoint) -> bool | RequestFault:
+        """Return whether the server gives log-probabilities; a fault where that cannot be told now."""
+        result = await self.send_request(endpoint, build_logprobs_probe(endpoint.model), PROBE_TIMEOUT_S)
+        if isinstance(result, RequestFault):
+            return False if result.scope is FaultScope.REQUEST or result.error == "http_501" else result
+        return result.first_token_logprobs not in (None, NO_LOGPROBS)
 
     async def is_healthy(self, endpoint: Endpoint) -> bool:
         """Return whether `/health` gives no server error; a server without it is healthy if it answers at all."""

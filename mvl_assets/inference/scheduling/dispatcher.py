@@ -9,7 +9,6 @@ from mvl_assets.inference.client.attempt import Attempt, AttemptResult, PendingR
 from mvl_assets.inference.client.chat_protocol import Reply, build_request_body
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
-from mvl_assets.inference.client.output_forms import AUTO
 from mvl_assets.inference.scheduling.quarantine import Quarantine
 from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
@@ -101,8 +100,8 @@ class Dispatcher:
         is_constrained = request.output.kind != "text"
         result: AttemptResult | None = None
         try:
-            if is_constrained and client.endpoint.output_form == AUTO:
-                result = await client.find_output_form(self._run.transport)
+            if not client.knows_form(request.output):
+                result = await client.find_output_form(self._run.transport, request.output)
                 attempt.sent_at = self._run.tasks.loop.time()
             if result is None:
                 body = build_request_body(request, client.endpoint, pending.images, attempt.cached_image_ids)

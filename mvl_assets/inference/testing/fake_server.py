@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
@@ -65,6 +65,7 @@ class FakeServerConfig:
         image_cache_size: Images that are remembered by their `uuid`.
         output_form: The form in which it takes constraints (`client.output_forms`); it refuses the others.
         ignores_forms: Whether it ignores the constraint of the probe instead, as some servers do.
+        logprobs: Whether it gives log-probabilities, ignores that they are asked for, or refuses the request.
         text_chars: How long the strings of JSON answers become where the schema allows it; constrained decoding cuts
             longer ones. None: as short as it allows.
         fault_rates: Share of attempts that suffer a fault, by fault.
@@ -72,6 +73,7 @@ class FakeServerConfig:
         reasoning: The thoughts of the model before each answer: in a field of their own, or as a `<think>` block.
         reasoning_field: The field, or None for a block.
         text_by_marker: A text, and the answer to every request that holds it.
+        text_by_pattern: The same with regular expressions; the first one that is in the body decides.
         n_fault_attempts: Only this number of first attempts of a body can suffer a fault.
         poison: A body that holds this text kills the process.
         journal_file: Gets one line per request received, its digest; survives the death of the server.
@@ -84,12 +86,14 @@ class FakeServerConfig:
     image_cache_size: int = 0
     output_form: str = VLLM
     ignores_forms: bool = False
+    logprobs: Literal["given", "ignored", "refused"] = "given"
     text_chars: int | None = None
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     fault_by_marker: Mapping[str, str] = field(default_factory=dict)
     reasoning: str | None = None
     reasoning_field: str | None = "reasoning_content"
     text_by_marker: Mapping[str, str] = field(default_factory=dict)
+    text_by_pattern: Mapping[str, str] = field(default_factory=dict)
     n_fault_attempts: int | None = None
     poison: str | None = None
     retry_after_s: float = 0.1
@@ -161,7 +165,9 @@ class FakeServer:
         if is_probe(body):
             self.n_probes += 1
             return web.json_response(_build_completion(body, "ok", "length"))
-        if refusal := _find_refused_field(body, self.config.output_form):
+        if self.config.logprobs == "ignored":
+            body.pop("logprobs", None)
+        if refusal := _find_refused_field(body, self.config):
             self.fault_counts["form_refused"] += 1
             return web.json_response({"error": {"message": f"Unknown parameter: '{refusal}'."}}, status=400)
         if is_form_probe(body):
@@ -203,7 +209,10 @@ class FakeServer:
             if response is not None:
                 return response
         self.answer_counts[digest] += 1
-        marked_text = next((text for mark, text in config.text_by_marker.items() if mark.encode() in raw_body), None)
+        texts = {re.escape(marker): text for marker, text in config.text_by_marker.items()} | dict(
+            config.text_by_pattern
+        )
+        marked_text = next((text for pattern, text in texts.items() if re.search(pattern.encode(), raw_body)), None)
         text = _TEXT_BY_FAULT.get(fault or "") or marked_text or _build_text(body, digest, config.text_chars)
         finish_reason = "length" if fault in ("length", "white_space") else "stop"
         completion = _build_completion(body, text, finish_reason, math.nan if fault == "nan" else -0.2)
@@ -296,8 +305,11 @@ class FakeServer:
         return None
 
 
-def _find_refused_field(body: Mapping[str, Any], form: str) -> str | None:
+def _find_refused_field(body: Mapping[str, Any], config: FakeServerConfig) -> str | None:
     """Return the field of a constraint that a server of this form does not know."""
+    form = config.output_form
+    if config.logprobs == "refused" and "logprobs" in body:
+        return "logprobs"
     if form != VLLM and "structured_outputs" in body:
         return "structured_outputs"
     return "response_format" if form == NONE and "response_format" in body else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 COLUMN_DESCRIPTIONS: Mapping[str, str] = {
-    "all_yes": "True if the judge said yes to every criterion (the paper's rule).",
+    "all_yes": "True if the judge, or the panel by its rule, said yes to every criterion (the paper's rule).",
     "answer": "Answer of the checkpoint.",
     "attempts": "Number of attempts.",
     "backend": "What answered: local (a launched process that loads the model) or server.",
@@ -81,8 +81,9 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "n_turns": "Turns of the conversation.",
     "native_id": "Id of the row in its source; null if it has none.",
     "ordinal": "Index of the pair in the answer, from 0.",
-    "p_yes": "Lowest probability of Yes over the criteria.",
+    "p_yes": "Lowest probability of Yes over the criteria, by the panel's rule where there is a panel.",
     "pack_id": "Key: digest of the rows in the pack.",
+    "panel": "The further judges of the panel, with their verdicts; null without a panel.",
     "paper_score": "Score of MAmmoTH-VL-8B after the same training stage, as printed; null if not printed.",
     "partition_key": "What one run replaces: stage and source.",
     "phash": "Perceptual hash; close for images that look alike.",
@@ -109,11 +110,6 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "run_id": "Run that wrote the row.",
     "sample_id": "Digest of source and native id, or of file and position; the same for all versions.",
     "score": "Score from 0 to 100; null if only a file for submission is made.",
-    "second_all_yes": "True if the second judge said yes to every criterion; null without a second judge.",
-    "second_model": "The second judge.",
-    "second_model_revision": "Revision of the second judge.",
-    "second_p_yes": "Lowest probability of Yes over the second judge's criteria.",
-    "second_verdicts": "Verdicts of the second judge, one per criterion.",
     "settings_hash": "Hash of the evaluation settings.",
     "size": "Size in bytes.",
     "source": "Slug of the source.",

@@ -199,18 +199,26 @@ VERDICTS = pa.list_(
             ("request_key", pa.string()),
             ("verdict", pa.bool_()),
             ("p_yes", pa.float64()),
+            # "logprobs" or "votes"; null where P(yes) is not known.
+            ("p_yes_from", pa.string()),
+            # The requests of further votes, by which such a verdict was decided.
+            ("vote_keys", pa.list_(pa.string())),
         ]
     )
 )
 
-# Null if the profile has no second judge, or it gave no verdict.
-SECOND_JUDGE: list[tuple[str, pa.DataType]] = [
-    ("second_verdicts", VERDICTS),
-    ("second_all_yes", pa.bool_()),
-    ("second_p_yes", pa.float64()),
-    ("second_model", pa.string()),
-    ("second_model_revision", pa.string()),
-]
+PANEL = pa.list_(
+    pa.struct(
+        [
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            # Null if it gave no verdict.
+            ("verdicts", VERDICTS),
+            ("all_yes", pa.bool_()),
+            ("p_yes", pa.float64()),
+        ]
+    )
+)
 
 JUDGED = TableSpec(
     "judged",
@@ -234,13 +242,13 @@ JUDGED = TableSpec(
             ("model_revision", pa.string()),
             ("blind", pa.bool_()),
             ("run_id", pa.string()),
-            *SECOND_JUDGE,
+            ("panel", PANEL),
         ]
     ),
     key_column="judged_id",
     has_key_scheme=True,
     partition_column="source",
-    added_columns=(tuple(name for name, _ in SECOND_JUDGE),),
+    added_columns=(("panel",),),
 )
 
 DUPLICATES = TableSpec(

@@ -9,6 +9,7 @@ from itertools import chain
 from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.table_sizes import measure_table_sizes
+from mvl_assets.lake_queries.lineage import list_request_keys
 from mvl_assets.lake_queries.removal.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PurgeScope
 
 ANSWERS_PREFIX = "answers/"
@@ -85,8 +86,8 @@ class AnswerScope:
         for name in self._lake.list_tables("judged"):
             row_filter = self._select(self._scope.build_filter("judged"), of_other_samples)
             table = self._lake.get_table(name)
-            for row in table.iter_rows(["verdicts", "second_verdicts"], row_filter, BATCH_SIZE):
-                yield [verdict["request_key"] for verdicts in row.values() for verdict in verdicts or ()]
+            for row in table.iter_rows(["verdicts", "panel"], row_filter, BATCH_SIZE):
+                yield list_request_keys(row)
         row_filter = self._select(self._scope.delete_filters["rejects"], of_other_samples)
         rejects = self._lake.get_table("rejects")
         for batch in rejects.scan(["request_key"], f"{row_filter} AND {_HAS_REQUEST}", BATCH_SIZE):

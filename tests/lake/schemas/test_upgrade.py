@@ -20,7 +20,7 @@ ADDED = JUDGED.added_columns[0]
 
 
 def of_version_one(lake: Lake, rows: int = 3) -> list[dict[str, object]]:
-    """`judged/chart` as it was before there were second judges."""
+    """`judged/chart` as it was before there were panels."""
     columns = [name for name in JUDGED.columns.names if name not in ADDED]
     schema = pa.schema(
         [JUDGED.schema.field(n) for n in [*columns, "key_scheme", "row_hash"]], {b"mvl:schema_version": b"1"}
@@ -49,17 +49,18 @@ def test_reading_an_older_table_adds_its_columns_and_keeps_its_rows(lake: Lake):
 
 def test_an_upgraded_table_takes_rows_and_publishes_partitions(lake: Lake):
     of_version_one(lake)
-    new = [{"judged_id": f"{n:032x}", "source": "drawn", "second_all_yes": n == 9} for n in (1, 9)]
+    new = [{"judged_id": f"{n:032x}", "source": "drawn", "panel": [{"all_yes": n == 9}]} for n in (1, 9)]
     done = lake.get_table("judged/chart").publish([pa.Table.from_pylist(new, schema=JUDGED.columns)], "drawn")
     assert (done.n_rows, done.n_added, done.n_removed) == (2, 1, 2)
-    result = {row["judged_id"]: row["second_all_yes"] for row in Lake(lake.root).get_table("judged/chart").iter_rows()}
+    rows = Lake(lake.root).get_table("judged/chart").iter_rows()
+    result = {row["judged_id"]: row["panel"][0]["all_yes"] for row in rows}
     assert result == {f"{1:032x}": False, f"{9:032x}": True}
 
 
 def test_a_killed_upgrade_is_continued(lake: Lake):
     of_version_one(lake)
     lance.dataset(f"{lake.root}/judged/chart.lance").add_columns([JUDGED.schema.field(name) for name in ADDED])
-    assert [row["second_model"] for row in lake.get_table("judged/chart").iter_rows()] == [None] * 3
+    assert [row["panel"] for row in lake.get_table("judged/chart").iter_rows()] == [None] * 3
 
 
 def test_two_readers_can_upgrade_a_table_at_once(lake: Lake):

@@ -119,14 +119,27 @@ def _source(lake: Lake, source: str) -> list[Row]:
     put(lake, "rewritten/ocr", REWRITTEN, rewrites, source)
     verdicts = [
         judgement(row, keep=True)
-        | {"verdicts": [{"criterion": "all", "request_key": key_of(source, "judge", number)}]}
-        | {"second_verdicts": [{"criterion": "all", "request_key": key_of(source, "judge", f"second {number}")}]}
+        | {
+            "verdicts": [
+                {
+                    "criterion": "all",
+                    "request_key": key_of(source, "judge", number),
+                    "vote_keys": [key_of(source, "judge", f"vote {number}")],
+                }
+            ]
+        }
+        | {
+            "panel": [
+                {"verdicts": [{"criterion": "all", "request_key": key_of(source, "judge", f"second {number}")}]},
+                {"verdicts": None},
+            ]
+        }
         for number, row in enumerate(rewrites)
     ]
     put(lake, "judged/ocr", JUDGED, verdicts, source)
     asked = {key_of(source, "rewrite", n): f"answered {secret(source, n)}" for n in sorted(set(ASKED))}
     _answer(lake, "rewritten", source, asked | {key_of(source, "rewrite", "first try"): "useless"})
-    judged = {key_of(source, "judge", w): n for n in range(4) for w in (n, f"second {n}")}
+    judged = {key_of(source, "judge", w): n for n in range(4) for w in (n, f"second {n}", f"vote {n}")}
     _answer(lake, "judged", source, {key: f"judged {secret(source, n)}" for key, n in judged.items()})
     wrong = f"cannot read {secret(source, 2)}"
     for stage, key in (("rewritten", rows[2]["sample_id"]), ("judged", rewrites[2]["rewrite_id"])):

@@ -80,7 +80,7 @@ def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouc
 ) -> None:
     plan = Purge(lake, GONE).plan()
     counts = plan.row_counts
-    assert counts["samples"] == counts["judged/ocr"] == 4 == counts["answers/judged/gone"] / 2
+    assert counts["samples"] == counts["judged/ocr"] == 4 == counts["answers/judged/gone"] / 3
     assert (plan.n_images, plan.n_shared_images, plan.affected_stages) == (4, 0, [STAGE])
     result = state(purged)
     assert len(result.pop("tombstones")) == 1
@@ -150,7 +150,7 @@ def test_an_answer_that_another_sample_shares_stays(lake: Lake, rows: dict[str, 
     left = {r["request_key"] for r in lake.get_table("answers/rewritten/gone").iter_rows()}
     assert key_of(GONE, "rewrite", 1) in left, "row 2 was answered by the same request"
     judged = {r["request_key"] for r in lake.get_table("answers/judged/gone").iter_rows()}
-    assert judged == {key_of(GONE, "judge", which) for n in (0, 2, 3) for which in (n, f"second {n}")}
+    assert judged == {key_of(GONE, "judge", which) for n in (0, 2, 3) for which in (n, f"second {n}", f"vote {n}")}
 
 
 def test_orphan_answers_are_counted_and_removed_only_on_request(lake: Lake, rows: dict[str, list[Row]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvl_assets.judging.answer_match import matches_all_references
+from mvl_assets.judging.reference import MAX_REFERENCE_CHARS, format_reference, matches_all_references
 from mvl_assets.model_stage.dialogue import QAPair
 
 
@@ -16,3 +16,12 @@ def test_only_answers_to_kept_questions_are_compared():
     )
     assert matches_all_references([QAPair("Why is it so?", "Answer: 10")], original) is None
     assert matches_all_references([], original) is None
+
+
+def test_a_judge_gets_the_answers_to_kept_questions_first_and_no_more_than_fit():
+    references = [QAPair(f"<image>\nQuestion {n}?", f"answer {n} " + "x" * 100) for n in range(100)]
+    text = format_reference([QAPair("Question 90?", "reasons")], references)
+    assert text.startswith("Source's question: Question 90?\nSource's answer: answer 90")
+    assert "Question 0?" in text and "<image>" not in text
+    assert len(text) <= MAX_REFERENCE_CHARS + 100
+    assert len(format_reference([], [QAPair("Describe it.", "y" * 10_000)])) == MAX_REFERENCE_CHARS

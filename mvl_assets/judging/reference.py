@@ -1,4 +1,4 @@
-"""Comparison of a rewritten dialogue's answers with those of its source."""
+"""The source's own answers: compared with those of a rewrite, and as a judge gets them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from mvl_assets.answer_matching.matching import matches_reference
 from mvl_assets.answer_matching.normalize import normalize_answer
 from mvl_assets.model_stage.dialogue import QAPair, strip_markers
+
+# A source may have hundreds of short answers about an image; this is about a thousand tokens.
+MAX_REFERENCE_CHARS = 4000
 
 
 def matches_all_references(rewritten: Sequence[QAPair], references: Sequence[QAPair]) -> bool | None:
@@ -22,6 +25,24 @@ def matches_all_references(rewritten: Sequence[QAPair], references: Sequence[QAP
     ]
     comparable = [is_match for is_match in matches if is_match is not None]
     return all(comparable) if comparable else None
+
+
+def format_reference(rewritten: Sequence[QAPair], references: Sequence[QAPair]) -> str:
+    """Return the source's questions and answers for a judge: those that the rewrite kept first, then the others.
+
+    As many whole pairs as `MAX_REFERENCE_CHARS` allow; a single longer pair is cut.
+    """
+    kept_questions = {_normalize_question(pair) for pair in rewritten}
+    ordered = sorted(references, key=lambda pair: _normalize_question(pair) not in kept_questions)
+    lines: list[str] = []
+    remaining_chars = MAX_REFERENCE_CHARS
+    for pair in ordered:
+        text = f"Source's question: {strip_markers(pair.question)}\nSource's answer: {strip_markers(pair.answer)}"
+        if lines and len(text) > remaining_chars:
+            break
+        lines.append(text[:MAX_REFERENCE_CHARS])
+        remaining_chars -= len(text)
+    return "\n".join(lines)
 
 
 def _normalize_question(pair: QAPair) -> str:
