@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mvl_assets.config.profile import JudgingConfig, PanelRule, Profile
-from mvl_assets.config.prompts import compute_criteria_hash, get_judge_prompts, load_prompts
+from mvl_assets.config.prompts import PROMPTS_DIR, compute_criteria_hash, get_judge_prompts, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer
@@ -82,21 +82,22 @@ def test_the_three_requests_of_a_rewrite_differ_only_at_their_end(lake: Lake, se
 
 def test_the_judge_gets_the_sources_answer_where_the_profile_says_so(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
+    prompts = load_prompts(PROMPTS_DIR)
     turns = [{"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": "the-key-47"}]
     put(lake, MATH, range(3), conversations=turns)
     rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     server.bodies.clear()
-    given = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    given = judge_source(lake, MATH, profile(), run_id="r1", prompts=prompts, endpoints=[endpoint])
     texts = [body["messages"][0]["content"][2]["text"] for body in server.bodies]
     assert len(texts) == 9
     assert all("Source's answer: the-key-47" in text.split("\n</sample>\n")[0] for text in texts)
     server.bodies.clear()
     parity = profile().model_copy(update={"paper_parity": True})
-    alone = judge_source(lake, MATH, parity, run_id="r2", endpoints=[endpoint])
+    alone = judge_source(lake, MATH, parity, run_id="r2", prompts=prompts, endpoints=[endpoint])
     assert not any("the-key-47" in str(body) for body in server.bodies)
     # Other requests, and each kind is stored.
     assert (given.requests.attempts_sent, alone.requests.attempts_sent) == (9, 9)
-    assert judge_source(lake, MATH, profile(), run_id="r3").requests.attempts_sent == 0
+    assert judge_source(lake, MATH, profile(), run_id="r3", prompts=prompts).requests.attempts_sent == 0
 
 
 def test_a_second_run_and_a_moved_rule_send_nothing(lake: Lake, served: tuple[FakeServer, Endpoint]):

@@ -34,7 +34,9 @@ MATH = source_of("math", "code_math")
 CHART = source_of("chart", "chart")
 
 
-def profile(*, supports_images: bool = True, rule: str | None = "all_yes", revision: str = "1", **executor: Any) -> Profile:
+def profile(
+    *, supports_images: bool = True, rule: str | None = "all_yes", revision: str = "1", **executor: Any
+) -> Profile:
     model = {
         "name": "fake",
         "revision": revision,
