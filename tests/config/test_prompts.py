@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,47 @@ def test_the_token_limit_of_a_prompt_for_small_models_covers_what_the_schema_all
     for prompt in load_prompt_file(path):
         if prompt.schema is not None:
             assert prompt.sampling["max_tokens"] * CHARS_PER_TOKEN >= check_bounded_schema(path.name, prompt.schema)
+
+
+# A context of the paper's models, and what their largest image takes of it; a sample's text has 500 tokens besides.
+CONTEXT_TOKENS, IMAGE_TOKENS, SAMPLE_TOKENS = 8192, 13 * 256, 500
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("rewrite_*.md")), ids=lambda p: p.stem)
+def test_limits_for_large_models_are_guards(path: Path):
+    (prompt,) = load_prompt_file(path)
+    max_tokens = prompt.sampling["max_tokens"]
+    assert prompt.expected_tokens is not None and max_tokens >= 2.5 * prompt.expected_tokens
+    template_tokens = len(prompt.template) / 4
+    assert (
+        max_tokens + template_tokens + SAMPLE_TOKENS + (path.stem != "rewrite_caption") * IMAGE_TOKENS <= CONTEXT_TOKENS
+    )
+    if prompt.schema is not None:
+        (entries,) = (part for part in prompt.schema["properties"].values() if part.get("type") == "array")
+        fields = entries["items"]["properties"]
+        assert fields["question"]["maxLength"] >= 1000 and fields["answer"]["maxLength"] >= 4000
+        # Every text of all pairs but one at twice the words that are asked for.
+        assert prompt.parameters.answer_words is not None
+        assert fields["answer"]["maxLength"] >= 1.5 * 6.5 * prompt.parameters.answer_words.max
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("rewrite_*.md")), ids=lambda p: p.stem)
+def test_a_prompt_for_large_models_has_six_exemplary_outputs(path: Path):
+    examples = yaml.safe_load((FOLDER / "examples" / f"{path.stem}.yaml").read_text(encoding="utf-8"))
+    exemplary = [example for example in examples if "image" in example]
+    assert len(exemplary) >= 6
+    assert all("error" not in example and example["turns"] for example in exemplary)
+    assert sum(len(example["answer"]) for example in exemplary) > 6 * 900
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("rewrite_*.md")), ids=lambda p: p.stem)
+def test_task_types_are_spread_evenly_over_samples(path: Path):
+    (prompt,) = load_prompt_file(path)
+    if prompt.task_types is not None:
+        drawn = [prompt.draw_task_types(f"{number:032x}") for number in range(3000)]
+        counts = Counter(names[0] for names in drawn)
+        assert set(counts) == set(prompt.task_types)
+        assert all(abs(n * len(counts) / len(drawn) - 1) < 0.25 for n in counts.values())
 
 
 @pytest.mark.parametrize("path", sorted(SMALL.glob("*.md")), ids=lambda p: p.stem)

@@ -64,7 +64,10 @@ def make_image(number: int) -> ImageRow:
 
 
 def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) -> None:
-    """Makes samples of these numbers all there is of the source. `changed` overrides columns of every sample."""
+    """Makes samples of these numbers all there is of the source.
+
+    `changed` overrides columns of every sample; a callable gets the sample's number.
+    """
     numbers = list(numbers)
     pictures = [make_image(n) for n in numbers]
     lake.get_images(source.slug).insert(pictures)
@@ -83,7 +86,7 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
             "withdrawn": False,
             "conversations": turns,
             "image_ids": [shown.image_id],
-        } | changed
+        } | {name: value(number) if callable(value) else value for name, value in changed.items()}
         # By which a publish knows a sample that has changed.
         sample["content_hash"] = compute_digest(sample["conversations"], sample["image_ids"])
         sample["image_properties"] = [{"name": None, **asdict(shown.properties)} for _ in sample["image_ids"]]

@@ -409,6 +409,22 @@ def test_a_string_cut_by_its_limit_is_asked_for_with_more_room(lake: Lake):
     assert rewrite_source(lake, CHART, profile(), run_id="r2").requests.attempts_sent == 0
 
 
+def test_a_cut_answer_to_a_prompt_for_large_models_gets_twice_its_room(lake: Lake):
+    put(lake, CHART, range(2))
+    large = profile().model_copy(update={"prompts": None})
+    # Above the 1,200 characters of a question, below their double.
+    with serving(FakeServerConfig(text_chars=1500)) as (server, endpoint):
+        server.record_bodies = True
+        report = rewrite_source(lake, CHART, large, run_id="r1", endpoints=[endpoint])
+        assert (report.requests.attempts_sent, report.requests.reasked, report.rejects_by_error) == (4, 2, {})
+        assert Counter(body["max_tokens"] for body in server.bodies) == {3584: 2, 7168: 2}
+    assert {len(row["conversations"][1]["value"]) for row in rows(lake, "rewritten/chart")} == {1500}
+    with serving(FakeServerConfig(text_chars=2500)) as (_, endpoint):
+        put(lake, CHART, range(2, 4))
+        report = rewrite_source(lake, CHART, large, run_id="r2", endpoints=[endpoint])
+    assert (report.rows, report.rejects_by_error) == (0, {"at_length_limit": 2})
+
+
 def test_a_string_cut_once_more_is_a_reject_and_not_asked_for_again(lake: Lake):
     put(lake, CHART, range(2))
     with serving(FakeServerConfig(text_chars=5000)) as (_, endpoint):

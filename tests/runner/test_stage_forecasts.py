@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompt_parameters import PromptParameters
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.plan import FROM_CATALOG, IN_LAKE, TO_COME
@@ -27,6 +28,19 @@ def test_judging_of_rewrites_to_come_is_planned_behind_them(lake: Lake) -> None:
     for plan in (rewriting, judging):
         assert plan.cost is not None and plan.cost_low is not None and plan.cost_high is not None
         assert 0 < plan.cost_low < plan.cost < plan.cost_high
+
+
+def test_without_answers_a_plan_rests_on_what_the_prompt_expects(lake: Lake) -> None:
+    put(lake, CHART, range(8))
+    large = build_priced_profile().model_copy(update={"prompts": None})
+    prompt = load_prompts(profile=large)["rewrite_chart"]
+    assert prompt.expected_tokens is not None
+    plan = plan_source(lake, CHART, large)[0]
+    assert (plan.basis, plan.reasks) == ("prompt", 0)
+    assert plan.completion_tokens == pytest.approx(8 * prompt.expected_tokens * 1.05, rel=0.01)
+    more = PromptParameters.model_validate({"pairs": {"min": 5, "max": 5}})
+    plan_of_more = plan_source(lake, CHART, large.model_copy(update={"prompt_parameters": {"chart": more}}))[0]
+    assert plan_of_more.completion_tokens == pytest.approx(2 * plan.completion_tokens, rel=0.01)
 
 
 def test_a_source_that_is_not_ingested_is_counted_by_the_catalog(lake: Lake) -> None:
