@@ -47,9 +47,7 @@ _VERDICT_COLUMNS = {
     "keep_rule": "keep_rule",
     "model": "judge_model",
     "model_revision": "judge_model_revision",
-    "second_all_yes": "second_all_yes",
-    "second_p_yes": "second_p_yes",
-    "second_model": "second_judge_model",
+    "panel": "panel",
 }
 
 
