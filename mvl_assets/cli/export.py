@@ -13,6 +13,8 @@ from mvl_assets.errors import MvlError
 from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.export_stage import ExportOptions, choose_executor, export_stage
 from mvl_assets.export.formats.registry import FORMATS, get_format
+from mvl_assets.export.review import export_review, list_judged_categories
+from mvl_assets.export.stale_exports import REVIEW
 from mvl_assets.lake.lake import Lake
 
 _FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ in FORMATS.items())
@@ -46,26 +48,59 @@ _FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ i
 @click.option(
     "--shard-mb", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard, in MB."
 )
+@click.option(
+    "--category", "categories", multiple=True, help="Of review: categories whose pairs are written; default: all."
+)
+@click.option("--rows", type=click.IntRange(min=1), help="Of review: draw this many pairs, the same ones each time.")
 def command(
-    format_name: str, stages: tuple[str, ...], out: str | None, image_form: str, layout: str, shard_mb: int
+    format_name: str,
+    stages: tuple[str, ...],
+    out: str | None,
+    image_form: str,
+    layout: str,
+    shard_mb: int,
+    categories: tuple[str, ...],
+    rows: int | None,
 ) -> None:
-    """Write the mixtures in FORMAT. What is there and still right is kept, so a killed export goes on."""
-    format_ = get_format(format_name)
+    """Write the mixtures in FORMAT. What is there and still right is kept, so a killed export goes on.
+
+    FORMAT may also be review: the judged pairs, kept and dropped, as flat Parquet with image, original, rewrite,
+    verdicts and provenance.
+    """
+    if format_name == REVIEW and stages:
+        raise click.UsageError("review has the judged pairs, which are of no stage: --category chooses among them")
+    if format_name != REVIEW and (categories or rows):
+        raise click.UsageError("--category and --rows are options of `mvl export review`")
+    format_ = None if format_name == REVIEW else get_format(format_name)
     settings = load_settings()
     lake = Lake(settings.lake_root)
-    folder = ExportFolder(_resolve_out(out) if out else f"{settings.export_root}/{format_.name}")
+    folder = ExportFolder(_resolve_out(out) if out else f"{settings.export_root}/{format_.name if format_ else REVIEW}")
     options = ExportOptions(layout, image_form, shard_mb * 1_000_000)  # type: ignore[arg-type]  # click has checked them
     executor = choose_executor(load_profile(settings.profile).executor, folder)
-    for stage in _list_stages(lake, stages):
-        result = export_stage(lake, stage, folder, format_, options, executor)
+    if format_ is None:
+        results = [export_review(lake, folder, _list_categories(lake, categories), rows, options, executor)]
+    else:
+        stage_names = _list_stages(lake, stages)
+        results = [export_stage(lake, stage, folder, format_, options, executor) for stage in stage_names]
+    for result in results:
         shards = f", {result.shards} shards" if result.shards else ""
-        click.echo(f"{stage}: {result.rows:,} rows, {result.images:,} images ({image_form}){shards}")
+        click.echo(f"{result.name}: {result.rows:,} rows, {result.images:,} images ({image_form}){shards}")
     click.echo(f"in {folder}")
 
 
 def _resolve_out(out: str) -> str:
     validate_location("--out", out)
     return out if "://" in out else str(Path(out).expanduser().absolute())
+
+
+def _list_categories(lake: Lake, categories: tuple[str, ...]) -> list[str]:
+    judged_categories = list_judged_categories(lake)
+    unknown_categories = [category for category in categories if category not in judged_categories]
+    if unknown_categories or not judged_categories:
+        missing = f" in {', '.join(unknown_categories)}" if unknown_categories else ""
+        judged = f"; judged are {', '.join(judged_categories)}" if judged_categories else ""
+        raise MvlError(f"nothing is judged{missing}{judged}", hint="mvl run --until judged")
+    return [category for category in judged_categories if not categories or category in categories]
 
 
 def _list_stages(lake: Lake, stages: tuple[str, ...]) -> list[str]:

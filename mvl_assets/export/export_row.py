@@ -65,12 +65,14 @@ class ExportRow:
         messages: `{"role": "user" | "assistant" | "system", "content": text}`.
         images: The images, in the order of their markers.
         provenance: The columns of `PROVENANCE_COLUMNS`.
+        joined: The joined row that it was built from, with the original's text and the verdicts.
     """
 
     row_id: str
     messages: list[dict[str, str]]
     images: list[ImageRef]
     provenance: dict[str, Any]
+    joined: Mapping[str, Any]
 
     @property
     def image_ids(self) -> list[str]:
@@ -91,7 +93,7 @@ def build_export_row(row: Mapping[str, Any], image_by_id: Mapping[str, ImageRef]
         )
     images = [image_by_id[image_id] for image_id in row["image_ids"]]
     messages = build_messages(row["conversations"], len(images), is_video=row["video"] is not None)
-    return ExportRow(row["row_id"], messages, images, {name: row[name] for name in PROVENANCE_COLUMNS})
+    return ExportRow(row["row_id"], messages, images, {name: row[name] for name in PROVENANCE_COLUMNS}, row)
 
 
 def build_messages(turns: Sequence[Mapping[str, str]], n_images: int, *, is_video: bool) -> list[dict[str, str]]:

@@ -146,7 +146,7 @@ def _iter_missing(
     shards: list[Shard],
 ) -> Iterator[ShardTask]:
     """Yield tasks for the shards that are not there; list all shards in `shards`."""
-    form = (format_.name, format_.layout_version, options.image_form)
+    form = (*format_.identity, options.image_form)
     for shard, addresses in iter_shards(book, form, options.shard_bytes):
         shards.append(shard)
         if folder.find_missing(format_.list_files(name, shard)[-1:]):

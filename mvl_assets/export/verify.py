@@ -29,9 +29,9 @@ def check_export(folder: ExportFolder, export: ExportResult) -> list[str]:
         folder: Folder of the export.
         export: What was written.
     """
-    found = _iter_problems(folder, export)
-    problems = list(islice(found, MAX_PROBLEMS))
-    n_more = sum(1 for _ in found)
+    all_problems = _iter_problems(folder, export)
+    problems = list(islice(all_problems, MAX_PROBLEMS))
+    n_more = sum(1 for _ in all_problems)
     return [*problems, f"and {n_more:,} more"] if n_more else problems
 
 

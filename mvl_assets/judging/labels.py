@@ -19,7 +19,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.dialogue import extract_qa_pairs, strip_markers
+from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_numbered, strip_markers
 from mvl_assets.stages import JUDGED
 
 SHEET_COLUMNS = ("rewrite_id", "category", "source", "images", "question", "answer", "label", "annotator")
@@ -161,15 +161,9 @@ def _iter_sheet_rows(lake: Lake, label_set: Sequence[Mapping[str, Any]]) -> Iter
         yield {
             **row,
             "image_ids": sample_row["image_ids"] or [],
-            "question": _format_numbered([strip_markers(pair.question) for pair in pairs]),
-            "answer": _format_numbered([pair.answer for pair in pairs]),
+            "question": format_numbered([strip_markers(pair.question) for pair in pairs]),
+            "answer": format_numbered([pair.answer for pair in pairs]),
         }
-
-
-def _format_numbered(texts: Sequence[str]) -> str:
-    if len(texts) == 1:
-        return texts[0]
-    return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
 
 
 def _write_images(images: ImageStore, rewrite_id: str, image_ids: Sequence[str], image_dir: Path) -> list[str]:

@@ -34,7 +34,7 @@ _REWRITTEN_FAMILY = "rewritten"
 _JUDGED_FAMILY = "judged"
 _MIXTURE_COLUMNS = ("row_id", "source", "category", "modality", "kind", "version_id", "rewrite_id")
 _PROVENANCE_COLUMNS = ("sample_id", "judged_id", "license")
-_SAMPLE_PROVENANCE = ("native_id", "file", "position", "upstream_dataset")
+_SAMPLE_PROVENANCE = ("native_id", "file", "position", "upstream_dataset", "license")
 _REWRITE_PROVENANCE = ("task_type", "prompt", "prompt_hash", "model", "model_revision", "blind")
 # Names of a row's columns, by the column of `judged` that they are.
 _VERDICT_COLUMNS = {
@@ -333,6 +333,7 @@ def read_located_rows(lake: Lake, addresses: RowAddresses, *, with_provenance: b
         if with_provenance:
             verdict = verdicts.get((row["judged_table"], row["judged_address"]), {})
             joined_row |= {name: sample[name] for name in _SAMPLE_PROVENANCE}
+            joined_row["license"] = row["license"] or sample["license"]
             joined_row |= {name: rewrite and rewrite[name] for name in _REWRITE_PROVENANCE}
             joined_row |= {name: verdict.get(column) for column, name in _VERDICT_COLUMNS.items()}
             joined_row["original_conversations"] = sample["conversations"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from mvl_assets.lake import sql
+from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.lake_queries.current_samples import CurrentSamples
@@ -63,6 +65,16 @@ def count_rejects_by_reason(lake: Lake) -> Counter[tuple[str, str]]:
         for group in table.group_by(["stage", "error"]).aggregate([([], "count_all")]).to_pylist():
             counts[group["stage"], group["error"]] += group["count_all"]
     return counts
+
+
+def list_criteria(lake: Lake, categories: Iterable[str]) -> list[str]:
+    """Return the criteria by which pairs of these categories were judged, sorted."""
+    criteria: set[str] = set()
+    for category in categories:
+        with open_duckdb() as con, stream_table(con, "judged", lake.get_table(f"judged/{category}"), ["verdicts"]):
+            rows = con.sql("SELECT DISTINCT unnest(verdicts).criterion FROM judged").fetchall()
+        criteria.update(criterion for (criterion,) in rows)
+    return sorted(criteria)
 
 
 def _count_values(table: TableReader, column: str, filter: str | None = None) -> Counter[str]:

@@ -63,6 +63,13 @@ def format_pairs(pairs: Sequence[QAPair]) -> str:
     )
 
 
+def format_numbered(texts: Sequence[str]) -> str:
+    """Return one text as it is, and several as numbered lines."""
+    if len(texts) == 1:
+        return texts[0]
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
+
+
 def attach_image_markers(dialogue: Sequence[QAPair], n_images: int, has_video: bool) -> Turns:
     """Return the dialogue as turns, with the markers of all the sample's images in the first human turn.
 

@@ -51,6 +51,11 @@ class ExportFormat(ABC):
     layout_version: ClassVar[int] = 1
     """Raised when the same rows are written in another way: shards that are there are then made again."""
 
+    @property
+    def identity(self) -> Sequence[object]:
+        """What decides the bytes of a shard besides its rows and the form of its images."""
+        return (self.name, self.layout_version)
+
     @abstractmethod
     def list_files(self, stage: str, shard: Shard) -> list[str]:
         """Return the files of a shard below the export's folder. The last is there only if all are."""

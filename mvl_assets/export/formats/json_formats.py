@@ -19,6 +19,7 @@ import json
 import tarfile
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mvl_assets.export.export_folder import ExportFolder
@@ -111,9 +112,7 @@ class QwenVlFormat(LlavaJsonFormat):
     is_list = False
 
     def build_entry(self, row: ExportRow, image_paths: Sequence[str]) -> dict[str, Any]:
-        entry = super().build_entry(
-            ExportRow(row.row_id, escape_other_placeholders(row.messages), row.images, row.provenance), image_paths
-        )
+        entry = super().build_entry(replace(row, messages=escape_other_placeholders(row.messages)), image_paths)
         return {"image": [], **entry}
 
 

@@ -13,13 +13,13 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """An image as `datasets.Image` stores it."""
 IMAGES = pa.list_(IMAGE)
 
-_TYPE_BY_COLUMN = {
-    "blind": pa.bool_(),
-    "p_yes": pa.float64(),
-    "all_yes": pa.bool_(),
-    "matches_reference": pa.bool_(),
+PROVENANCE_TYPES = {
+    **dict.fromkeys(("blind", "all_yes", "second_all_yes", "matches_reference", "keep"), pa.bool_()),
+    **dict.fromkeys(("p_yes", "second_p_yes"), pa.float64()),
 }
-PROVENANCE_FIELDS = [pa.field(name, _TYPE_BY_COLUMN.get(name, pa.string())) for name in PROVENANCE_COLUMNS]
+"""Types of columns that are not text."""
+
+PROVENANCE_FIELDS = [pa.field(name, PROVENANCE_TYPES.get(name, pa.string())) for name in PROVENANCE_COLUMNS]
 IMAGE_IDS = pa.field("image_ids", pa.list_(pa.string()))
 
 
