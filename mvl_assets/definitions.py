@@ -10,10 +10,22 @@ from typing import Any
 
 import dagster as dg
 
-from mvl_assets.defs import category, curation, export, freshness, judged, mixture, prompts, raw, refresh, rewritten
+from mvl_assets.defs import (
+    category,
+    curation,
+    export,
+    freshness,
+    judged,
+    mixture,
+    prompts,
+    raw,
+    refresh,
+    rewritten,
+    scored,
+)
 from mvl_assets.orchestration.resources import LakeResource
 
-STAGE_MODULES = (raw, category, prompts, rewritten, judged, freshness, curation, mixture, export, refresh)
+STAGE_MODULES = (raw, category, prompts, rewritten, judged, scored, freshness, curation, mixture, export, refresh)
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-ModelRole = Literal["caption", "rewrite", "judge"]
+ModelRole = Literal["caption", "rewrite", "judge", "score"]
 """The roles for which a profile names models."""
 
 
@@ -88,6 +88,14 @@ JUDGED: Final = Stage(
     is_partitioned=True,
     model_roles=("judge",),
 )
+SCORED: Final = Stage(
+    "scored",
+    "Scores of 1 to 5 for information content and relevance that a model gave a sample of originals and rewrites.",
+    upstream=("rewritten",),
+    table="scored/{category}",
+    is_partitioned=True,
+    model_roles=("score",),
+)
 CURATION: Final = Stage(
     "curation",
     "Samples that a mixture must not take: duplicates of others, and items of benchmarks.",
@@ -136,6 +144,7 @@ STAGES: Final = (
     CATEGORY,
     REWRITTEN,
     JUDGED,
+    SCORED,
     CURATION,
     MIXTURE,
     EXPORT,

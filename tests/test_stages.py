@@ -7,7 +7,7 @@ import re
 import pytest
 
 from mvl_assets.config.profile import ModelRole
-from mvl_assets.stages import CHECKPOINT, JUDGED, MODEL_STAGES, PACK_PLAN, RAW, REWRITTEN, STAGE_NAMES, STAGES
+from mvl_assets.stages import CHECKPOINT, JUDGED, MODEL_STAGES, PACK_PLAN, RAW, REWRITTEN, SCORED, STAGE_NAMES, STAGES
 from tests.defs.edges import EDGES
 
 
@@ -34,7 +34,7 @@ def test_a_table_is_named_like_its_asset_or_shared() -> None:
         CHECKPOINT.get_table_name("one_vision")
 
 
-def test_models_are_asked_by_rewriting_and_judging() -> None:
-    assert MODEL_STAGES == (REWRITTEN, JUDGED)
+def test_models_are_asked_by_rewriting_judging_and_scoring() -> None:
+    assert MODEL_STAGES == (REWRITTEN, JUDGED, SCORED)
     roles: set[ModelRole] = {role for stage in MODEL_STAGES for role in stage.model_roles}
-    assert roles == {"caption", "rewrite", "judge"}
+    assert roles == {"caption", "rewrite", "judge", "score"}

@@ -22,7 +22,7 @@ from mvl_assets.orchestration import asset_keys
 from mvl_assets.runner import selection
 from mvl_assets.runner.forecasts import plan_source
 from mvl_assets.runner.model_stages import build_model_stage
-from mvl_assets.stages import CATEGORY, JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGES_BY_NAME
+from mvl_assets.stages import CATEGORY, JUDGED, MODEL_STAGES, RAW, REWRITTEN, SCORED, STAGES_BY_NAME
 
 ALL_STAGES = "all"
 PLANNED_STAGES = (RAW.name, *(stage.name for stage in MODEL_STAGES), ALL_STAGES)
@@ -53,9 +53,10 @@ def command(
     bandwidth_mbit: float,
     json_: bool,
 ) -> None:
-    """Say what a stage would fetch (raw) or send (rewritten, judged), before anything moves.
+    """Say what a stage would fetch (raw) or send (rewritten, judged, scored), before anything moves.
 
-    `all` is rewriting and judging of every source, rewrites to come and sources that are not ingested yet included.
+    `all` is rewriting, judging and scoring of every source, rewrites to come and sources that are not ingested yet
+    included.
     """
     selected_names = None if select is None else _select_asset_names(stage, select)
 
@@ -175,7 +176,7 @@ def _print_model_stage_plan(
         click.echo(line)
 
 
-_STAGE_MARKS = {REWRITTEN.name: "rew", JUDGED.name: "jud"}
+_STAGE_MARKS = {REWRITTEN.name: "rew", JUDGED.name: "jud", SCORED.name: "sco"}
 _COUNTED_MARKS = {IN_LAKE: "", TO_COME: "+", FROM_CATALOG: "~"}
 _BASIS_MARKS = {MEASURED: "a", EXPECTED: "p", HALF_LIMIT: "l", "": ""}
 

@@ -14,7 +14,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.summaries import count_by_source, count_rejects_by_reason, summarize_categories
 from mvl_assets.orchestration.asset_status import AssetStatusResolver
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
-from mvl_assets.runner.summary import render_keep_rates
+from mvl_assets.runner.summary import render_keep_rates, render_scores
 from mvl_assets.stages import MODEL_STAGES, RAW, STAGE_NAMES
 
 
@@ -52,6 +52,8 @@ def command(json_: bool) -> None:
     click.echo(format_table(f"lake {lake.root}", columns, [[s[c] for c in columns] for s in stage_rows]))
     if rates := render_keep_rates(summarize_categories(lake)):
         click.echo("\n" + rates + "\n")
+    if scores := render_scores(lake):
+        click.echo(scores + "\n")
     for stage in MODEL_STAGES:
         if counts := reasons[stage.name]:
             texts = ", ".join(f"{error} {n:,}" for error, n in counts.items())

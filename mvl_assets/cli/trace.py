@@ -96,6 +96,10 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
         lines.append(f"rewritten {rewrite['rewrite_id']}  {verdict}")
     for row in lineage.get("mixture", []):
         lines.append(f"used in   mixture/{row['stage']} at position {row['position']} as {row['kind']}")
+    if scored := lineage.get("scored"):
+        scores = f"content {scored['content']}, relevance {scored['relevance']}"
+        lines.append(f"scores    {scores} of the {scored['kind']} conversation")
+        lines.append(f"          by {scored['model']}@{scored['model_revision']}")
     if judged := lineage.get("judged"):
         state = "kept" if judged["keep"] else f"dropped ({judged['drop_reason']})"
         lines.append(

@@ -103,6 +103,10 @@ PANEL_AGREEMENT: Final = "mvl/panel_agreement"
 JUDGES_COMPARED: Final = "mvl/judges_compared"
 JUDGES_AGREE: Final = "mvl/judges_agree"
 JUDGES_KAPPA: Final = "mvl/judges_kappa"
+RECOMMENDATION: Final = "mvl/recommendation"
+SCORE_CHANGES: Final = "mvl/score_changes"
+SCORES_BY_SOURCE: Final = "mvl/scores_by_source"
+LENGTHS_AND_KINDS: Final = "mvl/lengths_and_kinds"
 
 # Curation, mixtures and exports.
 COMPARED: Final = "mvl/compared"

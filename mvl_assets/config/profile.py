@@ -258,7 +258,10 @@ class Profile(StrictModel):
     keep_archives: bool = True
     # Rows sent to rewriting per source, chosen the same way; null takes all.
     rewrite_limit: int | None = Field(default=None, gt=0)
+    # Samples per source, chosen the same way, whose original and one rewrite are scored; 0 leaves the stage out.
+    score_rows: int = Field(default=1000, ge=0)
     models: dict[str, ModelProfile]
+    # `score` may be left out: then the judge scores.
     roles: dict[ModelRole, str]
     # A variant of the prompts: `small` for models of less than about a billion parameters; null: those for large ones.
     prompts: str | None = None
@@ -311,8 +314,8 @@ class Profile(StrictModel):
         return [name for name in get_args(CheckName) if self.checks.get(name, not self.paper_parity)]
 
     def get_model(self, role: ModelRole) -> ModelProfile:
-        """Return the model of a role."""
-        return self.models[self.roles[role]]
+        """Return the model of a role; the judge's for scores, where these have none of their own."""
+        return self.models[self.roles.get(role, self.roles["judge"]) if role == "score" else self.roles[role]]
 
     def get_rewriter(self, family: str | None) -> ModelProfile:
         """Return the model that rewrites a prompt family: captions have one of their own."""

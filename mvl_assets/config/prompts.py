@@ -4,7 +4,7 @@ The package's are in `prompts/` of the clone, and variants of all of them in sub
 `<role>_<family>.md`:
 
     ---
-    role: rewrite                # rewrite | judge
+    role: rewrite                # rewrite | judge | score
     family: math                 # the prompt family of a source
     unit: pair                   # one request per question-answer pair, or per sample
     modality: vision             # vision: images go where {{pictures}} is; text: never any image
@@ -64,6 +64,7 @@ _ALLOWED_INPUTS = {
     ("rewrite", "pair"): frozenset({"question", "answer"}),
     ("rewrite", "sample"): frozenset({"pairs", "caption"}),
     ("judge", "pair"): frozenset({"conversation"}),
+    ("score", "pair"): frozenset({"conversation"}),
 }
 _FRONT_MATTER_FENCE = re.compile(r"^---\s*$", re.MULTILINE)
 _SLOT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*)\}\}")
@@ -71,7 +72,7 @@ _SLOT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*)\}\}")
 _FENCE_IN_DATA = re.compile(r"<(\s*/?\s*sample\s*)>", re.IGNORECASE)
 _CONTROL_TOKEN = re.compile(r"<\|(.{0,40}?)\|>")
 
-PromptRole = Literal["rewrite", "judge"]
+PromptRole = Literal["rewrite", "judge", "score"]
 OutputKind = Literal["text", "json", "choice"]
 
 
@@ -427,6 +428,18 @@ def add_reference(prompt: Prompt) -> Prompt:
     slot = f"{{{{{CONVERSATION_INPUT}}}}}"
     template = prompt.template.replace(slot, f"{slot}\n\n{prompt.reference.strip()}")
     return replace(prompt, template=template, inputs=(*prompt.inputs, REFERENCE_INPUT))
+
+
+def get_score_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
+    """Return the prompt that scores a family: `score_<family>.md` if it exists, else `score_general.md`.
+
+    Raises:
+        MvlError: There are neither.
+    """
+    prompt = prompts.get(f"score_{family}") or prompts.get("score_general")
+    if prompt is None:
+        raise MvlError("no prompt for scores", hint="the set of prompts needs a score_general.md, or `score_rows: 0`")
+    return prompt
 
 
 def list_expected_tokens(prompts: Sequence[Prompt]) -> dict[str, int]:

@@ -18,14 +18,20 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import Category, SourceSpec, load_catalog
 from mvl_assets.config.profile import ModelProfile
-from mvl_assets.config.prompts import compute_criteria_hash, get_judge_prompts, get_rewrite_prompt, load_prompts
+from mvl_assets.config.prompts import (
+    compute_criteria_hash,
+    get_judge_prompts,
+    get_rewrite_prompt,
+    get_score_prompt,
+    load_prompts,
+)
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.freshness import count_stale_rows
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
 from mvl_assets.orchestration.dagster_internals import AssetGraph
-from mvl_assets.stages import REWRITTEN
+from mvl_assets.stages import JUDGED, REWRITTEN, SCORED
 
 FRESHNESS_CHECK = "inputs_fresh"
 
@@ -47,7 +53,7 @@ def build_freshness_result(key: dg.AssetKey, lake: Lake, category: Category) -> 
     stale_partitions = {}
     for slug in asset_keys.list_rewritten_sources(category):
         source = load_catalog()[slug]
-        model, prompt_hashes = resolve_rewriter(source) if key.path[0] == REWRITTEN.name else resolve_judge(source)
+        model, prompt_hashes = _RESOLVERS[key.path[0]](source)
         n_stale_rows = count_stale_rows(
             lake, table_name, slug, prompt_hashes=prompt_hashes, model=model.name, model_revision=model.revision
         )
@@ -73,6 +79,16 @@ def resolve_judge(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
     profile = asset_keys.load_active_profile()
     criteria = get_judge_prompts(load_prompts(), source.family or "", reference=profile.gives_reference)
     return profile.get_model("judge"), [compute_criteria_hash(criteria)]
+
+
+def resolve_scorer(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
+    """Return the model and the hash of the prompt that score a source now."""
+    return asset_keys.load_active_profile().get_model("score"), [
+        get_score_prompt(load_prompts(), source.family or "").hash
+    ]
+
+
+_RESOLVERS = {REWRITTEN.name: resolve_rewriter, JUDGED.name: resolve_judge, SCORED.name: resolve_scorer}
 
 
 @dg.sensor(

@@ -11,7 +11,7 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import Category
-from mvl_assets.config.profile import Profile
+from mvl_assets.config.profile import PAPER_KEEP_RULE, Profile
 from mvl_assets.config.prompts import get_judge_prompts, load_prompts
 from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result
 from mvl_assets.judging.panel import ALL_CRITERIA
@@ -105,7 +105,10 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
                     metadata_keys.KEPT: report.kept,
                     metadata_keys.KEEP_RATE: round(report.kept / report.rows, 4) if report.rows else None,
                     metadata_keys.CATEGORY_KEEP_RATE: _compute_keep_rate(table),
-                    metadata_keys.PAPER_KEEP_RATE: round(get_paper_keep_rate(category), 4),
+                    # Another rule keeps other pairs, so that its share says nothing beside the paper's.
+                    metadata_keys.PAPER_KEEP_RATE: round(get_paper_keep_rate(category), 4)
+                    if profile.keep_rule == PAPER_KEEP_RULE
+                    else None,
                     metadata_keys.KEEP_RULE: profile.keep_rule,
                     metadata_keys.DROP_REASONS: render_markdown_table(
                         [{"reason": reason, "rows": n} for reason, n in report.drop_reasons.items()]

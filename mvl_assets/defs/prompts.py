@@ -39,7 +39,7 @@ def build_prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
 def report_edited_prompts(instance: dg.DagsterInstance) -> list[str]:
     """Report an observation of each prompt whose hash is not the last observed one, and return their names."""
     edited = []
-    for prompt in load_prompts().values():
+    for prompt in _list_used_prompts():
         key = asset_keys.build_prompt_key(prompt.name)
         if _read_observed_hash(instance, key) != prompt.file_hash:
             instance.report_runless_asset_event(
@@ -52,6 +52,12 @@ def report_edited_prompts(instance: dg.DagsterInstance) -> list[str]:
             )
             edited.append(prompt.name)
     return edited
+
+
+def _list_used_prompts() -> list[Prompt]:
+    """Return the prompts of the graph: without those of scores where the profile scores no rows."""
+    is_scoring = asset_keys.load_active_profile().score_rows > 0
+    return [prompt for prompt in load_prompts().values() if is_scoring or prompt.role != "score"]
 
 
 def _read_observed_hash(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
@@ -94,4 +100,4 @@ def _format_code_block(template: str) -> str:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return the assets of all prompts."""
-    return dg.Definitions(assets=[build_prompt_asset(p) for p in load_prompts().values()])
+    return dg.Definitions(assets=[build_prompt_asset(p) for p in _list_used_prompts()])

@@ -19,8 +19,9 @@ class Lake:
     """A folder or object-store prefix of Lance tables.
 
     Table names are `images`, `samples`, `rejects`, `tombstones`, `category/{category}`, `rewritten/{category}`,
-    `judged/{category}`, `curation/{check}`, `mixture/{stage}`, `pack_plan/{stage}`, `evaluation/{suite}`,
-    `answers/{stage}/{source}`, `answers/{stage}/{source}/{shard}` and `answers/{stage}/{source}/try`.
+    `judged/{category}`, `scored/{category}`, `curation/{check}`, `mixture/{stage}`, `pack_plan/{stage}`,
+    `evaluation/{suite}`, `answers/{stage}/{source}`, `answers/{stage}/{source}/{shard}` and
+    `answers/{stage}/{source}/try`.
     """
 
     def __init__(self, root: str, *, is_snapshot: bool = False) -> None:

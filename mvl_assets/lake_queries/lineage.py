@@ -10,7 +10,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter
-from mvl_assets.stages import JUDGED, MIXTURE, REWRITTEN
+from mvl_assets.stages import JUDGED, MIXTURE, REWRITTEN, SCORED
 
 MAX_USES = 20
 
@@ -42,6 +42,8 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     row = max(lake.get_table(name).iter_rows(None, sql.equals(column, full_id)), key=lambda r: r.get("revision", 1))
     lineage: dict[str, Any] = {"table": name, "id": full_id}
     family = name.split("/", 1)[0]
+    if family == SCORED.name:
+        lineage["scored"] = row
     if family == "mixture":
         lineage["mixture"] = [{"stage": name.split("/", 1)[1], **row}]
     if family != "samples":
@@ -89,6 +91,7 @@ def _list_row_columns(lake: Lake) -> list[tuple[str, str]]:
     return [
         *((n, "row_id") for n in lake.list_tables(MIXTURE.name)),
         *((n, "judged_id") for n in lake.list_tables(JUDGED.name)),
+        *((n, "scored_id") for n in lake.list_tables(SCORED.name)),
         *((n, "rewrite_id") for n in lake.list_tables(REWRITTEN.name)),
         ("samples", "version_id"),
         ("samples", "sample_id"),
@@ -97,7 +100,7 @@ def _list_row_columns(lake: Lake) -> list[tuple[str, str]]:
 
 def _iter_part_columns(lake: Lake) -> Iterator[tuple[str, str]]:
     yield "images", "image_id"
-    for stage in (REWRITTEN.name, JUDGED.name):
+    for stage in (REWRITTEN.name, JUDGED.name, SCORED.name):
         for source in lake.get_table("samples").list_partitions():
             for shard in lake.get_answer_lookup(stage, source).logs:
                 yield "/".join(filter(None, ("answers", stage, source, shard))), "request_key"
@@ -106,10 +109,11 @@ def _iter_part_columns(lake: Lake) -> Iterator[tuple[str, str]]:
 def _trace_answer(lake: Lake, name: str, request_key: str) -> dict[str, Any]:
     _, stage, source, *_ = name.split("/")
     answer = lake.get_answer_lookup(stage, source).get([request_key])[request_key]
+    id_column = {REWRITTEN.name: "rewrite_id", SCORED.name: "scored_id"}.get(stage)
     uses: Iterator[dict[str, Any]] = (
-        _iter_uses(lake, REWRITTEN.name, "rewrite_id", source, sql.equals("request_key", request_key))
-        if stage == REWRITTEN.name
-        else _iter_judged_uses(lake, source, request_key)
+        _iter_judged_uses(lake, source, request_key)
+        if id_column is None
+        else _iter_uses(lake, stage, id_column, source, sql.equals("request_key", request_key))
     )
     return {"table": name, "id": request_key, "answer": answer, "uses": list(islice(uses, MAX_USES))}
 

@@ -20,7 +20,7 @@ BATCH_ROWS = 65_536
 
 @dataclass
 class CategorySummary:
-    """Row counts of one category, and its judged pairs by drop reason."""
+    """Row counts of one category, its judged pairs by drop reason, and the rules that they were kept by."""
 
     category: str
     n_samples: int = 0
@@ -28,6 +28,7 @@ class CategorySummary:
     n_judged: int = 0
     n_kept: int = 0
     drop_reasons: Counter[str] = field(default_factory=Counter)
+    keep_rules: frozenset[str] = frozenset()
 
 
 def summarize_categories(lake: Lake) -> list[CategorySummary]:
@@ -45,6 +46,7 @@ def summarize_categories(lake: Lake) -> list[CategorySummary]:
                 n_judged=judged.count(),
                 n_kept=judged.count("keep"),
                 drop_reasons=Counter({reason: n for reason, n in drop_reasons.items() if reason}),
+                keep_rules=frozenset(_count_values(judged, "keep_rule")),
             )
         )
     return summaries

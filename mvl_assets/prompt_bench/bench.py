@@ -135,11 +135,15 @@ def run_judge_round(
     family = resolve_prompt_family(source)
     profile = _choose_model(profile, "judge", options.model)
     stored_prompts = load_prompts(profile=profile)
-    # All as prompts of this family, which come before the general ones.
-    criteria = [replace(prompt, family=family) for prompt in get_judge_prompts(stored_prompts, family)]
-    if options.prompt_file is not None:
-        criteria = _read_prompts(options.prompt_file, "judge", None, family, profile)
     other_prompts = {n: p for n, p in stored_prompts.items() if (p.role, p.family) != ("judge", family)}
+    if options.prompt_file is not None:
+        drafts = _read_prompts(options.prompt_file, "judge", None, family, profile)
+        stored_prompts = other_prompts | {prompt.name: prompt for prompt in drafts}
+    # All as prompts of this family, which come before the general ones.
+    criteria = [
+        replace(prompt, family=family)
+        for prompt in get_judge_prompts(stored_prompts, family, reference=profile.gives_reference)
+    ]
     rewrites = choose_rewrites(lake, source, options.n_rows, options.seed, options.id_prefixes)
     samples = list({rewrite["version_id"]: rewrite for rewrite in rewrites}.values())
     current = _select_rewrites(read_current(lake, source, samples), {rewrite["rewrite_id"] for rewrite in rewrites})

@@ -149,7 +149,7 @@ def try_judging(
     *,
     may_send: bool = True,
     progress: ProgressCallback | None = None,
-    endpoints: Sequence[Sequence[Endpoint] | None] = (None, None),
+    endpoints: Sequence[Sequence[Endpoint] | None] = (),
 ) -> Trial:
     """Return a trial's rewrites with verdicts on them. Changes no table but that of answers.
 

@@ -1,7 +1,8 @@
-"""Plans beyond what the lake holds: judging of rewrites to come, and sources that are not ingested yet."""
+"""Plans beyond what the lake holds: judging and scoring of rewrites to come, and sources that are not ingested yet."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mvl_assets.config.catalog import SourceSpec
@@ -21,14 +22,15 @@ from mvl_assets.model_stage.plan import (
 )
 from mvl_assets.model_stage.stage import ServedModel
 from mvl_assets.rewriting.rewrite import RewriteStage
-from mvl_assets.stages import CATEGORY, JUDGED, REWRITTEN
+from mvl_assets.scoring.score import ScoreStage
+from mvl_assets.stages import CATEGORY, JUDGED, REWRITTEN, SCORED
 
 # Of a source that is not ingested: the question and answer of a row, and its image.
 TYPICAL_INPUT_TOKENS, TYPICAL_IMAGE_SIDES = 100, (800, 600)
 
 
 def plan_source(lake: Lake, spec: SourceSpec, profile: Profile, limit: int | None = None) -> list[RequestPlan]:
-    """Return the plans of rewriting a source of group B and of judging it, rewrites to come included.
+    """Return the plans of rewriting a source of group B, judging and scoring it, rewrites to come included.
 
     Args:
         lake: The lake.
@@ -45,6 +47,7 @@ def plan_source(lake: Lake, spec: SourceSpec, profile: Profile, limit: int | Non
     plans = [*rewriting, *(judging for plan in rewriting for judging in plan_judging(lake, spec, profile, stage, plan))]
     if lake.get_table(REWRITTEN.get_table_name(spec.category)).exists():
         plans += plan_stage(lake, JudgeStage(lake, spec, profile, limit=limit))
+    plans += plan_scoring(lake, spec, profile, stage, rewriting, limit)
     return [plan for plan in plans if plan.requested]
 
 
@@ -78,6 +81,36 @@ def plan_judging(
         )
         for model in judge_stage.models
     ]
+
+
+def plan_scoring(
+    lake: Lake,
+    spec: SourceSpec,
+    profile: Profile,
+    stage: RewriteStage,
+    rewriting: Sequence[RequestPlan],
+    limit: int | None = None,
+) -> list[RequestPlan]:
+    """Return the plans of scoring what is rewritten and, as far as that is not enough, what will be."""
+    score_stage = ScoreStage(lake, spec, profile, limit=limit)
+    plans = plan_stage(lake, score_stage)
+    n_rows = min(profile.score_rows, *(plan.rows for plan in rewriting)) if rewriting else 0
+    n_to_come = 2 * n_rows - sum(plan.requested for plan in plans)
+    if n_to_come <= 0:
+        return plans
+    answer_tokens = sum(p.completion_tokens for p in rewriting) / max(1, sum(p.to_send + p.reasks for p in rewriting))
+    to_come = _forecast_requests(
+        lake,
+        SCORED.name,
+        spec.slug,
+        score_stage.models[0],
+        score_stage.prompt,
+        rows=n_to_come,
+        requested=n_to_come,
+        input_tokens=(TYPICAL_INPUT_TOKENS + answer_tokens / count_pairs(stage.prompt)) / 2,
+        reask_share=0.0,
+    )
+    return [*plans, replace(to_come, counted=TO_COME)]
 
 
 def count_pairs(prompt: Prompt) -> float:

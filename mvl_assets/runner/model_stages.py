@@ -10,9 +10,10 @@ from mvl_assets.judging.judge import JudgeStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.stage import TableStage
 from mvl_assets.rewriting.rewrite import RewriteStage
-from mvl_assets.stages import JUDGED, REWRITTEN
+from mvl_assets.scoring.score import ScoreStage
+from mvl_assets.stages import JUDGED, REWRITTEN, SCORED
 
-_MODEL_STAGE_CLASSES = {REWRITTEN.name: RewriteStage, JUDGED.name: JudgeStage}
+_MODEL_STAGE_CLASSES = {REWRITTEN.name: RewriteStage, JUDGED.name: JudgeStage, SCORED.name: ScoreStage}
 
 
 def build_model_stage(

@@ -46,6 +46,7 @@ from mvl_assets.stages import JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGE_NAMES,
 
 WARNING_STATUS = 3
 MODEL_STAGE_NAMES = tuple(stage.name for stage in MODEL_STAGES)
+PIPELINED_STAGE_NAMES = (REWRITTEN.name, JUDGED.name)
 
 
 @dataclass
@@ -154,7 +155,7 @@ class PipelineRunner:
     def run_steps(self, steps: list[AssetStep]) -> None:
         """Run exactly these steps, all of one stage or all of rewriting and judging, but for sources that failed."""
         steps = [step for step in steps if not self._skip_after_failure(step)]
-        if not steps or steps[0].stage not in MODEL_STAGE_NAMES:
+        if not steps or steps[0].stage not in PIPELINED_STAGE_NAMES:
             self.display.begin_stage(steps[0].stage if steps else "", len(steps))
             self._collect(map(self.step_runner.run, steps))
             return
@@ -408,16 +409,16 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
         warm_up_models(slugs)
     pipeline_runner = PipelineRunner(force=force, selected_keys=keys)
     report_edited_prompts(pipeline_runner.step_runner.instance)
-    model_stages = [stage for stage in stages if stage in MODEL_STAGE_NAMES]
+    pipelined_stages = [stage for stage in stages if stage in PIPELINED_STAGE_NAMES]
     for stage in stages:
         # Judging runs together with rewriting.
         if pipeline_runner.failed_sources.issuperset(slugs) and stage != JUDGED.name:
             click.echo(f"every source failed: {stage} and the stages after it are left as they are")
             break
-        if stage not in MODEL_STAGE_NAMES:
+        if stage not in PIPELINED_STAGE_NAMES:
             pipeline_runner.run_stage(stage, slugs)
-        elif stage == model_stages[0]:
-            pipeline_runner.run_model_stages(model_stages, slugs)
+        elif stage == pipelined_stages[0]:
+            pipeline_runner.run_model_stages(pipelined_stages, slugs)
         tally = pipeline_runner.tallies[stage]
         click.secho(f"-- {stage}: {tally.format_counts()}, {tally.seconds:.1f} s", bold=True)
     pipeline_runner.finish()
@@ -438,7 +439,7 @@ def run_stale(statuses: list[AssetStatus], *, downstream: bool = False) -> None:
         handled_steps.update(steps)
         for stage in STAGE_NAMES:
             if stage != JUDGED.name:
-                stage_group = MODEL_STAGE_NAMES if stage == REWRITTEN.name else (stage,)
+                stage_group = PIPELINED_STAGE_NAMES if stage == REWRITTEN.name else (stage,)
                 pipeline_runner.run_steps([step for step in steps if step.stage in stage_group])
         steps = [s for s in pipeline_runner.iter_stale_steps() if s not in handled_steps] if downstream else []
     pipeline_runner.finish()

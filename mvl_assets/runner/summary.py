@@ -9,10 +9,15 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.tables import format_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.config.profile import PAPER_KEEP_RULE
 from mvl_assets.config.settings import load_settings
 from mvl_assets.judging.paper_reference import get_paper_keep_rate
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.summaries import CategorySummary, compute_checkpoint_scores, summarize_categories
+from mvl_assets.orchestration.score_metadata import list_source_scores
+from mvl_assets.scoring.paper_reference import PAPER_SCORES
+from mvl_assets.scoring.summary import ScoreSummary, summarize_scores
+from mvl_assets.stages import SCORED
 
 _LOSS_KEYS = (metadata_keys.STEPS, metadata_keys.LOSS_FIRST, metadata_keys.LOSS_LAST)
 _REWRITE_KEYS = (
@@ -49,6 +54,8 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
     )
     if rates := render_keep_rates(category_summaries):
         sections.append(rates)
+    if scores := render_scores(lake):
+        sections.append(scores)
     if mixed := _read_metadata_rows(instance, "mixture", _REWRITE_KEYS):
         columns = ["mixture", "kept", "outdated", "held out", "duplicate or benchmark", "taken", "all rows"]
         sections.append(format_table("Kept rewrites in the mixtures", columns, mixed))
@@ -71,20 +78,34 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
 
 
 def render_keep_rates(category_summaries: Sequence[CategorySummary]) -> str:
-    """Return the share kept of each category next to the paper's; empty when nothing is judged."""
+    """Return the share kept of each category; empty when nothing is judged.
+
+    The paper's share stands beside it where its rule was applied to all pairs: another rule keeps other pairs.
+    """
     rows = [
         [
             summary.category,
             summary.n_judged,
             summary.n_kept,
             summary.n_kept / summary.n_judged,
-            get_paper_keep_rate(summary.category),
+            get_paper_keep_rate(summary.category) if summary.keep_rules == {PAPER_KEEP_RULE} else None,
         ]
         for summary in category_summaries
         if summary.n_judged
     ]
-    title = "Share kept (paper: Table A2)"
+    title = f"Share kept (paper: Table A2, by the rule {PAPER_KEEP_RULE})"
     return format_table(title, ["category", "judged", "kept", "share", "paper"], rows) if rows else ""
+
+
+def render_scores(lake: Lake) -> str:
+    """Return the scores of each source before and after rewriting; empty when nothing is scored."""
+    summaries: dict[str, ScoreSummary] = {}
+    for name in lake.list_tables(SCORED.name):
+        summaries |= summarize_scores(lake.get_table(name))
+    rows = list_source_scores(summaries)
+    (content, relevance) = ("{} to {}".format(*PAPER_SCORES[measure]) for measure in ("content", "relevance"))
+    title = f"Scores before and after rewriting (paper: content {content}, relevance {relevance})"
+    return format_table(title, list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
 
 
 def _read_metadata_rows(instance: dg.DagsterInstance, prefix: str, keys: Sequence[str]) -> list[list[object]]:

@@ -95,6 +95,7 @@ class Home:
             "name": "test",
             "limit": 12,
             "models": {"one": model},
+            "score_rows": 0,
             "prompts": "small",
             "roles": dict.fromkeys(("caption", "rewrite", "judge"), "one"),
             "keep": {"rule": "p_yes >= 0.1"},

@@ -22,6 +22,7 @@ from mvl_assets.config.prompts import (
 )
 from mvl_assets.judging.verdict import VerdictError, parse_verdict
 from mvl_assets.rewriting.parse import ParseError, parse_answer
+from mvl_assets.scoring.scores import ScoreError, Scores, parse_scores
 
 FOLDER, SMALL = PROMPTS_DIR, PROMPTS_DIR / "small"
 FILES = [path for folder in (FOLDER, SMALL) for path in sorted(folder.glob("*.md"))]
@@ -75,6 +76,14 @@ def test_an_example_answer_is_read_as_the_example_says(path: Path, example: dict
             assert caught.value.code == example["error"]
         else:
             assert parse_verdict("accuracy", "k", text, finish, None).is_yes is example["verdict"]
+    elif prompt.role == "score":
+        assert prompt.schema is not None
+        if "error" in example:
+            with pytest.raises(ScoreError) as score_error:
+                parse_scores(prompt.schema, text, finish)
+            assert score_error.value.code == example["error"]
+        else:
+            assert parse_scores(prompt.schema, text, finish) == Scores(**example["scores"])
     elif "error" in example:
         with pytest.raises(ParseError) as parse_error:
             parse_answer(prompt, text, finish, example["inputs"].get("question"))

@@ -13,21 +13,25 @@ import pytest
 import mvl_assets.definitions
 import mvl_training.definitions
 from mvl_assets.config.catalog import load_catalog
+from mvl_assets.config.profile import PROFILES_DIR
 from tests.defs.world import FORGETFUL, PARTITIONS, TABLES, World, point_at, prepare
 from tests.servers import FakeServer, serving
 
 
 @pytest.fixture(scope="session")
 def locations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dg.Definitions]:
-    """The two code locations with the default profile, by name, as if every source had files."""
+    """The two code locations with the default profile and scores, by name, as if every source had files."""
     home = tmp_path_factory.mktemp("home")
     for slug in load_catalog():
         (home / "raw" / slug).mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(home))
         patch.setenv("MVL_EVAL_PYTHON", sys.executable)
-        for name in ("MVL_LAKE", "MVL_PROFILE", "MVL_PROMPTS"):
+        for name in ("MVL_LAKE", "MVL_PROMPTS"):
             patch.delenv(name, raising=False)
+        demo_profile = (PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8")
+        (home / "profile.yaml").write_text(demo_profile.replace("score_rows: 0", "score_rows: 1000"), encoding="utf-8")
+        patch.setenv("MVL_PROFILE", str(home / "profile.yaml"))
         forget()
         result = {
             "mvl_assets": mvl_assets.definitions.build_defs(),

@@ -8,6 +8,8 @@ EDGES = {
     ("prompts", "rewritten"),
     ("rewritten", "judged"),
     ("prompts", "judged"),
+    ("rewritten", "scored"),
+    ("prompts", "scored"),
     ("category", "curation"),
     ("category", "mixture"),
     ("judged", "mixture"),

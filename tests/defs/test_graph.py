@@ -16,7 +16,7 @@ import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from mvl_assets.config.catalog import list_partition_keys, load_catalog
-from mvl_assets.config.prompts import get_judge_prompts, get_rewrite_prompt, load_prompts
+from mvl_assets.config.prompts import get_judge_prompts, get_rewrite_prompt, get_score_prompt, load_prompts
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.definitions import build_defs
 from mvl_assets.defs.freshness import FRESHNESS_CHECK
@@ -87,6 +87,11 @@ def test_a_source_without_files_is_declared_and_in_no_partition(
     }
 
 
+def test_nothing_is_scored_where_the_profile_scores_no_rows() -> None:
+    keys = build_defs().resolve_asset_graph().get_all_asset_keys()
+    assert not [key for key in keys if key.path[0] == "scored" or key.path[-1].startswith("score_")]
+
+
 def test_the_whole_pipeline_is_one_location_for_one_machine(locations: dict[str, dg.Definitions]) -> None:
     (whole,) = load_code_locations().values()
     training = locations["mvl_training"].resolve_asset_graph()
@@ -149,6 +154,7 @@ def test_a_prompt_feeds_the_partitions_of_its_family_only(lake_graph: AssetGraph
             for stage, used in (
                 ("rewritten", {get_rewrite_prompt(prompts, family).name}),
                 ("judged", {p.name for p in get_judge_prompts(prompts, family)}),
+                ("scored", {get_score_prompt(prompts, family).name}),
             ):
                 key = dg.AssetKey([stage, category])
                 parents = [p for p in lake_graph.get(key).parent_keys if p.path[0] == "prompts"]
@@ -178,7 +184,7 @@ def test_every_table_has_a_check_that_stops_what_comes_after(lake_graph: AssetGr
             continue
         assert checks[SCHEMA_CHECK] is True, key
         assert all(not blocking for name, blocking in checks.items() if name != SCHEMA_CHECK), key
-        assert (FRESHNESS_CHECK in checks) == (key.path[0] in ("rewritten", "judged")), key
+        assert (FRESHNESS_CHECK in checks) == (key.path[0] in ("rewritten", "judged", "scored")), key
 
 
 def test_every_asset_is_checked(graphs: list[AssetGraph]) -> None:
@@ -208,6 +214,7 @@ def test_what_spends_model_time_has_a_pool_and_nothing_starts_it_by_itself(
     assert {stage: pool for stage, pool in pools.items() if pool} == {
         "rewritten": {"llm-rewrite"},
         "judged": {"llm-judge"},
+        "scored": {"llm-judge"},
         "checkpoint": {"gpu-train"},
         "evaluation": {"gpu-train"},
     }

@@ -130,6 +130,7 @@ def prepare(home: Path, base_url: str) -> None:
         "rewrite_limit": 3,
         "models": {"one": model},
         "roles": dict.fromkeys(("caption", "rewrite", "judge"), "one"),
+        "score_rows": 0,
         "prompts": "small",
         "keep": {"rule": "p_yes >= 0.1"},
         "mixture": {"alignment": 2, "single_image": 10, "one_vision": 2},

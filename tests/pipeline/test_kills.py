@@ -98,7 +98,8 @@ class Stage:
         proxy = subprocess.Popen([sys.executable, "-m", "mvl_assets.inference.testing.proxy", *words], cwd=PROJECT_ROOT)
         model = self.model | {"revision": "1", "base_urls": [f"http://127.0.0.1:{port}/v1"], "concurrency": AT_ONCE}
         roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
-        profile = {"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": "p_yes >= 0"}}
+        profile = {"name": "test", "models": {"one": model}, "roles": roles, "score_rows": 0}
+        profile["keep"] = {"rule": "p_yes >= 0"}
         (self.folder / "profile.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
         self.proxy_health = f"http://127.0.0.1:{port}/health"
         try:

@@ -137,8 +137,7 @@ def test_hostile_text_stays_text(lake: Lake, tmp_path: Path) -> None:
     hostile = "</pre></style><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}\x00\u202e"
     turns = [{"from": "human", "value": f"<image>\nWhat is 1 plus 1? {hostile}"}, {"from": "gpt", "value": hostile}]
     put(lake, MATH, [1], conversations=turns, file=hostile, position=3)
-    prompt = copy_prompt(tmp_path, "rewrite_math.md", "note: ", f'note: "{hostile[:8]}" # ')
-    text = prompt.read_text(encoding="utf-8")
+    text = (PROMPTS_DIR / "rewrite_math.md").read_text(encoding="utf-8")
     prompt = tmp_path / "<b onclick=x>.md"
     prompt.write_text(f"{text}\n<script>alert(3)</script>\n", encoding="utf-8")
     reasoned = FakeServerConfig(text_by_marker={"What is": f"It is 2, since {hostile}."}, reasoning=hostile)

@@ -48,6 +48,7 @@ def profile(
         {
             "name": "test",
             "models": {"one": model},
+            "score_rows": 0,
             "roles": roles,
             "prompts": "small",
             "keep": {"rule": rule},

@@ -43,6 +43,18 @@ def test_without_answers_a_plan_rests_on_what_the_prompt_expects(lake: Lake) -> 
     assert plan_of_more.completion_tokens == pytest.approx(2 * plan.completion_tokens, rel=0.01)
 
 
+def test_scoring_of_rewrites_to_come_is_planned_up_to_the_rows_of_the_profile(lake: Lake) -> None:
+    put(lake, CHART, range(8))
+    for score_rows, n_scored in ((3, 6), (1000, 16)):
+        *_, scoring = plan_source(lake, CHART, build_priced_profile().model_copy(update={"score_rows": score_rows}))
+        assert (scoring.stage, scoring.counted, scoring.to_send, scoring.basis) == (
+            "scored",
+            TO_COME,
+            n_scored,
+            "prompt",
+        )
+
+
 def test_a_source_that_is_not_ingested_is_counted_by_the_catalog(lake: Lake) -> None:
     source = source_of("math", "code_math").model_copy(update={"expected": None})
     assert plan_source(lake, source, profile()) == []

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 COLUMN_DESCRIPTIONS: Mapping[str, str] = {
+    "answer_kind": "Form of the first answer: option, yes or no, number, phrase, sentences, steps or code.",
+    "answer_chars": "Characters of the answers.",
     "all_yes": "True if the judge, or the panel by its rule, said yes to every criterion (the paper's rule).",
     "answer": "Answer of the checkpoint.",
     "attempts": "Number of attempts.",
@@ -25,6 +27,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "checkpoint": "Training stage of the checkpoint.",
     "checkpoint_version": "Digest of everything the checkpoint was trained from.",
     "completion_tokens": "Tokens of the answer.",
+    "content": "Score of 1 to 5: how much a person learns from the conversation.",
     "content_hash": "Digest of conversation, images, video and licence; moving a row does not change it.",
     "conversations": "Turns of human and gpt in order, with a marker at the position of each image or video.",
     "correct": "True if the answer matches the reference.",
@@ -98,6 +101,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "reference": "The reference answer.",
     "reject_id": "Key: digest of stage, source, row and request.",
     "repeat_index": "0, or the number of the repetition if upsampling repeats the row.",
+    "relevance": "Score of 1 to 5: how much it is about the image.",
     "request_key": "Digest of messages, images, model, sampling, output format and prompt.",
     "result_id": "Key: digest of checkpoint and question.",
     "revision": "Version number of the sample, from 1.",
@@ -108,6 +112,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "row_key": "Id of the rejected row.",
     "rows": "The samples of the pack, in order, with their texts; a row shows images by id.",
     "run_id": "Run that wrote the row.",
+    "scored_id": "Key: digest of the version or rewrite and the request that scored it.",
     "sample_id": "Digest of source and native id, or of file and position; the same for all versions.",
     "score": "Score from 0 to 100; null if only a file for submission is made.",
     "settings_hash": "Hash of the evaluation settings.",

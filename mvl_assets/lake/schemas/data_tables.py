@@ -251,6 +251,38 @@ JUDGED = TableSpec(
     added_columns=(("panel",),),
 )
 
+SCORED = TableSpec(
+    "scored",
+    pa.schema(
+        [
+            ("scored_id", pa.string()),
+            # Null: the score is of the original.
+            ("rewrite_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("version_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("family", pa.string()),
+            ("kind", pa.string()),
+            ("content", pa.int8()),
+            ("relevance", pa.int8()),
+            # Of the answers of the conversation that was scored.
+            ("answer_chars", pa.int32()),
+            ("answer_kind", pa.string()),
+            ("request_key", pa.string()),
+            ("prompt", pa.string()),
+            ("prompt_hash", pa.string()),
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            ("blind", pa.bool_()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="scored_id",
+    has_key_scheme=True,
+    partition_column="source",
+)
+
 DUPLICATES = TableSpec(
     "curation/duplicates",
     pa.schema(

@@ -12,6 +12,7 @@ from mvl_assets.lake.schemas.data_tables import (
     REJECTS,
     REWRITTEN,
     SAMPLES,
+    SCORED,
     TOMBSTONES,
 )
 from mvl_assets.lake.schemas.table_spec import TableSpec
@@ -28,7 +29,7 @@ _SINGLE_TABLES = {
     s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION, BENCHMARKS, BENCHMARK_ANSWERS, TOMBSTONES)
 }
 _TABLE_FAMILIES = {
-    s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIXTURE, PACK_PLAN, PACKED_ROWS, EVALUATION)
+    s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, SCORED, MIXTURE, PACK_PLAN, PACKED_ROWS, EVALUATION)
 }
 
 

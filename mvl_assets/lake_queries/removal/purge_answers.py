@@ -78,8 +78,8 @@ class AnswerScope:
 
     def _iter_referenced_keys(self, *, of_other_samples: bool = False) -> Iterator[list[str]]:
         """Yield the request keys in rows about the samples, or in those about all others of the source."""
-        for name in self._lake.list_tables("rewritten"):
-            row_filter = self._select(self._scope.build_filter("rewritten"), of_other_samples)
+        for name in [*self._lake.list_tables("rewritten"), *self._lake.list_tables("scored")]:
+            row_filter = self._select(self._scope.build_filter(name.split("/")[0]), of_other_samples)
             table = self._lake.get_table(name)
             for batch in table.scan(["request_key"], f"{row_filter} AND {_HAS_REQUEST}", BATCH_SIZE):
                 yield batch.column(0).to_pylist()

@@ -15,6 +15,7 @@ from mvl_assets.lake_queries.removal.image_refs import iter_referenced_image_ids
 EVALUATION_FAMILY = "evaluation"
 PACKED_ROWS_FAMILY = "packed_rows"
 BATCH_SIZE = 8192
+_FAMILIES = ("scored", "judged", "rewritten", "category")
 _VERSION_COLUMNS = ["sample_id", "native_id", "revision", "content_hash", "conversations", "image_ids", "video"]
 
 
@@ -95,7 +96,7 @@ class PurgeScope:
         return sql.equals("source", self.source) if self.is_whole_source else sql.is_in("sample_id", self.sample_ids)
 
     def build_filter(self, family: str) -> str:
-        """Return the condition for the rows of `samples`, `category`, `rewritten`, `judged` or `mixture` tables."""
+        """Return the condition for the rows of a family of tables: `samples`, `category`, `rewritten`, `judged`..."""
         if self.is_whole_source:
             return self.sample_filter
         if family == "samples":
@@ -116,7 +117,7 @@ class PurgeScope:
         return {
             "rejects": self.sample_filter if self.is_whole_source else sql.is_in("row_key", self._collect_row_keys()),
             **dict.fromkeys(list_tables(EVALUATION_FAMILY), self.sample_filter),
-            **{name: self.build_filter(f) for f in ("judged", "rewritten", "category") for name in list_tables(f)},
+            **{name: self.build_filter(f) for f in _FAMILIES for name in list_tables(f)},
             # A copy in another source that was dropped in favour of a purged sample is not a duplicate any more.
             "curation/duplicates": f"{self.sample_filter} OR {canonical_filter}",
             "curation/contamination": self.sample_filter,

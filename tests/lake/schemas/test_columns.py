@@ -12,7 +12,17 @@ NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contam
 NAMES += ["evaluation_benchmarks", "evaluation_benchmark_answers"]
 NAMES += [
     f"{family}/x"
-    for family in ("answers", "category", "rewritten", "judged", "mixture", "pack_plan", "packed_rows", "evaluation")
+    for family in (
+        "answers",
+        "category",
+        "rewritten",
+        "judged",
+        "scored",
+        "mixture",
+        "pack_plan",
+        "packed_rows",
+        "evaluation",
+    )
 ]
 SPECS = [get_table_spec(name) for name in NAMES]
 

@@ -1,0 +1,132 @@
+"""`scored/<category>`: scores of a sample of originals and rewrites, one partition per source.
+
+It is there only where the profile scores rows. Nothing is made of it: its recommendation is for a person.
+"""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mvl_assets.config.catalog import Category
+from mvl_assets.config.prompts import get_score_prompt, load_prompts
+from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result
+from mvl_assets.lake.table import Table
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import (
+    MAX_PREVIEW_ROWS,
+    attach_source_images,
+    build_schema_check,
+    build_schema_result,
+    read_first_rows,
+)
+from mvl_assets.orchestration.model_stage_metadata import build_model_stage_metadata
+from mvl_assets.orchestration.resources import LakeResource
+from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
+from mvl_assets.orchestration.score_metadata import build_score_metadata
+from mvl_assets.orchestration.stage_progress import StageProgressLogger
+from mvl_assets.orchestration.upstream import require_upstream
+from mvl_assets.stages import REWRITTEN, SCORED
+
+PREVIEW_COLUMNS = ("rewrite_id", "original", "original_scores", "rewritten", "rewritten_scores")
+# Rows among which the preview looks for samples with both scores.
+N_PREVIEW_CANDIDATES = 64
+
+
+def build_scored_asset(category: Category) -> dg.AssetsDefinition:
+    """Return the asset of one category."""
+    key = dg.AssetKey([SCORED.name, category])
+    partitions = asset_keys.build_rewritten_partitions(category)
+    prompts = load_prompts()
+    sources_by_prompt: dict[str, list[str]] = {}
+    for family, sources in asset_keys.group_sources_by_family(category).items():
+        sources_by_prompt.setdefault(get_score_prompt(prompts, family).name, []).extend(sources)
+    profile = asset_keys.load_active_profile()
+    model = profile.get_model("score")
+
+    @dg.asset(
+        key=key,
+        code_version=asset_keys.compute_code_version(
+            (model.name, model.revision, model.supports_images, model.encoded_extra_body, model.thinking_tokens),
+            profile.score_rows,
+        ),
+        group_name=SCORED.name,
+        partitions_def=partitions,
+        deps=[
+            dg.AssetKey([REWRITTEN.name, category]),
+            *(asset_keys.build_prompt_dep(name, sources) for name, sources in sources_by_prompt.items()),
+        ],
+        description=f"Information content and relevance, 1 to 5, of {profile.score_rows:,} originals of each of the "
+        f"{category} sources and of one rewrite of each (paper, Table A6), with what to take of each source.",
+        kinds={"lance", "llm"},
+        tags=asset_keys.build_category_tags(category),
+        owners=asset_keys.OWNERS,
+        pool="llm-judge",
+        check_specs=[build_schema_check(key, partitions), build_freshness_check(key)],
+    )
+    def _materialize_scored(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from mvl_assets.scoring.score import score_source
+        from mvl_assets.scoring.summary import summarize_scores
+
+        source, profile = asset_keys.get_partition_source(context), asset_keys.load_active_profile()
+        require_upstream(context, lake.lake, REWRITTEN, category)
+        progress_logger = StageProgressLogger(context)
+        report = score_source(
+            lake.lake,
+            source,
+            profile,
+            run_id=context.run_id,
+            retry_error_classes=parse_retry_error_classes(context),
+            progress=progress_logger,
+        )
+        table = lake.lake.get_table(report.table)
+        preview_rows = attach_source_images(
+            lake.lake, _choose_preview_rows(table, source.slug), source.slug, rewritten_category=category
+        )
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.published.data_version),
+            metadata=build_model_stage_metadata(
+                lake.lake,
+                report,
+                profile.get_model("score"),
+                progress_logger,
+                preview_rows,
+                PREVIEW_COLUMNS,
+                build_score_metadata(summarize_scores(table), source.slug),
+            ),
+            check_results=[
+                build_schema_result(key, table, source.slug),
+                build_freshness_result(key, lake.lake, category),
+            ],
+        )
+
+    return _materialize_scored
+
+
+def _choose_preview_rows(table: Table, source: str) -> list[dict[str, Any]]:
+    """Return a few rewrites with their scores and those of their originals, in words."""
+    columns = ["rewrite_id", "sample_id", "content", "relevance"]
+    rows = read_first_rows(table, columns, source, N_PREVIEW_CANDIDATES)
+    originals = {row["sample_id"]: row for row in rows if row["rewrite_id"] is None}
+    chosen = [row for row in rows if row["rewrite_id"] is not None and row["sample_id"] in originals]
+    return [
+        {
+            **row,
+            "original_scores": _format_scores(originals[row["sample_id"]]),
+            "rewritten_scores": _format_scores(row),
+        }
+        for row in chosen[:MAX_PREVIEW_ROWS]
+    ]
+
+
+def _format_scores(row: Mapping[str, Any]) -> str:
+    return f"content {row['content']}, relevance {row['relevance']}"
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the assets of all categories with sources of group B; none where the profile scores no rows."""
+    if not asset_keys.load_active_profile().score_rows:
+        return dg.Definitions()
+    return dg.Definitions(assets=[build_scored_asset(c) for c in asset_keys.list_rewritten_categories()])
