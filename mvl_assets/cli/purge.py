@@ -20,6 +20,7 @@ from mvl_assets.export.stale_exports import iter_stale_exports
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.purge import Purge, PurgePlan, resolve_sample_ids
 from mvl_assets.lake_queries.removal.tombstones import allow_samples, allow_source, load_tombstones
+from mvl_assets.prompt_bench.rounds import list_pages
 
 
 @click.group(name="purge")
@@ -112,7 +113,7 @@ def _run_purges(
         remaining = purge.run(
             keep_bytes=no_reclaim,
             include_orphan_answers=orphan_answers,
-            before_delete=partial(_delete_files, exports, files),
+            before_delete=partial(_delete_files, exports, files, list_pages(load_settings().home, purge.source)),
         )
         if remaining.row_counts or remaining.n_images:
             raise MvlError(
@@ -124,9 +125,11 @@ def _run_purges(
         click.echo("next: `mvl run` rebuilds what was made from it")
 
 
-def _delete_files(exports: ExportFolder, files: Sequence[str]) -> None:
+def _delete_files(exports: ExportFolder, files: Sequence[str], pages: Sequence[Path]) -> None:
     for name in files:
         exports.delete_file(name)
+    for page in pages:
+        page.unlink(missing_ok=True)
 
 
 def _iter_plan_lines(

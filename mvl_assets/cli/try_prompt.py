@@ -15,6 +15,7 @@ from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.prompt_bench.rounds import TriedStage, build_page_path
 
 if TYPE_CHECKING:
     from mvl_assets.prompt_bench.bench import BenchReport
@@ -76,7 +77,7 @@ def try_judge(**options: Any) -> None:
 
 
 def _run_round(
-    stage: str,
+    stage: TriedStage,
     run_round: Callable[..., BenchReport],
     *,
     slug: str,
@@ -93,7 +94,7 @@ def _run_round(
 
     settings = load_settings()
     source, profile = get_source(slug), load_profile(settings.profile)
-    page_file = out or settings.home / "try" / f"{stage}-{slug}.html"
+    page_file = out or build_page_path(settings.home, stage, slug)
     if out is None:
         page_file.parent.mkdir(parents=True, exist_ok=True)
     elif not page_file.parent.is_dir():

@@ -1,6 +1,6 @@
 """Remembers which prompt a source was tried with last, so that the next round shows what became of it.
 
-A round is a prompt and a model. Its answers are in the lake and nowhere else: here is nothing that a purge would miss.
+A round is a prompt and a model. Its answers are in the lake alone, where a purge finds them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -24,6 +24,17 @@ MAX_ROUNDS = 2
 _NOT_IN_TEXT = ("name", "file", "role", "family", "template", "version", "note", "hash")
 
 TriedStage = Literal["rewrite", "judge"]
+
+
+def build_page_path(home: Path, stage: TriedStage, source: str) -> Path:
+    """Return where the page of a source is written unless a file is named."""
+    return home / "try" / f"{stage}-{source}.html"
+
+
+def list_pages(home: Path, source: str) -> list[Path]:
+    """Return the pages of a source: they hold its texts and images, which a purge removes."""
+    pages = [build_page_path(home, stage, source) for stage in get_args(TriedStage)]
+    return [page for page in pages if page.exists()]
 
 
 @dataclass(frozen=True, slots=True)

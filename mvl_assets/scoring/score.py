@@ -135,7 +135,9 @@ class ScoreStage(TableStage[ScoreSubject, Scores]):
     def build_rows(self, subject: ScoreSubject, resolutions: Sequence[Sequence[Resolution[Scores]]]) -> BuiltRows:
         ((resolution,),) = resolutions
         if (reason := resolution.reject_reason) is not None:
-            return BuiltRows((), [self.build_reject(subject.row.row_id, reason)], [reason.error])
+            return BuiltRows(
+                (), [self.build_reject(subject.row.rewrite_id or subject.row.sample_id, reason)], [reason.error]
+            )
         assert resolution.parsed is not None
         row, model = subject.row, self.models[0].ref
         scored_row = {

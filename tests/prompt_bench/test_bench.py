@@ -17,6 +17,7 @@ from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfi
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.prompt_bench.bench import BenchOptions, BenchReport, run_judge_round, run_rewrite_round
+from mvl_assets.prompt_bench.rounds import build_page_path, list_pages
 from mvl_assets.rewriting.rewrite import rewrite_source
 from tests.rewriting.small_source import MATH, profile, put, source_of
 from tests.servers import serving
@@ -189,6 +190,15 @@ def test_rows_are_chosen_by_id_and_by_seed(lake: Lake, tmp_path: Path, served: t
     assert page.count('<section class="row">') == 1 and wanted in page
     report, _ = run_math_round(lake, tmp_path, endpoint, seed=1, judges_rewrites=False)
     assert 0 < report.requests.attempts_sent <= 3
+
+
+def test_pages_of_a_source_are_listed_for_a_purge(tmp_path: Path) -> None:
+    assert list_pages(tmp_path, "drawn") == []
+    for source in ("drawn", "undrawn"):
+        page = build_page_path(tmp_path, "rewrite", source)
+        page.parent.mkdir(exist_ok=True)
+        page.write_text("x", encoding="utf-8")
+    assert list_pages(tmp_path, "drawn") == [tmp_path / "try" / "rewrite-drawn.html"]
 
 
 def test_errors_say_what_to_do(lake: Lake, tmp_path: Path, served: tuple[FakeServer, Endpoint]) -> None:

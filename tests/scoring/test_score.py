@@ -12,6 +12,8 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.lineage import trace
+from mvl_assets.lake_queries.removal.purge import Purge
 from mvl_assets.model_stage.plan import plan_stage
 from mvl_assets.rewriting.rewrite import rewrite_source
 from mvl_assets.scoring.score import ScoreStage, score_source
@@ -116,3 +118,17 @@ def test_a_source_is_summarised_with_lengths_and_kinds(lake: Lake, served: tuple
     assert summary.changes["content"].original == pytest.approx(sum(originals) / 35)
     assert len(summary.lengths["rewritten"]) == 35
     assert summary.answer_kinds["original"] == {"number": 35} and summary.answer_kinds["rewritten"] == {"phrase": 35}
+
+
+def test_scores_are_traced_and_purged_with_their_samples(lake: Lake, served: tuple[FakeServer, Endpoint]) -> None:
+    score_source(lake, MATH, profile_of(10), run_id="r1", endpoints=[served[1]])
+    original, rewritten = (next(row for row in rows(lake) if row["kind"] == kind) for kind in ("original", "rewritten"))
+    lineage = trace(lake, rewritten["scored_id"][:12])
+    assert lineage["scored"]["content"] == rewritten["content"]
+    assert lineage["rewritten"]["rewrite_id"] == rewritten["rewrite_id"]
+    assert trace(lake, original["scored_id"][:12])["sample"]["version_id"] == original["version_id"]
+    uses = trace(lake, original["request_key"][:12])["uses"]
+    assert uses == [{"table": "scored/code_math", "id": original["scored_id"]}]
+    Purge(lake, "drawn", [original["sample_id"]]).run(keep_bytes=True)
+    assert original["sample_id"] not in {row["sample_id"] for row in rows(lake)} and len(rows(lake)) == 18
+    assert not lake.get_answer_lookup("scored", "drawn").find_answered([original["request_key"]])
