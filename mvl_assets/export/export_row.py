@@ -38,6 +38,8 @@ PROVENANCE_COLUMNS = (
     "p_yes",
     "all_yes",
     "matches_reference",
+    "content_score",
+    "relevance_score",
 )
 """What every exported row says about itself. Null where it was not rewritten or judged."""
 

@@ -6,6 +6,7 @@ Atlas, FiftyOne and pandas open as it is.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,9 @@ JOINED_COLUMNS = (
     "p_yes",
     "all_yes",
     "matches_reference",
-    "second_p_yes",
-    "second_all_yes",
+    "panel",
+    "content_score",
+    "relevance_score",
     "category",
     "source",
     "task_type",
@@ -55,7 +57,6 @@ JOINED_COLUMNS = (
     "blind",
     "judge_model",
     "judge_model_revision",
-    "second_judge_model",
 )
 
 
@@ -181,6 +182,7 @@ def _build_columns(row: ExportRow) -> dict[str, Any]:
         "question": question,
         "answer": answer,
         **{name: joined[name] for name in JOINED_COLUMNS},
+        "panel": _format_panel(joined["panel"] or []),
     }
     for verdict in joined["verdicts"] or []:
         is_yes, p_yes = _get_column_names(verdict["criterion"])
@@ -194,6 +196,11 @@ def _format_dialogue(turns: Sequence[Mapping[str, str]]) -> tuple[str, str]:
     return format_numbered([strip_markers(pair.question) for pair in pairs]), format_numbered(
         [pair.answer for pair in pairs]
     )
+
+
+def _format_panel(panel: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the lowest P(yes) of each further judge as JSON."""
+    return json.dumps({judge["model"]: judge["p_yes"] for judge in panel}) if panel else None
 
 
 def _get_column_names(criterion: str) -> tuple[str, str]:

@@ -19,7 +19,16 @@ SHARD_BYTES = 1_000_000_000
 SHARD_ROWS = 65_536
 """A shard ends before the part that would take it over one of these, unless it would be empty."""
 
-_CONTENT_COLUMNS = ("row_id", "version_id", "rewrite_hash", "judged_hash", "license", "category")
+_CONTENT_COLUMNS = (
+    "row_id",
+    "version_id",
+    "rewrite_hash",
+    "judged_hash",
+    "license",
+    "category",
+    "content_score",
+    "relevance_score",
+)
 
 
 @dataclass(frozen=True, slots=True)

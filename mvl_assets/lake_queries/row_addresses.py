@@ -32,6 +32,7 @@ MAX_GROUP_IMAGES, MAX_GROUP_BYTES = 512, 32 << 20
 SAMPLES_TABLE, IMAGES_TABLE = "samples", "images"
 _REWRITTEN_FAMILY = "rewritten"
 _JUDGED_FAMILY = "judged"
+_SCORED_FAMILY = "scored"
 _MIXTURE_COLUMNS = ("row_id", "source", "category", "modality", "kind", "version_id", "rewrite_id")
 _PROVENANCE_COLUMNS = ("sample_id", "judged_id", "license")
 _SAMPLE_PROVENANCE = ("native_id", "file", "position", "upstream_dataset", "license")
@@ -58,8 +59,8 @@ class RowAddresses:
     Attributes:
         rows: One row per sample in order: part, ordinal, row_id, source, category, modality, kind, sample_address,
             rewrite_table and rewrite_address (null for an original). With provenance also the ids of the sample, its
-            version, rewrite and verdict, license, judged_table and judged_address, and the hashes of the rows of the
-            rewrite and the verdict.
+            version, rewrite and verdict, license, judged_table and judged_address, the hashes of the rows of the
+            rewrite and the verdict, and scores.
         images: One row per part and image: part, image_id, address, size, format, width, height.
         table_versions: Versions of the tables that the addresses belong to.
     """
@@ -225,6 +226,7 @@ def _find_addresses(
     _find_family(con, readers, _REWRITTEN_FAMILY, "rewrite", with_hashes=with_provenance)
     if with_provenance:
         _find_family(con, readers, _JUDGED_FAMILY, "judged", with_hashes=True)
+        _read_scores(lake, con)
     samples = readers.get(SAMPLES_TABLE) or lake.get_table(SAMPLES_TABLE).snapshot()
     con.register("samples", _open_stream(samples, ["version_id", "image_ids"], with_addresses=True))
     con.execute(
@@ -237,8 +239,9 @@ def _find_addresses(
     provenance, verdict_join = (
         (
             """, sample_id, version_id, sampled.rewrite_id, sampled.judged_id, license, rewrite_hash, judged_table,
-               judged_address, judged_hash""",
-            "LEFT JOIN located_judged ON sampled.judged_id = located_judged.judged_id",
+               judged_address, judged_hash, content_score, relevance_score""",
+            """LEFT JOIN located_judged ON sampled.judged_id = located_judged.judged_id
+               LEFT JOIN scores ON coalesce(sampled.rewrite_id, sampled.version_id) = scores.scored""",
         )
         if with_provenance
         else ("", "")
@@ -298,6 +301,23 @@ def _find_family(
                 [name],
             )
             con.unregister("family")
+
+
+def _read_scores(lake: Lake, con: duckdb.DuckDBPyConnection) -> None:
+    """Create the table `scores` of the rewrites and originals that `mixed` names."""
+    con.execute("CREATE TABLE all_scores (scored VARCHAR, content_score TINYINT, relevance_score TINYINT)")
+    for name in lake.list_tables(_SCORED_FAMILY):
+        columns = ["rewrite_id", "version_id", "content", "relevance"]
+        con.register("family", _open_stream(lake.get_table(name).snapshot(), columns))
+        con.execute(
+            """INSERT INTO all_scores SELECT coalesce(rewrite_id, version_id), content, relevance FROM family
+               WHERE coalesce(rewrite_id, version_id) IN (SELECT coalesce(rewrite_id, version_id) FROM mixed)"""
+        )
+        con.unregister("family")
+    con.execute(
+        """CREATE TABLE scores AS SELECT scored, min(content_score) AS content_score,
+                                         min(relevance_score) AS relevance_score FROM all_scores GROUP BY scored"""
+    )
 
 
 def _open_stream(reader: TableReader, columns: Sequence[str], *, with_addresses: bool = False) -> pa.RecordBatchReader:

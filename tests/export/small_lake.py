@@ -9,7 +9,7 @@ from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN
+from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN, SCORED
 from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.media.image import encode_image, inspect_image
@@ -53,6 +53,7 @@ def fill_judged_lake(root: Path, count: int = 8) -> Lake:
     put(lake, "rewritten/chart", REWRITTEN, rewrites, SOURCE)
     verdicts = [build_verdict(row, keep=n % 2 == 0) for n, row in enumerate(rewrites)]
     put(lake, "judged/chart", JUDGED, verdicts, SOURCE)
+    put(lake, "scored/chart", SCORED, [build_score(row) for row in rewrites], SOURCE)
     put_mixture(lake, rows, {row["sample_id"]: row for row in rewrites}, verdicts)
     return lake
 
@@ -96,6 +97,12 @@ def build_verdict(of: dict[str, Any], *, keep: bool) -> dict[str, Any]:
         "blind": False,
         "run_id": "run",
     }
+
+
+def build_score(of: dict[str, Any]) -> dict[str, Any]:
+    names = ("rewrite_id", "sample_id", "version_id", "source", "category", "family")
+    scores = {"content": 4, "relevance": 5, "kind": "rewritten", "run_id": "run"}
+    return {"scored_id": compute_digest(of["rewrite_id"], "score"), **{name: of[name] for name in names}, **scores}
 
 
 def put_mixture(

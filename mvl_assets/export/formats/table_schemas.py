@@ -14,8 +14,9 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGES = pa.list_(IMAGE)
 
 PROVENANCE_TYPES = {
-    **dict.fromkeys(("blind", "all_yes", "second_all_yes", "matches_reference", "keep"), pa.bool_()),
-    **dict.fromkeys(("p_yes", "second_p_yes"), pa.float64()),
+    **dict.fromkeys(("blind", "all_yes", "matches_reference", "keep"), pa.bool_()),
+    **dict.fromkeys(("content_score", "relevance_score"), pa.int8()),
+    "p_yes": pa.float64(),
 }
 """Types of columns that are not text."""
 

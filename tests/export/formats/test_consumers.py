@@ -54,6 +54,7 @@ def check_provenance(row: dict[str, Any]) -> None:
         "model": "writer",
         "judge_model": "judge",
         "p_yes": 0.9,
+        "content_score": 4,
     }
     assert {name: row[name] for name in expected} == expected
     assert row["id"] and row["rewrite_id"] and row["sample_id"]
