@@ -105,7 +105,7 @@ class Growth:
         )
         return cls(max(1.0, pairs[0]), max(1.0, words[0]), pairs[1] * words[1])
 
-    def scale_limit(self, max_tokens: int) -> int:
+    def compute_limit(self, max_tokens: int) -> int:
         """Return a limit of tokens with room for more."""
         return math.ceil(max_tokens * self.pairs * self.words)
 

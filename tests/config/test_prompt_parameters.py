@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompt_front_matter import PromptError
 from mvl_assets.config.prompt_parameters import PromptParameters
-from mvl_assets.config.prompts import Prompt, PromptError, load_prompt_file, load_prompts
+from mvl_assets.config.prompts import Prompt, load_prompt_file, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.request import ModelRef
 from mvl_assets.rewriting.build import build_requests

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mvl_assets.config.prompt_front_matter import PromptError, check_bounded_schema
 from mvl_assets.config.prompts import (
     PROMPTS_DIR,
-    PromptError,
-    check_bounded_schema,
     escape_tags,
     get_judge_prompts,
     get_rewrite_prompt,

@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.config.prompts import (
-    FENCE_CLOSE,
-    FENCE_OPEN,
-    PROMPTS_DIR,
-    Prompt,
-    format_inline,
-    get_judge_prompts,
-    load_prompts,
-)
+from mvl_assets.config.prompt_front_matter import FENCE_CLOSE, FENCE_OPEN
+from mvl_assets.config.prompts import PROMPTS_DIR, Prompt, format_inline, get_judge_prompts, load_prompts
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.judging.judge import build_judge_requests
 from mvl_assets.model_stage.dialogue import strip_markers
