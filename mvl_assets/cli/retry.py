@@ -13,7 +13,7 @@ from mvl_assets.config.catalog import get_source, load_catalog
 from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.retry_policy import ALL_ERROR_CLASSES, RejectGroup, list_reject_groups
-from mvl_assets.stages import MODEL_STAGES
+from mvl_assets.stages import MODEL_STAGES, SCORED
 
 RETRIED_STAGES = [stage.name for stage in MODEL_STAGES]
 
@@ -65,12 +65,14 @@ def _retry_rejects(reject_groups: list[RejectGroup], errors: str) -> None:
         key: name for name, graph in pipeline_runner.asset_graphs.items() for key in graph.materializable_asset_keys
     }
     partitions = {(g.stage, load_catalog()[g.source].category, g.source) for g in reject_groups}
-    pipeline_runner.run_steps(
-        [
-            AssetStep(location_by_key[dg.AssetKey([stage, category])], (stage, category), source, retry_errors=errors)
-            for stage, category, source in sorted(partitions, reverse=True)
-        ]
-    )
+    steps = [
+        AssetStep(location_by_key[key], (stage, category), source, retry_errors=errors)
+        for stage, category, source in sorted(partitions, reverse=True)
+        # A profile that scores no rows has no asset of scores.
+        if (key := dg.AssetKey([stage, category])) in location_by_key
+    ]
+    pipeline_runner.run_steps([step for step in steps if step.stage != SCORED.name])
+    pipeline_runner.run_steps([step for step in steps if step.stage == SCORED.name])
     pipeline_runner.exit_if_failed()
 
 

@@ -93,8 +93,12 @@ def render_keep_rates(category_summaries: Sequence[CategorySummary]) -> str:
         for summary in category_summaries
         if summary.n_judged
     ]
-    title = f"Share kept (paper: Table A2, by the rule {PAPER_KEEP_RULE})"
-    return format_table(title, ["category", "judged", "kept", "share", "paper"], rows) if rows else ""
+    if not rows:
+        return ""
+    table = format_table("Share kept (paper: Table A2)", ["category", "judged", "kept", "share", "paper"], rows)
+    has_other_rule = any(summary.keep_rules != {PAPER_KEEP_RULE} for summary in category_summaries if summary.n_judged)
+    note = f"\nthe paper's share is that of its own rule, {PAPER_KEEP_RULE}; no other one is comparable"
+    return table + (note if has_other_rule else "")
 
 
 def render_scores(lake: Lake) -> str:
