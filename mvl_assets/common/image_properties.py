@@ -18,6 +18,9 @@ class ImageProperties:
         mode: Pillow's name of the pixel format.
         phash: 64-bit perceptual hash (ImageHash's `phash`) of the first frame as a viewer shows it, 16 hex digits; None
             where it was not computed.
+        pdq: 256-bit PDQ hash of the same, 64 hex digits; None where it was not computed.
+        pdq_quality: How much structure PDQ sees, from 0 (blank) to 100.
+        trimmed_pdq: PDQ hash without the uniform border; None for an image without one.
     """
 
     size: int
@@ -27,3 +30,6 @@ class ImageProperties:
     n_frames: int
     mode: str
     phash: str | None
+    pdq: str | None = None
+    pdq_quality: int | None = None
+    trimmed_pdq: str | None = None

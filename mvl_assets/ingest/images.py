@@ -139,7 +139,19 @@ def _decode(image_id: str, data: bytes) -> ImageRow | ImageError:
         image = inspect_image(data)
     except ImageError as error:
         return error
-    return ImageRow(image_id, data, image.format, image.width, image.height, image.n_frames, image.mode, image.phash)
+    return ImageRow(
+        image_id,
+        data,
+        image.format,
+        image.width,
+        image.height,
+        image.n_frames,
+        image.mode,
+        image.phash,
+        image.pdq,
+        image.pdq_quality,
+        image.trimmed_pdq,
+    )
 
 
 def read_frames(video: Video) -> list[tuple[float, bytes]]:

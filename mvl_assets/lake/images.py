@@ -92,5 +92,8 @@ def build_image_table(rows: Sequence[ImageRow], source: str) -> pa.Table:
         "n_frames": pa.array([r.n_frames for r in rows], pa.int32()),
         "mode": pa.array([r.mode for r in rows], pa.string()),
         "phash": pa.array([r.phash for r in rows], pa.string()),
+        "pdq": pa.array([r.pdq for r in rows], pa.string()),
+        "pdq_quality": pa.array([r.pdq_quality for r in rows], pa.int32()),
+        "trimmed_pdq": pa.array([r.trimmed_pdq for r in rows], pa.string()),
     }
     return pa.table(columns, schema=IMAGES.schema)

@@ -10,7 +10,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.media.image_formats import IMAGE_FORMATS, describe_unreadable
+from mvl_assets.media.image_hashes import compute_image_hashes
 
 MAX_PIXELS = 64_000_000
 """Larger images are rejected undecoded: 64 MP is 192 MB in RGB, nearly four times the paper's largest."""
@@ -97,16 +98,16 @@ def inspect_image(data: bytes) -> ImageProperties:
         if image.format in JPEG_FORMATS:
             # The whole file is still read and unpacked, so truncation and damage show as in a full decode; only colours
             # and pixels that the hash does not need are not computed.
-            reduction_factor = _compute_reduction_factor(image)
+            reduction_factor = _compute_reduction_factor(image, MIN_HASH_SIDE)
             image.draft("L", (width // reduction_factor, height // reduction_factor))
         upright = _apply_exif_orientation(image)
         if image.getexif().get(ExifTags.Base.Orientation) in ROTATED_ORIENTATIONS:
             width, height = height, width
-        phash = _compute_phash(upright)
+        hashes = compute_image_hashes(_reduce(upright, MIN_HASH_SIDE))
         n_frames = int(getattr(image, "n_frames", 1))
         if n_frames > len(data):  # a header may claim billions
             raise ImageError("broken_image", f"{n_frames} frames in {len(data)} bytes")
-    return ImageProperties(len(data), str(image.format), width, height, n_frames, mode, phash)
+    return ImageProperties(len(data), str(image.format), width, height, n_frames, mode, **asdict(hashes))
 
 
 def standardise_image(data: bytes) -> Image.Image:
@@ -188,6 +189,20 @@ def build_thumbnail(data: bytes, max_side: int = 96) -> bytes:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=75, exif=b"", icc_profile=None)
     return buffer.getvalue()
+
+
+def load_small_grey(data: bytes, min_side: int) -> Image.Image:
+    """Return an image in grey, upright, reduced by a power of two to a short side of `min_side` pixels or more.
+
+    Raises:
+        ImageError: The bytes are not a usable image.
+    """
+    with _translate_decode_errors():
+        image = _open_image(data)
+        reduction_factor = _compute_reduction_factor(image, min_side)
+        image.draft("L", (image.width // reduction_factor, image.height // reduction_factor))
+        reduced = _reduce(_apply_exif_orientation(image), min_side)
+        return reduced if reduced.mode == "L" else reduced.convert("L")
 
 
 def _open_image(data: bytes) -> Image.Image:
@@ -289,17 +304,15 @@ def _iter_bands(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
         yield top, np.nan_to_num(np.asarray(band, dtype=np.float32), posinf=0.0, neginf=0.0)
 
 
-def _compute_phash(upright: Image.Image) -> str:
-    import imagehash  # brings scipy: only where images are decoded
-
+def _reduce(upright: Image.Image, min_side: int) -> Image.Image:
     flattened = _flatten_on_white(upright)
-    reduction_factor = _compute_reduction_factor(flattened)
-    return str(imagehash.phash(flattened.reduce(reduction_factor) if reduction_factor > 1 else flattened))
+    reduction_factor = _compute_reduction_factor(flattened, min_side)
+    return flattened.reduce(reduction_factor) if reduction_factor > 1 else flattened
 
 
-def _compute_reduction_factor(image: Image.Image) -> int:
-    """Return the factor by which an image is reduced before it is hashed.
+def _compute_reduction_factor(image: Image.Image, min_side: int) -> int:
+    """Return the factor by which an image is reduced to a short side of `min_side` pixels or more.
 
     A power of two, as JPEG's decoder has them, so that the same image in two formats comes to the same size.
     """
-    return 1 << (max(1, min(image.size) // MIN_HASH_SIDE).bit_length() - 1)
+    return 1 << (max(1, min(image.size) // min_side).bit_length() - 1)

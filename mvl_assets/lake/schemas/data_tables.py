@@ -19,6 +19,9 @@ IMAGE_PROPERTIES = pa.list_(
             ("n_frames", pa.int32()),
             ("mode", pa.string()),
             ("phash", pa.string()),
+            ("pdq", pa.string()),
+            ("pdq_quality", pa.int32()),
+            ("trimmed_pdq", pa.string()),
         ]
     )
 )
@@ -37,6 +40,9 @@ IMAGES = TableSpec(
             ("n_frames", pa.int32()),
             ("mode", pa.string()),
             ("phash", pa.string()),
+            ("pdq", pa.string()),
+            ("pdq_quality", pa.int32()),
+            ("trimmed_pdq", pa.string()),
         ]
     ),
     key_column="image_id",

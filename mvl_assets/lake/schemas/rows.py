@@ -20,12 +20,24 @@ class ImageRow:
     n_frames: int
     mode: str
     phash: str | None
+    pdq: str | None = None
+    pdq_quality: int | None = None
+    trimmed_pdq: str | None = None
 
     @property
     def properties(self) -> ImageProperties:
         """The properties without the bytes."""
         return ImageProperties(
-            len(self.data), self.format, self.width, self.height, self.n_frames, self.mode, self.phash
+            len(self.data),
+            self.format,
+            self.width,
+            self.height,
+            self.n_frames,
+            self.mode,
+            self.phash,
+            self.pdq,
+            self.pdq_quality,
+            self.trimmed_pdq,
         )
 
 
