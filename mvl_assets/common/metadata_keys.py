@@ -34,6 +34,12 @@ REJECTS: Final = "mvl/rejects"
 ROWS: Final = "mvl/rows"
 PROBLEMS: Final = "mvl/problems"
 
+# Duplicates.
+DUPLICATES_BY_SOURCE: Final = "mvl/duplicates_by_source"
+REMOVED_SHARES: Final = "mvl/removed_shares"
+PAIRS_VERIFIED: Final = "mvl/pairs_verified"
+OTHER_QUESTIONS: Final = "mvl/other_questions"
+
 # Raw sources and categories.
 ROWS_READ: Final = "mvl/rows_read"
 ROWS_NEW: Final = "mvl/rows_new"

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from mvl_assets.common.suggestions import format_suggestion
+from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.config.project import PACKAGE_DIR, find_own_dir, list_files, load_project
 from mvl_assets.config.prompt_parameters import PromptParameters
 from mvl_assets.config.strict_yaml import StrictModel, read_document
@@ -272,6 +273,7 @@ class Profile(StrictModel):
     judging: JudgingConfig = JudgingConfig()
     keep: KeepConfig = KeepConfig()
     mixture: MixtureConfig = MixtureConfig()
+    duplicates: DuplicateRules = DuplicateRules()
     executor: ExecutorConfig = ExecutorConfig()
     # Share of the samples with a short answer that no mixture may take; they are the questions of held-out evaluation.
     holdout_fraction: float = Field(default=0.0, ge=0, lt=1)
@@ -312,6 +314,11 @@ class Profile(StrictModel):
     def list_checks(self) -> list[CheckName]:
         """Return the checks that rewrites have to pass."""
         return [name for name in get_args(CheckName) if self.checks.get(name, not self.paper_parity)]
+
+    @property
+    def near_duplicate_rules(self) -> DuplicateRules | None:
+        """When two samples are near duplicates; None where they are not looked for, as in the paper."""
+        return self.duplicates if self.duplicates.near and not self.paper_parity else None
 
     def get_model(self, role: ModelRole) -> ModelProfile:
         """Return the model of a role; the judge's for scores, where these have none of their own."""

@@ -1,44 +1,126 @@
-"""Rows with the same text and the same images, within and across sources (the 153 contain each other's copies).
+"""Samples that repeat another, exactly or nearly, within and across sources (the 153 contain each other's copies).
 
-The canonical row, which is kept, is chosen in this order: one of group A or B, since mixtures take no other; the one
-that was canonical before; one that was rewritten (it was paid for); the first in the catalog.
+An exact duplicate has the same images and, but for case, spaces and punctuation, the same text. A near duplicate has
+copies of the images, or the same, and nearly the same words; rows with another number of images are never duplicates,
+nor is the same image with another question. Each is dropped in favour of one sample that is kept and that it was
+compared with itself, never of the duplicate of a duplicate.
+
+The canonical sample, which is kept, is chosen in this order: one of group A or B, since mixtures take no other; one
+that was kept before; one that was rewritten (it was paid for); the first in the catalog.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.duplicate_rules import DuplicateRules
+from mvl_assets.curation.near_duplicates import NearReport, compare_new_samples, record_compared
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import DUPLICATES
 from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.duplicates import ComparedSource, compare_samples
+from mvl_assets.lake_queries.duplicates import ComparedSource, PairThresholds, open_comparison
+from mvl_assets.lake_queries.near_duplicates import NearSearch
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDuplicates:
+    """What a source loses.
+
+    Attributes:
+        source: Its slug.
+        is_used: Whether a mixture may take its samples.
+        n_rows: Its current samples.
+        n_exact: Those that repeat another exactly.
+        n_near: Those that repeat another nearly.
+        n_other_question: Those that stay and show the images of another with other words.
+    """
+
+    source: str
+    is_used: bool
+    n_rows: int
+    n_exact: int
+    n_near: int
+    n_other_question: int
+
+    @property
+    def removed_share(self) -> float:
+        """Share of its samples that no mixture takes."""
+        return (self.n_exact + self.n_near) / self.n_rows
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateReport:
-    """Result of a comparison."""
+    """Result of a comparison; `sources` have at least one duplicate or repeated image, those that lose most first."""
 
     n_compared: int
     n_duplicates: int
+    sources: list[SourceDuplicates]
+    near: NearReport | None
     published: PublishResult
 
 
-def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -> DuplicateReport:
-    """Compare the newest samples of all `sources` (in catalog order) and publish `curation/duplicates`."""
+def find_duplicates(
+    lake: Lake, sources: Sequence[SourceSpec], *, run_id: str, rules: DuplicateRules | None = None
+) -> DuplicateReport:
+    """Compare the newest samples of all `sources` (in catalog order) and publish `curation/duplicates`.
+
+    Args:
+        lake: The lake.
+        sources: The sources to compare.
+        run_id: Stored with every row.
+        rules: When two samples are near duplicates; None finds exact ones alone.
+    """
     compared_sources = [
         ComparedSource(source.slug, source.category, source.group in ("A", "B"), rank)
         for rank, source in enumerate(sources)
     ]
+    counts_by_rule: Counter[tuple[str, bool]] = Counter()
 
     def iter_tables(duplicates: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for table in duplicates:
+            for slug, rule in zip(table["source"].to_pylist(), table["rule"].to_pylist(), strict=True):
+                counts_by_rule[slug, rule == "exact"] += 1
             with_run = table.append_column("run_id", pa.repeat(pa.scalar(run_id), len(table)))
             yield with_run.select(DUPLICATES.columns.names)
 
-    with compare_samples(lake, compared_sources) as search:
-        published = lake.get_table("curation/duplicates").publish(iter_tables(search.iter_duplicates()))
-        return DuplicateReport(search.n_compared, published.n_rows, published)
+    with open_comparison(lake, compared_sources) as comparison:
+        search = None if rules is None else NearSearch(comparison)
+        near = None if search is None else compare_new_samples(lake, search, run_id=run_id)
+        comparison.select_kept(None if rules is None else _get_thresholds(rules))
+        published = lake.get_table("curation/duplicates").publish(iter_tables(comparison.iter_duplicates()))
+        if search is not None and near is not None and near.n_contents:
+            record_compared(lake, search, run_id=run_id)
+        row_counts, other_questions = comparison.count_rows(), comparison.count_other_questions()
+    source_reports = [
+        SourceDuplicates(
+            source.source,
+            source.is_used,
+            row_counts[source.source],
+            counts_by_rule[source.source, True],
+            counts_by_rule[source.source, False],
+            other_questions.get(source.source, 0),
+        )
+        for source in compared_sources
+        if row_counts.get(source.source)
+    ]
+    reported = [report for report in source_reports if report.removed_share or report.n_other_question]
+    reported.sort(key=lambda report: (-report.removed_share, report.source))
+    return DuplicateReport(sum(row_counts.values()), published.n_rows, reported, near, published)
+
+
+def list_emptied_sources(report: DuplicateReport, rules: DuplicateRules) -> list[SourceDuplicates]:
+    """Return the sources of a mixture that lose more of their samples than the rules allow."""
+    return [
+        source
+        for source in report.sources
+        if source.is_used and source.removed_share > rules.max_removed and source.source not in rules.allow_removed
+    ]
+
+
+def _get_thresholds(rules: DuplicateRules) -> PairThresholds:
+    return PairThresholds(**rules.model_dump(include=set(PairThresholds.__slots__)))

@@ -8,7 +8,16 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import list_partition_keys, load_catalog
+from mvl_assets.config.duplicate_rules import DuplicateRules
+from mvl_assets.config.profile import Profile
+from mvl_assets.curation.duplicates import DuplicateReport
+from mvl_assets.lake_queries.duplicate_examples import read_duplicate_examples
 from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.duplicates_page import (
+    render_duplicate_pairs,
+    render_removed_shares,
+    render_source_duplicates,
+)
 from mvl_assets.orchestration.metadata import (
     MAX_ID_CHARS,
     build_schema_check,
@@ -23,7 +32,7 @@ from mvl_assets.orchestration.resources import LakeResource
 DUPLICATES_KEY = dg.AssetKey(["curation", "duplicates"])
 CONTAMINATION_KEY = dg.AssetKey(["curation", "contamination"])
 CONTAMINATION_COLUMNS = ("source", "sample_id", "kind", "benchmark")
-DUPLICATE_COLUMNS = ("source", "sample_id", "canonical_source", "canonical_sample_id")
+SOURCES_CHECK = "sources_keep_their_samples"
 
 
 def build_duplicates_asset() -> dg.AssetsDefinition:
@@ -31,41 +40,76 @@ def build_duplicates_asset() -> dg.AssetsDefinition:
 
     @dg.asset(
         key=DUPLICATES_KEY,
+        code_version=asset_keys.compute_code_version(asset_keys.load_active_profile().near_duplicate_rules),
         group_name="curation",
         deps=_list_upstream_keys(),
-        description="Samples with the same images and the same text as another, within and across sources, and which "
-        "one stays. The paper did not remove them.",
+        description="Samples that repeat another exactly or nearly, within and across sources, and which one stays:"
+        " the same images or verified copies of them, and the same question and answer. The paper did not remove them.",
         kinds={"lance", "duckdb"},
         owners=asset_keys.OWNERS,
-        check_specs=[build_schema_check(DUPLICATES_KEY)],
+        check_specs=[
+            build_schema_check(DUPLICATES_KEY),
+            dg.AssetCheckSpec(
+                SOURCES_CHECK,
+                asset=DUPLICATES_KEY,
+                description="No source loses more of its samples than the profile allows (`duplicates: max_removed`)"
+                " without a reason in `allow_removed`.",
+                blocking=True,
+            ),
+        ],
     )
     def _materialize_duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.curation.duplicates import find_duplicates
 
-        sources = list(load_catalog().values())
-        report = find_duplicates(lake.lake, sources, run_id=context.run_id)
+        profile = asset_keys.load_active_profile()
+        report = find_duplicates(
+            lake.lake, list(load_catalog().values()), run_id=context.run_id, rules=profile.near_duplicate_rules
+        )
         table = lake.lake.get_table("curation/duplicates")
-        preview_rows = [
-            {
-                "duplicate → what stays": f"{_format_sample_name(row['source'], row['sample_id'])}"
-                f" → {_format_sample_name(row['canonical_source'], row['canonical_sample_id'])}"
-            }
-            for row in read_first_rows(table, DUPLICATE_COLUMNS, None)
-        ]
+        near = report.near
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
             metadata=build_table_metadata(
                 table,
                 {
                     metadata_keys.COMPARED: report.n_compared,
-                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, ["duplicate → what stays"]),
+                    metadata_keys.PAIRS_VERIFIED: near and near.n_image_candidates + near.n_sample_candidates,
+                    metadata_keys.OTHER_QUESTIONS: sum(source.n_other_question for source in report.sources),
+                    metadata_keys.REMOVED_SHARES: render_removed_shares(report.sources),
+                    metadata_keys.DUPLICATES_BY_SOURCE: render_source_duplicates(report.sources),
+                    metadata_keys.PREVIEW: render_duplicate_pairs(lake.lake, read_duplicate_examples(lake.lake)),
                 },
                 rows=report.n_duplicates,
             ),
-            check_results=[build_schema_result(DUPLICATES_KEY, table)],
+            check_results=[
+                build_schema_result(DUPLICATES_KEY, table),
+                _build_sources_result(report, profile.duplicates, is_used=_is_table_used(profile)),
+            ],
         )
 
     return _materialize_duplicates
+
+
+def _is_table_used(profile: Profile) -> bool:
+    """Return whether mixtures leave duplicates out: what nobody removes needs no person to agree."""
+    return profile.mixture.drop_duplicates and not profile.paper_parity
+
+
+def _build_sources_result(report: DuplicateReport, rules: DuplicateRules, *, is_used: bool) -> dg.AssetCheckResult:
+    from mvl_assets.curation.duplicates import list_emptied_sources
+
+    emptied = list_emptied_sources(report, rules) if is_used else []
+    names = ", ".join(f"{source.source} ({source.removed_share:.0%})" for source in emptied)
+    return dg.AssetCheckResult(
+        asset_key=DUPLICATES_KEY,
+        check_name=SOURCES_CHECK,
+        passed=not emptied,
+        description=f"{names} would lose more than {rules.max_removed:.0%}; look at the pairs, then allow it with a"
+        f" reason in the profile (`duplicates: {{allow_removed: {{{emptied[0].source}: ...}}}}`)"
+        if emptied
+        else None,
+        metadata={metadata_keys.DUPLICATES_BY_SOURCE: render_source_duplicates(emptied)},
+    )
 
 
 def build_contamination_asset() -> dg.AssetsDefinition:

@@ -289,6 +289,14 @@ SCORED = TableSpec(
     partition_column="source",
 )
 
+# Scores of curation/text_overlap.py and media/copy_detection.py; null where nothing had to be compared.
+IMAGE_SIMILARITY: list[tuple[str, pa.DataType]] = [
+    ("correlation", pa.float64()),
+    ("block_difference", pa.float64()),
+    ("lost_edges", pa.float64()),
+]
+SIMILARITY = [*IMAGE_SIMILARITY, ("text_overlap", pa.float64()), ("text_containment", pa.float64())]
+
 DUPLICATES = TableSpec(
     "curation/duplicates",
     pa.schema(
@@ -300,10 +308,59 @@ DUPLICATES = TableSpec(
             # The sample that is kept instead of this one.
             ("canonical_sample_id", pa.string()),
             ("canonical_source", pa.string()),
+            # "exact", "copied_images", "similar_text" or "copied_images_similar_text"; see curation/duplicates.py.
+            ("rule", pa.string()),
+            *SIMILARITY,
             ("run_id", pa.string()),
         ]
     ),
     key_column="sample_id",
+)
+
+COMPARED = TableSpec(
+    "curation/compared",
+    pa.schema(
+        [
+            ("fingerprint", pa.string()),
+            # The sample that stood for this content when it was compared first: it is kept rather than a later one.
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("sketch", pa.list_(pa.int64())),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="fingerprint",
+    has_row_hash=False,
+)
+
+IMAGE_PAIRS = TableSpec(
+    "curation/image_pairs",
+    pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("image_id", pa.string()),
+            ("other_image_id", pa.string()),
+            ("pdq_distance", pa.int32()),
+            *IMAGE_SIMILARITY,
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="pair_id",
+)
+
+SAMPLE_PAIRS = TableSpec(
+    "curation/sample_pairs",
+    pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("fingerprint", pa.string()),
+            ("other_fingerprint", pa.string()),
+            ("n_images", pa.int32()),
+            *SIMILARITY,
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="pair_id",
 )
 
 CONTAMINATION = TableSpec(

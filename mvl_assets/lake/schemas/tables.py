@@ -5,12 +5,15 @@ from __future__ import annotations
 from mvl_assets.lake.schemas.data_tables import (
     ANSWERS,
     CATEGORY,
+    COMPARED,
     CONTAMINATION,
     DUPLICATES,
+    IMAGE_PAIRS,
     IMAGES,
     JUDGED,
     REJECTS,
     REWRITTEN,
+    SAMPLE_PAIRS,
     SAMPLES,
     SCORED,
     TOMBSTONES,
@@ -26,7 +29,20 @@ from mvl_assets.lake.schemas.training_tables import (
 )
 
 _SINGLE_TABLES = {
-    s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION, BENCHMARKS, BENCHMARK_ANSWERS, TOMBSTONES)
+    s.name: s
+    for s in (
+        IMAGES,
+        SAMPLES,
+        REJECTS,
+        DUPLICATES,
+        COMPARED,
+        IMAGE_PAIRS,
+        SAMPLE_PAIRS,
+        CONTAMINATION,
+        BENCHMARKS,
+        BENCHMARK_ANSWERS,
+        TOMBSTONES,
+    )
 }
 _TABLE_FAMILIES = {
     s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, SCORED, MIXTURE, PACK_PLAN, PACKED_ROWS, EVALUATION)

@@ -9,6 +9,7 @@ from mvl_assets.lake.schemas.table_spec import TableSpec
 from mvl_assets.lake.schemas.tables import get_table_spec
 
 NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"]
+NAMES += ["curation/compared", "curation/image_pairs", "curation/sample_pairs"]
 NAMES += ["evaluation_benchmarks", "evaluation_benchmark_answers"]
 NAMES += [
     f"{family}/x"
