@@ -38,7 +38,7 @@ VERBS = frozenset(
     settle shut shutdown simulate skip sniff skips snapshot spawn spill split spool standardise start states step
     stop store
     stream strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to trace train
-    translate transliterate truncate try unload unpack unshare unwrap update upgrade upsample use validate
+    translate transliterate trim truncate try unload unpack unshare unwrap update upgrade upsample use validate
     verify wait warm wrap write zero
 """.split()
 )

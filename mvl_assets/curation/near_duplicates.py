@@ -16,7 +16,7 @@ import pyarrow as pa
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.curation.image_comparer import ImageComparer
 from mvl_assets.curation.text_overlap import ComparableText, TextScores, build_comparable_text, compare_texts
-from mvl_assets.curation.text_sketch import SKETCH_LENGTH, sketch_word_pairs, sketch_words
+from mvl_assets.curation.text_sketch import SKETCH_LENGTH, compute_word_pair_sketches, compute_word_sketches
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import COMPARED, IMAGE_PAIRS, SAMPLE_PAIRS
 from mvl_assets.lake.table import Table
@@ -79,7 +79,7 @@ def compare_new_samples(lake: Lake, search: NearSearch, *, run_id: str) -> NearR
     if not n_contents:
         return NearReport()
     for fingerprints, conversations, n_images in search.iter_new_texts():
-        search.add_sketches(fingerprints, _sketch(conversations.to_pylist(), n_images.to_numpy()))
+        search.add_sketches(fingerprints, _compute_sketches(conversations.to_pylist(), n_images.to_numpy()))
     comparer = ImageComparer(lake.images)
     image_log = PairLog(lake.get_table(IMAGE_PAIRS.name), run_id)
     for candidates in search.iter_image_pairs():
@@ -103,10 +103,10 @@ def record_compared(lake: Lake, search: NearSearch, *, run_id: str) -> None:
     table.append_fragments([table.write_fragments(batches)])
 
 
-def _sketch(conversations: list[list[dict[str, str]]], n_images: np.ndarray) -> np.ndarray:
+def _compute_sketches(conversations: list[list[dict[str, str]]], n_images: np.ndarray) -> np.ndarray:
     has_images = n_images > 0
     sketches = np.empty((len(conversations), SKETCH_LENGTH), dtype=np.int64)
-    for is_member, sketch in ((has_images, sketch_words), (~has_images, sketch_word_pairs)):
+    for is_member, sketch in ((has_images, compute_word_sketches), (~has_images, compute_word_pair_sketches)):
         sketches[is_member] = sketch([conversations[row] for row in np.flatnonzero(is_member)])
     return sketches
 

@@ -115,7 +115,7 @@ def build_comparable_text(conversation: Sequence[Mapping[str, str]]) -> Comparab
                 option_words |= words
             questions.append(text)
         else:
-            answers.append(_name_option(text, options) if options else text)
+            answers.append(_replace_letter(text, options) if options else text)
     return ComparableText(_read_words(questions, option_words), _read_words(answers, set()))
 
 
@@ -159,7 +159,7 @@ def _split_options(text: str, options: Mapping[str, str]) -> tuple[str, set[str]
     return _OPTION_LABEL.sub(" ", text), words
 
 
-def _name_option(answer: str, options: Mapping[str, str]) -> str:
+def _replace_letter(answer: str, options: Mapping[str, str]) -> str:
     """Return the answer with the text of the option in place of its letter."""
     if len(answer) <= 40 and (letter := match_option(answer, dict(options))) is not None:
         return options[letter]

@@ -28,12 +28,12 @@ _WORD = re.compile(r"[^\W_]+")
 Conversation = Sequence[Mapping[str, str]]
 
 
-def sketch_words(conversations: Sequence[Conversation]) -> np.ndarray:
+def compute_word_sketches(conversations: Sequence[Conversation]) -> np.ndarray:
     """Return the sketches of rows with images, as an int64 array of shape (rows, `SKETCH_LENGTH`)."""
     return _compute_hashes([list(set(_list_words(c))) for c in conversations], SKETCH_LENGTH).astype(np.int64)
 
 
-def sketch_word_pairs(conversations: Sequence[Conversation]) -> np.ndarray:
+def compute_word_pair_sketches(conversations: Sequence[Conversation]) -> np.ndarray:
     """Return the sketches of rows without images, in the same shape."""
     token_sets = []
     for conversation in conversations:

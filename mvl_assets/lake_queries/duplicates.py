@@ -86,7 +86,7 @@ class SampleComparison:
                WHERE fingerprint IN (SELECT fingerprint FROM rows GROUP BY fingerprint HAVING count(*) > 1)
                   OR fingerprint IN (SELECT fingerprint FROM pairs UNION SELECT other_fingerprint FROM pairs)"""
         )
-        self._rank_members()
+        self._order_members()
         places = con.execute(
             """SELECT a.place, b.place, p.rowid FROM pairs p
                JOIN contents a ON a.fingerprint = p.fingerprint
@@ -150,7 +150,7 @@ class SampleComparison:
                                     OR other_fingerprint NOT IN (SELECT fingerprint FROM rows)"""
         )
 
-    def _rank_members(self) -> None:
+    def _order_members(self) -> None:
         """Create `contents`: of each content the sample that is kept first, and its place among those of all contents.
 
         What may be used comes first; then what was kept before, or stood for its content before and was not dropped;

@@ -69,29 +69,29 @@ def compare_images(views: list[SmallView], other_views: list[SmallView]) -> Imag
     if not pairs:
         return None
     correlation, view, other = max(pairs, key=lambda pair: pair[0])
-    block_difference = float(_average_blocks(np.abs(view.pixels - other.pixels)).max())
+    block_difference = float(_compute_block_means(np.abs(view.pixels - other.pixels)).max())
     lost_edges = min(_compute_lost_edges(view.edges, other.edges), _compute_lost_edges(other.edges, view.edges))
     return ImageScores(correlation, block_difference, lost_edges)
 
 
 def _build_view(grey: Image.Image) -> SmallView:
-    detailed = _standardize(grey, EDGE_SIDE)
+    detailed = _normalize_pixels(grey, EDGE_SIDE)
     edges = np.abs(np.diff(detailed, axis=1, append=detailed[:, -1:])) + np.abs(
         np.diff(detailed, axis=0, append=detailed[-1:])
     )
-    return SmallView(float(np.log(grey.width / grey.height)), _standardize(grey, SIDE), edges)
+    return SmallView(float(np.log(grey.width / grey.height)), _normalize_pixels(grey, SIDE), edges)
 
 
-def _standardize(grey: Image.Image, side: int) -> np.ndarray:
+def _normalize_pixels(grey: Image.Image, side: int) -> np.ndarray:
     pixels = np.asarray(grey.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32)
     return (pixels - pixels.mean()) / (pixels.std() + 1e-6)
 
 
 def _compute_lost_edges(edges: np.ndarray, other_edges: np.ndarray) -> float:
     lost = np.maximum(0.0, edges - EDGE_GAIN * other_edges - EDGE_FLOOR)
-    return float(_average_blocks(lost).max() / (edges.mean() + 1e-6))
+    return float(_compute_block_means(lost).max() / (edges.mean() + 1e-6))
 
 
-def _average_blocks(values: np.ndarray) -> np.ndarray:
+def _compute_block_means(values: np.ndarray) -> np.ndarray:
     side = len(values) // N_BLOCKS
     return values.reshape(N_BLOCKS, side, N_BLOCKS, side).mean(axis=(1, 3))

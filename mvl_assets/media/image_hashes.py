@@ -84,7 +84,7 @@ def _find_frame(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
 def _find_margins(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
     """Return the box around everything that differs from the border; None if that is the whole image, or nothing."""
     is_content = np.abs(pixels - _compute_border_level(pixels)) > CONTENT_CONTRAST
-    return _compute_box(is_content.any(1), is_content.any(0))
+    return _compute_box(np.any(is_content, axis=1), np.any(is_content, axis=0))
 
 
 def _compute_border_level(pixels: np.ndarray) -> float:
