@@ -29,7 +29,7 @@ class DuplicateRules(StrictModel):
     max_lost_edges: float = Field(default=0.06, ge=0)
     min_text_overlap: float = Field(default=0.6, ge=0, le=1)
     min_text_only_overlap: float = Field(default=0.8, ge=0, le=1)
-    min_text_containment: float = Field(default=0.9, ge=0, le=1)
+    min_text_containment: float = Field(default=0.95, ge=0, le=1)
     max_removed: float = Field(default=0.5, ge=0, le=1)
     allow_removed: dict[str, str] = Field(default_factory=dict)
 

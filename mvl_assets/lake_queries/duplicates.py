@@ -87,16 +87,17 @@ class SampleComparison:
                   OR fingerprint IN (SELECT fingerprint FROM pairs UNION SELECT other_fingerprint FROM pairs)"""
         )
         self._order_members()
-        places = con.execute(
-            """SELECT a.place, b.place, p.rowid FROM pairs p
+        priorities = con.execute(
+            """SELECT a.priority, b.priority, p.rowid FROM pairs p
                JOIN contents a ON a.fingerprint = p.fingerprint
                JOIN contents b ON b.fingerprint = p.other_fingerprint"""
         ).fetchnumpy()
-        dropped, kept, pair_rows = choose_representatives(*(np.asarray(column) for column in places.values()))
-        con.register("decisions", pa.table({"place": dropped, "kept_place": kept, "pair_row": pair_rows}))
+        dropped, kept, pair_rows = choose_representatives(*(np.asarray(column) for column in priorities.values()))
+        con.register("decisions", pa.table({"priority": dropped, "kept_priority": kept, "pair_row": pair_rows}))
         con.execute(
             """CREATE TABLE near AS SELECT d.fingerprint, k.fingerprint AS kept_fingerprint, n.pair_row
-               FROM decisions n JOIN contents d ON d.place = n.place JOIN contents k ON k.place = n.kept_place"""
+               FROM decisions n JOIN contents d ON d.priority = n.priority
+               JOIN contents k ON k.priority = n.kept_priority"""
         )
 
     def iter_duplicates(self) -> Iterator[pa.Table]:
@@ -151,7 +152,7 @@ class SampleComparison:
         )
 
     def _order_members(self) -> None:
-        """Create `contents`: of each content the sample that is kept first, and its place among those of all contents.
+        """Create `contents`: of each content the sample that is kept first, and its priority among all contents.
 
         What may be used comes first; then what was kept before, or stood for its content before and was not dropped;
         what was rewritten, and so paid for; the source's rank.
@@ -180,10 +181,10 @@ class SampleComparison:
                 )
         con.execute(
             """CREATE TABLE contents AS
-               SELECT fingerprint, arg_min(sample_id, place) AS sample_id, arg_min(rank, place) AS rank,
-                      min(place) AS place
+               SELECT fingerprint, arg_min(sample_id, priority) AS sample_id, arg_min(rank, priority) AS rank,
+                      min(priority) AS priority
                FROM (SELECT m.*, row_number() OVER (ORDER BY s.is_used DESC, k.sample_id IS NULL, p.sample_id IS NULL,
-                                                             m.rank, m.sample_id) AS place
+                                                             m.rank, m.sample_id) AS priority
                      FROM members m JOIN sources s USING (rank)
                      LEFT JOIN kept k USING (sample_id) LEFT JOIN paid p USING (sample_id))
                GROUP BY fingerprint"""
@@ -191,25 +192,25 @@ class SampleComparison:
 
 
 def choose_representatives(
-    places: np.ndarray, other_places: np.ndarray, pair_rows: np.ndarray
+    priorities: np.ndarray, other_priorities: np.ndarray, pair_rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which contents are dropped, in favour of which, and by which pair.
 
-    In the order of their places, each content is dropped if it is paired with an earlier one that is kept, the earliest
-    of them. Nothing is dropped in favour of what it was not compared with.
+    In the order of their priorities, each content is dropped if it is paired with an earlier one that is kept: in
+    favour of the earliest. Nothing is dropped in favour of what it was not compared with.
 
     Args:
-        places: Place of one content of each pair; the smallest is kept first.
-        other_places: Place of the other.
+        priorities: Priority of one content of each pair; the smallest is kept first.
+        other_priorities: Priority of the other.
         pair_rows: The pairs.
     """
-    earlier, later = np.minimum(places, other_places), np.maximum(places, other_places)
+    earlier, later = np.minimum(priorities, other_priorities), np.maximum(priorities, other_priorities)
     order = np.lexsort((earlier, later))
     is_dropped: set[int] = set()
     chosen = []
-    for position, place, kept_place in zip(order, later[order].tolist(), earlier[order].tolist(), strict=True):
-        if place not in is_dropped and kept_place not in is_dropped:
-            is_dropped.add(place)
+    for position, priority, kept_priority in zip(order, later[order].tolist(), earlier[order].tolist(), strict=True):
+        if priority not in is_dropped and kept_priority not in is_dropped:
+            is_dropped.add(priority)
             chosen.append(position)
     chosen_positions = np.array(chosen, dtype=np.intp)
     return later[chosen_positions], earlier[chosen_positions], pair_rows[chosen_positions]

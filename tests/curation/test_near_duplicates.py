@@ -214,8 +214,8 @@ def test_source_that_loses_more_than_allowed_is_named(lake: Lake) -> None:
 
 def test_likeness_is_not_passed_on() -> None:
     """1 is like 2, 2 like 3, 3 like 4: 2 goes in favour of 1, and 4 of 3."""
-    dropped_places, kept, _ = choose_representatives(np.array([1, 2, 4]), np.array([2, 3, 3]), np.arange(3))
-    assert dict(zip(dropped_places.tolist(), kept.tolist(), strict=True)) == {2: 1, 4: 3}
+    dropped_priorities, kept, _ = choose_representatives(np.array([1, 2, 4]), np.array([2, 3, 3]), np.arange(3))
+    assert dict(zip(dropped_priorities.tolist(), kept.tolist(), strict=True)) == {2: 1, 4: 3}
 
 
 def test_blank_images_are_no_copies_of_each_other(lake: Lake) -> None:

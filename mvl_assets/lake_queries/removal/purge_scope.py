@@ -120,6 +120,8 @@ class PurgeScope:
             **{name: self.build_filter(f) for f in _FAMILIES for name in list_tables(f)},
             # A copy in another source that was dropped in favour of a purged sample is not a duplicate any more.
             "curation/duplicates": f"{self.sample_filter} OR {canonical_filter}",
+            # Pairs of contents and of images hold nothing but digests and scores.
+            "curation/compared": self.sample_filter,
             "curation/contamination": self.sample_filter,
         }
 
