@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +20,9 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
 
 if TYPE_CHECKING:
+    from mvl_assets.config.profile import Profile
     from mvl_assets.judging.calibrate import Calibration
+    from mvl_assets.judging.probes.score import PairResult, Share
 
 
 @click.group(name="judge")
@@ -171,47 +174,107 @@ def _build_calibration_json(calibration: Calibration, n_unlabelled: int) -> dict
 
 
 @command.command(name="probe")
-@click.option("--judge", metavar="NAME", help="Which judge of a panel to ask, by its name in the profile.")
-@click.option("--json", "json_", is_flag=True, help="Every pair and its verdicts, as a JSON list.")
-def probe_judge(judge: str | None, json_: bool) -> None:
-    """Ask the judge about pairs that are known to be good or bad, and count the faults it detects.
+@click.option("--family", "families", multiple=True, metavar="NAME", help="Only this family; may be given again.")
+@click.option(
+    "--min-p-yes",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Count a pair as accepted only if P(yes) is at least this for every criterion.",
+)
+@click.option("--json", "json_", is_flag=True, help="Scores, and every pair with its responses, as one JSON object.")
+def probe_judge(families: tuple[str, ...], min_p_yes: float, json_: bool) -> None:
+    """Ask the judge about pairs that are known to be good or bad: detection of faults, and false alarm.
 
-    Each fault has good and bad pairs about the same images, so a judge that always says Yes, or always No, gets half.
-    Answers are kept: asking the same judge again sends nothing.
+    Each fault has good and bad pairs about the same images, so a judge that always says Yes, or always No, detects no
+    more than it raises false alarms. Intervals are Wilson's, at 95 %. Answers are kept: asking the same judge again
+    sends nothing. With a panel, every judge of it is asked.
     """
-    from mvl_assets.judging.probe_images import render_probe_png
-    from mvl_assets.judging.probes import PROBE_FAULTS, compute_probe_score, load_probes, run_probes
+    from mvl_assets.judging.probes.build import build_contrast_pairs
+    from mvl_assets.judging.probes.contrast_pairs import PROBE_FAMILIES
+    from mvl_assets.judging.probes.run import run_probes
 
+    if unknown := set(families) - set(PROBE_FAMILIES):
+        raise MvlError(f"no probes of the family {', '.join(sorted(unknown))}", hint=f"{', '.join(PROBE_FAMILIES)}")
     profile = asset_keys.load_active_profile()
-    if judge is not None and judge not in profile.judges:
-        raise MvlError(f"the profile has no judge {judge!r}", hint=f"its judges are {', '.join(profile.judges)}")
-    model = profile.judges[judge or profile.roles["judge"]]
-    probes = load_probes()
-    images = {name: render_probe_png(description) for name, description in probes.images.items()}
-    pair_results = run_probes(Lake(load_settings().lake_root), profile, probes, images, run_id="probe", judge=judge)
+    pairs = [pair for pair in build_contrast_pairs() if not families or pair.family in families]
+    results_by_judge = run_probes(Lake(load_settings().lake_root), profile, pairs, run_id="probe")
     if json_:
-        json_rows = [
+        click.echo(as_json({name: _build_probe_json(results, min_p_yes) for name, results in results_by_judge.items()}))
+        return
+    tables = [
+        _format_probe_table(_describe_judge(profile, name), results, min_p_yes)
+        for name, results in results_by_judge.items()
+    ]
+    click.echo("\n\n".join(tables))
+
+
+def _describe_judge(profile: Profile, name: str) -> str:
+    if name not in profile.judges:
+        return f"the panel ({profile.judging.panel_rule})"
+    model = profile.judges[name]
+    # Without the images a judge can only tell what the text gives away.
+    blind_note = "" if model.supports_images else ", which reads text only and saw no image"
+    return f"{model.name}@{model.revision}{blind_note}"
+
+
+def _group_probes(results: Sequence[PairResult]) -> dict[str, dict[str, list[PairResult]]]:
+    """Return the results by fault, by family, and all together."""
+    from mvl_assets.judging.probes.contrast_pairs import PROBE_FAMILIES, PROBE_FAULTS
+
+    groups: dict[str, dict[str, list[PairResult]]] = {
+        "fault": {fault: [r for r in results if r.pair.fault == fault] for fault in PROBE_FAULTS},
+        "family": {family: [r for r in results if r.pair.family == family] for family in PROBE_FAMILIES},
+        "": {"all": list(results)},
+    }
+    return {kind: {name: members for name, members in named.items() if members} for kind, named in groups.items()}
+
+
+def _format_probe_table(judge: str, results: Sequence[PairResult], min_p_yes: float) -> str:
+    from mvl_assets.judging.probes.score import compute_probe_score
+
+    rows: list[list[object]] = []
+    for kind, groups in _group_probes(results).items():
+        for name, members in groups.items():
+            score = compute_probe_score(members, min_p_yes)
+            shares = [_format_share(share) for share in (score.detection, score.false_alarm, score.ranked)]
+            rows.append([kind, name, score.n_pairs, *shares, score.n_unanswered or None])
+    columns = ["", "", "pairs of each", "detection", "false alarm", "good ranked higher", "no verdict"]
+    threshold = f", accepted from P(yes) {min_p_yes:g}" if min_p_yes else ""
+    return format_table(f"probes of {judge}{threshold}", columns, rows)
+
+
+def _format_share(share: Share) -> str | None:
+    if share.value is None or share.interval is None:
+        return None
+    low, high = share.interval
+    return f"{share.value:.0%} ({low:.0%} to {high:.0%})"
+
+
+def _build_probe_json(results: Sequence[PairResult], min_p_yes: float) -> dict[str, Any]:
+    from mvl_assets.judging.probes.score import compute_probe_score
+
+    def to_dict(members: Sequence[PairResult]) -> dict[str, Any]:
+        score = compute_probe_score(members, min_p_yes)
+        shares = {"detection": score.detection, "false_alarm": score.false_alarm, "good_ranked_higher": score.ranked}
+        return {"n_pairs": score.n_pairs, "n_unanswered": score.n_unanswered} | {
+            name: {"count": share.count, "n": share.n, "share": share.value, "interval": share.interval}
+            for name, share in shares.items()
+        }
+
+    return {
+        "scores": {
+            kind or "all": {name: to_dict(members) for name, members in groups.items()}
+            for kind, groups in _group_probes(results).items()
+        },
+        "pairs": [
             {
-                **pair_result.pair.model_dump(),
+                **result.pair.model_dump(),
                 "responses": {
-                    "good": pair_result.good and asdict(pair_result.good),
-                    "bad": pair_result.bad and asdict(pair_result.bad),
+                    "good": result.good and asdict(result.good),
+                    "bad": result.bad and asdict(result.bad),
                 },
             }
-            for pair_result in pair_results
-        ]
-        click.echo(as_json(json_rows))
-        return
-    rows = []
-    for name in (*PROBE_FAULTS, "all"):
-        probe_score = compute_probe_score([result for result in pair_results if name in (result.pair.fault, "all")])
-        n_answered = max(1, probe_score.n_pairs - probe_score.n_unanswered)
-        shares = [
-            f"{n / n_answered:.0%}"
-            for n in (probe_score.true_rejects, probe_score.true_keeps, probe_score.ranked_correctly)
-        ]
-        rows.append([name, probe_score.n_pairs, *shares, probe_score.n_unanswered or None])
-    columns = ["fault", "pairs of each", "bad caught", "good kept", "ranked by P(yes)", "no verdict"]
-    click.echo(format_table(f"probe pairs, judged by {model.name}@{model.revision}", columns, rows))
-    if not model.supports_images:
-        click.echo("this judge reads text only and saw no image: its verdicts mean little")
+            for result in results
+        ],
+    }

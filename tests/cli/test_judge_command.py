@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from mvl_assets.cli import cli
 from mvl_assets.judging.paper_reference import get_paper_keep_rate
+from mvl_assets.judging.probes.contrast_pairs import PROBE_FAULTS
 from tests.cli.home import Home, lines_with, one_error
 
 
@@ -59,16 +60,21 @@ def test_calibration_of_a_lake_without_verdicts_says_what_to_do(raw: Home, tmp_p
     )
 
 
-def test_probe_pairs_are_asked_once_and_counted_by_fault(built: Home, copy_of: Callable[[Home], Home]) -> None:
+def test_probes_are_asked_once_and_scored_by_fault_and_family(built: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(built)
-    output = home.run("judge", "probe")
-    for fault in ("unseen_content", "misread_content", "wrong_step", "off_image"):
-        assert lines_with(output, [fault, " 4 ", "%"])
+    output = home.run("judge", "probe", "--family", "math", "--family", "caption")
+    for fault in PROBE_FAULTS:
+        assert lines_with(output, ["fault", fault, "% ("])
+    assert lines_with(output, ["family", "math", " 27 ", "% ("]) and not lines_with(output, ["family", "chart"])
     assert "saw no image" in output
     home.profile(model_base_urls=["http://127.0.0.1:9/v1"])
-    listed = home.json("judge", "probe")
-    assert len(listed) == 16 and all(one["responses"]["good"]["p_yes"] for one in listed)
-    one_error(home.mvl("judge", "probe", "--judge", "nobody"), "no judge 'nobody'", "its judges are")
+    (result,) = home.json("judge", "probe", "--family", "math", "--min-p-yes", "0.9").values()
+    assert len(result["pairs"]) == 27 and all(pair["responses"]["good"]["p_yes"] for pair in result["pairs"])
+    # The fake server is never that sure.
+    overall = result["scores"]["all"]["all"]
+    assert (overall["n_pairs"], overall["detection"]["share"], overall["false_alarm"]["count"]) == (27, 1.0, 27)
+    assert overall["detection"]["interval"][0] > 0.85
+    one_error(home.mvl("judge", "probe", "--family", "poems"), "no probes of the family poems", "math")
 
 
 def test_status_shows_keep_rates_without_those_of_the_paper_where_the_rule_is_another(built: Home) -> None:

@@ -1,4 +1,4 @@
-"""Images of the judge probes, drawn from descriptions in `probes.yaml` that list everything the image shows."""
+"""Images of the judge probes, drawn from descriptions that list everything an image shows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from PIL import Image
 
 from mvl_assets.media.drawing import COLOURS, INK, PAPERS, create_canvas, draw_shape, draw_text, measure_text_width
 
-LINE_HEIGHT, CELL_SIZE, BAR_PITCH = 34, 112, 90
+LINE_HEIGHT, CELL_SIZE, BAR_PITCH, LINK_PITCH = 34, 112, 90, 190
+SHAPE_RADIUS = CELL_SIZE * 0.36
 
 
 def render_probe_png(description: Mapping[str, Any]) -> bytes:
     """Return the PNG of one probe image.
 
     Args:
-        description: `kind` names the drawing (`page`, `bars`, `crossing`, `shapes`); the other keys are its arguments.
+        description: `kind` names the drawing (a key of `RENDERERS`); the other keys are its arguments.
 
     Raises:
         KeyError: The kind is unknown.
@@ -70,13 +71,57 @@ def _render_shape_grid(objects: Sequence[Sequence[Any]]) -> Image.Image:
     image, draw = create_canvas((3 * CELL_SIZE, 3 * CELL_SIZE), PAPERS[0])
     for colour, shape, column, row in objects:
         centre = ((column + 0.5) * CELL_SIZE, (row + 0.5) * CELL_SIZE)
-        draw_shape(draw, shape, centre, CELL_SIZE * 0.36, COLOURS[colour])
+        draw_shape(draw, shape, centre, SHAPE_RADIUS, COLOURS[colour])
+    return image
+
+
+def _render_rectangle(width: int, height: int) -> Image.Image:
+    """Draw a rectangle to scale, with its width and height in centimetres."""
+    scale = 200 / max(width, height)
+    right, bottom = 60 + max(40.0, width * scale), 40 + max(40.0, height * scale)
+    image, draw = create_canvas((360, 320), PAPERS[0])
+    draw.rectangle((60, 40, right, bottom), outline=INK, width=3)
+    draw_text(draw, ((60 + right) / 2, bottom + 10), f"{width} cm", 20, anchor="ma")
+    draw_text(draw, (right + 10, (40 + bottom) / 2), f"{height} cm", 20, anchor="lm")
+    return image
+
+
+def _render_triangle(left: int, right: int) -> Image.Image:
+    """Draw a triangle; its lower angles are marked, and the angle at the top is x."""
+    image, draw = create_canvas((400, 400), PAPERS[0])
+    base, (x, y) = 280.0, (60.0, 340.0)
+    slope_left, slope_right = math.tan(math.radians(left)), math.tan(math.radians(right))
+    run = base * slope_right / (slope_left + slope_right)
+    top = (x + run, y - run * slope_left)
+    draw.line([(x, y), (x + base, y), top, (x, y)], fill=INK, width=3)
+    draw_text(draw, (x + 34, y - 8), f"{left}°", 18, anchor="lb")
+    draw_text(draw, (x + base - 34, y - 8), f"{right}°", 18, anchor="rb")
+    draw_text(draw, (top[0], top[1] + 44), "x", 18, anchor="ma")
+    return image
+
+
+def _render_chain(links: Sequence[str], arrow: str) -> Image.Image:
+    """Draw boxes from left to right with an arrow from each to the next; a line below says what arrows mean."""
+    image, draw = create_canvas((len(links) * LINK_PITCH, 224), PAPERS[0])
+    for number, link in enumerate(links):
+        left = number * LINK_PITCH + 14
+        draw.rectangle((left, 70, left + 130, 120), outline=INK, width=2)
+        draw_text(draw, (left + 65, 95), link, 18, anchor="mm")
+        if number + 1 < len(links):
+            draw.line((left + 132, 95, left + LINK_PITCH - 4, 95), fill=INK, width=3)
+            draw.polygon(
+                [(left + LINK_PITCH - 2, 95), (left + LINK_PITCH - 14, 88), (left + LINK_PITCH - 14, 102)], fill=INK
+            )
+    draw_text(draw, (14, 180), f"An arrow means: {arrow}", 18)
     return image
 
 
 RENDERERS: Mapping[str, Callable[..., Image.Image]] = {
     "page": _render_text_page,
     "bars": _render_bar_chart,
+    "chain": _render_chain,
     "crossing": _render_crossing_lines,
+    "rectangle": _render_rectangle,
     "shapes": _render_shape_grid,
+    "triangle": _render_triangle,
 }

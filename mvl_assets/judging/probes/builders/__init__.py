@@ -1,0 +1,1 @@
+"""Builders of contrast pairs from the truth of a drawing: one module per kind of image."""
