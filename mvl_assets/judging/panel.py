@@ -40,12 +40,12 @@ class PanelAgreement:
     @property
     def observed_agreement(self) -> float | None:
         """The mean share judged alike over pairs of judges; None without items."""
-        return _average([confusion.observed_agreement for confusion in self.by_pair.values()])
+        return _compute_mean([confusion.observed_agreement for confusion in self.by_pair.values()])
 
     @property
     def kappa(self) -> float | None:
         """Light's kappa (1971): the mean of Cohen's over pairs of judges, of those where it is defined."""
-        return _average([confusion.kappa for confusion in self.by_pair.values()])
+        return _compute_mean([confusion.kappa for confusion in self.by_pair.values()])
 
 
 def combine_verdicts(verdicts_by_judge: Sequence[Sequence[Verdict] | None], rule: PanelRule) -> list[Verdict]:
@@ -111,6 +111,6 @@ def compute_panel_agreement(patterns: Mapping[VerdictPattern, int]) -> PanelAgre
     return PanelAgreement(by_pair)
 
 
-def _average(values: Sequence[float | None]) -> float | None:
+def _compute_mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return mean(defined) if defined else None

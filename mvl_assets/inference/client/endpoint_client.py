@@ -221,7 +221,7 @@ class EndpointClient:
         self.image_cache.clear()
         self.limit.reset(now)
 
-    def knows_form(self, output: OutputFormat) -> bool:
+    def is_form_known(self, output: OutputFormat) -> bool:
         """Return whether it is known how the server takes the constraint of an output format."""
         if output.kind == "text":
             return True
@@ -236,7 +236,7 @@ class EndpointClient:
                 if isinstance(form, RequestFault):
                     return form
                 self.endpoint = replace(self.endpoint, output_form=form)
-            if not self.knows_form(output):
+            if not self.is_form_known(output):
                 has_logprobs = await transport.has_logprobs(self.endpoint)
                 if isinstance(has_logprobs, RequestFault):
                     return has_logprobs

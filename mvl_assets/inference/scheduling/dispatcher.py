@@ -100,7 +100,7 @@ class Dispatcher:
         is_constrained = request.output.kind != "text"
         result: AttemptResult | None = None
         try:
-            if not client.knows_form(request.output):
+            if not client.is_form_known(request.output):
                 result = await client.find_output_form(self._run.transport, request.output)
                 attempt.sent_at = self._run.tasks.loop.time()
             if result is None:

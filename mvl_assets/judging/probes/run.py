@@ -54,16 +54,16 @@ def run_probes(
     verdicts_by_judge: dict[str, list[list[Verdict] | None]] = {}
     for name, judge_endpoints in zip_longest(profile.judges, endpoints[: len(profile.judges)]):
         stage = _ProbeStage(profile, name, pairs, prompts, judge_endpoints)
-        verdicts_by_judge[name] = _ask(lake, stage, run_id)
-        if profile.n_votes > 1 and any(map(_lacks_p_yes, verdicts_by_judge[name])):
+        verdicts_by_judge[name] = _request_verdicts(lake, stage, run_id)
+        if profile.n_votes > 1 and any(map(_needs_votes, verdicts_by_judge[name])):
             stage.first_verdicts = verdicts_by_judge[name]
-            verdicts_by_judge[name] = _ask(lake, stage, run_id)
+            verdicts_by_judge[name] = _request_verdicts(lake, stage, run_id)
     if len(verdicts_by_judge) > 1:
         verdicts_by_judge[PANEL] = [
             None if verdicts[0] is None else combine_verdicts(verdicts, profile.judging.panel_rule)
             for verdicts in zip(*verdicts_by_judge.values(), strict=True)
         ]
-    return {name: _pair_up(pairs, verdicts) for name, verdicts in verdicts_by_judge.items()}
+    return {name: _join_halves(pairs, verdicts) for name, verdicts in verdicts_by_judge.items()}
 
 
 class _ProbeStage(ModelStage[int, Verdict]):
@@ -116,7 +116,7 @@ class _ProbeStage(ModelStage[int, Verdict]):
             chains = [ReaskChain(request) for request in requests]
             if self.first_verdicts is not None:
                 votes = build_vote_chains(requests, self._profile.n_votes, self._profile.judging.vote_temperature)
-                chains = votes if _lacks_p_yes(self.first_verdicts[index]) else []
+                chains = votes if _needs_votes(self.first_verdicts[index]) else []
             yield RowRequests(index, chains)
 
     def parse(
@@ -126,7 +126,7 @@ class _ProbeStage(ModelStage[int, Verdict]):
         return parse_judge_answer(criteria[position % len(criteria)], request_key, answer)
 
 
-def _ask(lake: Lake, stage: _ProbeStage, run_id: str) -> list[list[Verdict] | None]:
+def _request_verdicts(lake: Lake, stage: _ProbeStage, run_id: str) -> list[list[Verdict] | None]:
     """Return the verdicts on each half, or None where one is missing; with `first_verdicts`, those after the vote."""
     with StageRun(lake, stage, run_id) as run:
         run.send()
@@ -146,10 +146,10 @@ def _collect(resolutions: Sequence[Resolution[Verdict]]) -> list[Verdict] | None
     return verdicts if len(verdicts) == len(resolutions) else None
 
 
-def _lacks_p_yes(verdicts: Sequence[Verdict] | None) -> bool:
+def _needs_votes(verdicts: Sequence[Verdict] | None) -> bool:
     return verdicts is not None and any(verdict.p_yes is None for verdict in verdicts)
 
 
-def _pair_up(pairs: Sequence[ContrastPair], verdicts: Sequence[list[Verdict] | None]) -> list[PairResult]:
+def _join_halves(pairs: Sequence[ContrastPair], verdicts: Sequence[list[Verdict] | None]) -> list[PairResult]:
     responses = [None if half is None else JudgeResponse.from_verdicts(half) for half in verdicts]
     return [PairResult(pair, good, bad) for pair, good, bad in zip(pairs, responses[::2], responses[1::2], strict=True)]

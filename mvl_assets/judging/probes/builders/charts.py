@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from mvl_assets.judging.probes.builders.drafts import Draft, draft_off_image, join_words
+from mvl_assets.judging.probes.builders.drafts import Draft, join_words, make_off_image_draft
 
 # Title, what is counted, what is compared, and the labels; the last label is of the same kind and in no chart.
 _TOPICS = (
@@ -28,7 +28,7 @@ def draw_bars(rng: Random, number: int) -> tuple[dict[str, Any], list[Draft]]:
 
 def _iter_drafts(rng: Random, unit: str, things: str, extra: str, values: dict[str, int]) -> Iterator[Draft]:
     more, fewer = sorted(rng.sample(list(values), 2), key=lambda label: -values[label])
-    misread = _misread(rng, values, below=values[more], near=values[fewer])
+    misread = _choose_misreading(rng, values, below=values[more], near=values[fewer])
     difference, wrong_difference = values[more] - values[fewer], values[more] - misread
     yield Draft(
         "misread_content",
@@ -65,7 +65,7 @@ def _iter_drafts(rng: Random, unit: str, things: str, extra: str, values: dict[s
         ", ".join(values),
     )
     lowest, highest = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
-    yield draft_off_image(
+    yield make_off_image_draft(
         rng, f"Which of the {things} has the fewest {unit}?", f"{lowest}, with {values[lowest]}.", lowest
     )
     yield Draft(
@@ -79,7 +79,7 @@ def _iter_drafts(rng: Random, unit: str, things: str, extra: str, values: dict[s
     )
 
 
-def _misread(rng: Random, values: dict[str, int], *, below: int, near: int) -> int:
+def _choose_misreading(rng: Random, values: dict[str, int], *, below: int, near: int) -> int:
     """Return a value that no bar has, close to `near` and below `below`."""
     candidates = [value for value in range(near - 7, near + 8) if value not in values.values() and 10 < value < below]
     return rng.choice(candidates)

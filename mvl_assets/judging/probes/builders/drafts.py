@@ -74,7 +74,7 @@ class Draft:
         )
 
 
-def draft_off_image(rng: Random, question: str, good: str, reference: str) -> Draft:
+def make_off_image_draft(rng: Random, question: str, good: str, reference: str) -> Draft:
     """Return a draft whose bad pair is about something that no probe image shows."""
     bad_question, bad = rng.choice(_OFF_IMAGE_PAIRS)
     return Draft(

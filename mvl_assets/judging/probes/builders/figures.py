@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from mvl_assets.judging.probes.builders.drafts import Draft, draft_off_image
+from mvl_assets.judging.probes.builders.drafts import Draft, make_off_image_draft
 
 
 def draw_figure(rng: Random, number: int) -> tuple[dict[str, Any], list[Draft]]:
@@ -55,7 +55,7 @@ def _iter_rectangle(rng: Random, w: int, h: int) -> Iterator[Draft]:
         f"{w} cm, {h} cm",
     )
     longer, shorter = max(w, h), min(w, h)
-    yield draft_off_image(
+    yield make_off_image_draft(
         rng,
         "By how much is the longer side longer than the shorter one?",
         f"The sides are {longer} cm and {shorter} cm. {longer} - {shorter} = {longer - shorter}, so by "
@@ -112,7 +112,7 @@ def _iter_triangle(rng: Random, a: int, b: int) -> Iterator[Draft]:
         "the lowest side with 12 cm",
         f"{a}, {b} and x",
     )
-    yield draft_off_image(
+    yield make_off_image_draft(
         rng,
         "How large are the two marked angles together?",
         f"{a} + {b} = {a + b}, so they are {a + b} degrees together.",
@@ -171,7 +171,7 @@ def _iter_crossing(rng: Random, angle: int) -> Iterator[Draft]:
         "the angle z",
         f"{angle} degrees, x, y",
     )
-    yield draft_off_image(
+    yield make_off_image_draft(
         rng,
         "How many straight lines cross here, and which given angle do they make?",
         f"Two lines cross, at an angle of {angle} degrees.",

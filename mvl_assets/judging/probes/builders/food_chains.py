@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from mvl_assets.judging.probes.builders.drafts import Draft, draft_off_image, join_words
+from mvl_assets.judging.probes.builders.drafts import Draft, join_words, make_off_image_draft
 
 # Each is eaten by the next; the last one of a line is no part of its chain.
 _CHAINS = (
@@ -53,7 +53,7 @@ def _iter_drafts(rng: Random, links: list[str], extra: str) -> Iterator[Draft]:
         extra,
         ", ".join(links),
     )
-    yield draft_off_image(
+    yield make_off_image_draft(
         rng,
         "Which part of the diagram makes its food from sunlight?",
         f"The chain begins with {plant}, so that is its producer.",

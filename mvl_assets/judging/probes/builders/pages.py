@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from mvl_assets.judging.probes.builders.drafts import Draft, draft_off_image, join_words
+from mvl_assets.judging.probes.builders.drafts import Draft, join_words, make_off_image_draft
 
 # Heading, last line, and what is offered; the last is of the same kind and on no page.
 _PAGES = (
@@ -65,7 +65,9 @@ def _iter_drafts(rng: Random, heading: str, footer: str, extra: str, cents: dict
         extra,
         ", ".join(cents),
     )
-    yield draft_off_image(rng, "What does the last line of this page say?", f'The last line says "{footer}".', footer)
+    yield make_off_image_draft(
+        rng, "What does the last line of this page say?", f'The last line says "{footer}".', footer
+    )
     yield Draft(
         "off_question",
         f"The question is about {name}, and the answer about {other}.",

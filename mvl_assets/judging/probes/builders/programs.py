@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from mvl_assets.judging.probes.builders.drafts import Draft, draft_off_image
+from mvl_assets.judging.probes.builders.drafts import Draft, make_off_image_draft
 
 
 def draw_program(rng: Random, number: int) -> tuple[dict[str, Any], list[Draft]]:
@@ -65,7 +65,7 @@ def _iter_drafts(rng: Random, factor: int, start: int) -> Iterator[Draft]:
         "limit, which ends the loop",
         "total, n",
     )
-    yield draft_off_image(
+    yield make_off_image_draft(
         rng,
         "How often is the line inside the loop executed?",
         "range(1, 4) gives 1, 2 and 3, so it is executed 3 times.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from mvl_assets.judging.probes.builders.drafts import Draft, draft_off_image, join_words
+from mvl_assets.judging.probes.builders.drafts import Draft, join_words, make_off_image_draft
 from mvl_assets.judging.probes.images import CELL_SIZE, SHAPE_RADIUS
 from mvl_assets.media.drawing import COLOURS, SHAPES, compute_polygon
 
@@ -141,13 +141,13 @@ def _iter_general(rng: Random, grid: _Grid) -> Iterator[Draft]:
         "unseen_content",
         f"There is no {absent.name}.",
         f"Which shapes are there apart from the {triple.shape}s?",
-        f"{_capitalize(single.with_article)} and {other.with_article}.",
-        f"{_capitalize(single.with_article)}, {other.with_article} and, at the {absent.position}, "
+        f"{_format_capitalized(single.with_article)} and {other.with_article}.",
+        f"{_format_capitalized(single.with_article)}, {other.with_article} and, at the {absent.position}, "
         f"{absent.with_article}.",
         absent.name,
         f"{single.name}, {other.name}",
     )
-    yield draft_off_image(
+    yield make_off_image_draft(
         rng,
         f"How many {triple.shape}s are there, and what colour are they?",
         f"There are 3 {triple.shape}s, and all are {triple.colour}.",
@@ -168,7 +168,7 @@ def _iter_caption(rng: Random, grid: _Grid) -> Iterator[Draft]:
     triple, single, other, absent = grid.triple[0], grid.single, grid.other, grid.absent
     positions = join_words([f"the {shape.position}" for shape in grid.triple])
     opening = f"Five shapes stand on a white ground. Three {triple.name}s are at {positions}."
-    first, second = _capitalize(single.with_article), other.with_article
+    first, second = _format_capitalized(single.with_article), other.with_article
     truth = f"{opening} {first} is at the {single.position}, and {second} is at the {other.position}."
     caption = f"Three {triple.name}s, {single.with_article} and {other.with_article} on white."
     yield Draft(
@@ -198,7 +198,7 @@ def _iter_caption(rng: Random, grid: _Grid) -> Iterator[Draft]:
         absent.name,
         caption,
     )
-    yield draft_off_image(rng, "What is on the white ground, and where?", truth, caption)
+    yield make_off_image_draft(rng, "What is on the white ground, and where?", truth, caption)
     yield Draft(
         "off_question",
         f"The question is about the {single.shape}, and the answer about the {triple.shape}s.",
@@ -212,7 +212,7 @@ def _iter_caption(rng: Random, grid: _Grid) -> Iterator[Draft]:
 
 def _iter_detection(rng: Random, grid: _Grid) -> Iterator[Draft]:
     triple, single, other, absent = grid.triple[0], grid.single, grid.other, grid.absent
-    first, second = _capitalize(single.with_article), other.with_article
+    first, second = _format_capitalized(single.with_article), other.with_article
     yield Draft(
         "misread_content",
         f"This box is empty; that of the {single.shape} is {single.box}.",
@@ -245,7 +245,9 @@ def _iter_detection(rng: Random, grid: _Grid) -> Iterator[Draft]:
         absent.name,
         f"{single.name}, {other.name}",
     )
-    yield draft_off_image(rng, f"Where is the {other.name}?", f"It is at the {other.position}: {other.box}.", other.box)
+    yield make_off_image_draft(
+        rng, f"Where is the {other.name}?", f"It is at the {other.position}: {other.box}.", other.box
+    )
     yield Draft(
         "off_question",
         f"The question is about the {other.shape}, and the answer about the {single.shape}.",
@@ -257,5 +259,5 @@ def _iter_detection(rng: Random, grid: _Grid) -> Iterator[Draft]:
     )
 
 
-def _capitalize(text: str) -> str:
+def _format_capitalized(text: str) -> str:
     return text[0].upper() + text[1:]
