@@ -10,6 +10,7 @@ from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings, validate_location
 from mvl_assets.errors import MvlError
+from mvl_assets.export.description import describe_export
 from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.export_stage import ExportOptions, choose_executor, export_stage
 from mvl_assets.export.formats.registry import FORMATS, get_format
@@ -76,12 +77,14 @@ def command(
     lake = Lake(settings.lake_root)
     folder = ExportFolder(_resolve_out(out) if out else f"{settings.export_root}/{format_.name if format_ else REVIEW}")
     options = ExportOptions(layout, image_form, shard_mb * 1_000_000)  # type: ignore[arg-type]  # click has checked them
-    executor = choose_executor(load_profile(settings.profile).executor, folder)
+    profile = load_profile(settings.profile)
+    executor = choose_executor(profile.executor, folder)
     if format_ is None:
         results = [export_review(lake, folder, _list_categories(lake, categories), rows, options, executor)]
     else:
         stage_names = _list_stages(lake, stages)
         results = [export_stage(lake, stage, folder, format_, options, executor) for stage in stage_names]
+        describe_export(lake, profile, folder, format_, options.image_form)
     for result in results:
         shards = f", {result.shards} shards" if result.shards else ""
         click.echo(f"{result.name}: {result.rows:,} rows, {result.images:,} images ({image_form}){shards}")

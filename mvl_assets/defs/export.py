@@ -103,15 +103,18 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """Write the dataset card."""
     from mvl_assets.export.dataset_card import render_dataset_card
+    from mvl_assets.export.description import CARD, list_configs
     from mvl_assets.export.export_folder import ExportFolder
+    from mvl_assets.export.formats.registry import get_format
 
-    text = render_dataset_card(lake.lake, asset_keys.load_active_profile())
     folder = ExportFolder(load_settings().export_root)
-    with folder.write_file("README.md") as path:
+    configs = list_configs(lake.lake, folder.join("llava_json"), get_format("llava_json"), "llava_json/")
+    text = render_dataset_card(lake.lake, asset_keys.load_active_profile(), configs)
+    with folder.write_file(CARD) as path:
         path.write_text(text, encoding="utf-8")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(compute_digest(text)),
-        metadata={metadata_keys.URI: f"{folder.uri}/README.md", metadata_keys.CARD: dg.MetadataValue.md(text)},
+        metadata={metadata_keys.URI: f"{folder.uri}/{CARD}", metadata_keys.CARD: dg.MetadataValue.md(text)},
         check_results=[build_licenses_result(lake.lake)],
     )
 

@@ -1,44 +1,268 @@
-"""The dataset card: what the mixtures hold, by category, source and licence, in Markdown with front matter."""
+"""The dataset card: Markdown with the front matter that the Hugging Face hub reads, and how the rows came to be."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from mvl_assets.common.markdown import escape_cell, format_markdown_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
-from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import load_prompts
+from mvl_assets.export.formats.table_schemas import IMAGE
+from mvl_assets.export.licenses import combine, describe_terms, to_hub_license, to_spdx
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.provenance_counts import (
+    count_by_license,
+    count_by_prompt,
+    count_contaminated,
+    count_kept_by_source,
+    list_table_versions,
+)
+from mvl_assets.lake_queries.summaries import count_rejects_by_reason, summarize_categories
 from mvl_assets.lake_queries.views import summarize_composition
 
 UNKNOWN_LICENSE = "unknown"
+NAME = "MAmmoTH-VL mixtures, rebuilt with mvl"
+
+# (rows below which it holds, the hub's word for it)
+_SIZE_CATEGORIES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+)
 
 
-def render_dataset_card(lake: Lake, profile: Profile) -> str:
-    """Return the card's text: licences per source, and the terms of the models that rewrote rows."""
-    lines = ["---", "task_categories:", "- visual-question-answering", "- image-text-to-text", "---", ""]
-    lines += ["# Mixtures", "", f"Made with profile `{profile.name}`; pairs were kept by `{profile.keep_rule}`.", ""]
-    for stage in TRAINING_STAGES:
-        rows = summarize_composition(lake, stage)
-        n_rows = sum(r["n"] for r in rows)
-        lines += [
-            f"## {stage}: {n_rows:,} rows",
-            "",
-            "| category | source | rows | rewritten | licence |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {r['category']} | {r['source']} | {r['n']:,} | {r['rewritten']:,} | {r['license'] or UNKNOWN_LICENSE} |"
-            for r in rows
-        ]
-        lines.append("")
-    lines += ["## Models", ""]
-    used_models = [(role, profile.get_model(role)) for role in ("caption", "rewrite")]
-    for role, model in [*used_models, *(("judge", model) for model in profile.judges.values())]:
-        lines.append(f"- {role}: {model.name} ({model.revision}), output terms: {model.license or UNKNOWN_LICENSE}")
-    catalog = load_catalog()
-    lines += [
-        "",
-        "## Sources",
-        "",
-        f"{len(catalog)} sources are declared; a licence that was not read is `{UNKNOWN_LICENSE}`.",
-        "",
+@dataclass(frozen=True, slots=True)
+class CardConfig:
+    """One configuration (subset) of the data set: the files of a training stage.
+
+    Attributes:
+        name: Its name.
+        data_files: Pattern of its files, below the card's folder.
+        n_rows: Its rows.
+        n_bytes: Bytes of its files; None where they are not counted.
+        schema: Its columns; None for files whose readers find them out.
+    """
+
+    name: str
+    data_files: str
+    n_rows: int
+    n_bytes: int | None = None
+    schema: pa.Schema | None = None
+
+
+def render_dataset_card(lake: Lake, profile: Profile, configs: Sequence[CardConfig], image_note: str = "") -> str:
+    """Return the card's text.
+
+    Args:
+        lake: The lake.
+        profile: The profile that the mixtures were made with.
+        configs: The files beside the card, by training stage.
+        image_note: In which form the images are, in a sentence.
+    """
+    stages = [stage for stage in TRAINING_STAGES if stage in {config.name for config in configs}] or TRAINING_STAGES
+    composition = {stage: summarize_composition(lake, stage) for stage in stages}
+    license_counts = count_by_license(lake, stages)
+    sections = [
+        _render_front_matter(configs, license_counts),
+        f"# {NAME}\n\nMade with the profile `{profile.name}`. {image_note}".rstrip(),
+        _render_licenses(license_counts),
+        *(_render_stage(stage, rows) for stage, rows in composition.items()),
+        _render_flow(lake, profile),
+        _render_exclusions(lake, profile),
+        _render_models(profile),
+        _render_prompts(lake),
+        "## Tables\n\nVersions of the Lance tables that this was made from.\n\n"
+        + format_markdown_table(list_table_versions(lake)),
     ]
-    return "\n".join(lines)
+    return "\n\n".join(sections) + "\n"
+
+
+def describe_feature(name: str, type_: pa.DataType) -> dict[str, Any]:
+    """Return a column as the front matter's `dataset_info` writes it."""
+    return {"name": name, **_describe_type(type_)}
+
+
+def _describe_type(type_: pa.DataType) -> dict[str, Any]:
+    if type_ == IMAGE:
+        return {"dtype": "image"}
+    if pa.types.is_list(type_):
+        inner = _describe_type(type_.value_type)
+        return {"list": inner.get("dtype", inner.get("struct", inner))}
+    if pa.types.is_struct(type_):
+        return {"struct": [describe_feature(field.name, field.type) for field in type_]}
+    return {"dtype": {"double": "float64"}.get(str(type_), str(type_))}
+
+
+def _render_front_matter(configs: Sequence[CardConfig], license_counts: Sequence[Mapping[str, Any]]) -> str:
+    n_rows = sum(count["rows"] for count in license_counts)
+    fields: dict[str, Any] = {
+        "pretty_name": NAME,
+        "license": to_hub_license([count["license"] for count in license_counts]),
+        "language": ["en"],
+        "task_categories": ["visual-question-answering", "image-text-to-text"],
+        "size_categories": [next((word for limit, word in _SIZE_CATEGORIES if n_rows < limit), "n>1T")],
+        "annotations_creators": ["machine-generated"],
+        "source_datasets": ["extended"],
+        "tags": ["multimodal", "vision-language", "instruction-tuning", "synthetic", "mammoth-vl", "mvl"],
+    }
+    if fields["license"] == "other":
+        fields |= {"license_name": "mixed", "license_link": "README.md"}
+    if configs:
+        fields["configs"] = [
+            {"config_name": config.name, "data_files": [{"split": "train", "path": config.data_files}]}
+            for config in configs
+        ]
+        described = [_describe_config(config) for config in configs if config.schema is not None]
+        fields |= {"dataset_info": described} if described else {}
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)}---"
+
+
+def _describe_config(config: CardConfig) -> dict[str, Any]:
+    assert config.schema is not None
+    split: dict[str, Any] = {"name": "train", "num_examples": config.n_rows}
+    sizes: dict[str, Any] = {}
+    if config.n_bytes is not None:
+        split["num_bytes"] = config.n_bytes
+        sizes = {"download_size": config.n_bytes, "dataset_size": config.n_bytes}
+    features = [describe_feature(field.name, field.type) for field in config.schema]
+    return {"config_name": config.name, "features": features, "splits": [split], **sizes}
+
+
+def _render_licenses(license_counts: Sequence[Mapping[str, Any]]) -> str:
+    licenses = [count["license"] for count in license_counts]
+    table = [
+        {
+            "declared licence": count["license"] or UNKNOWN_LICENSE,
+            "SPDX": to_spdx(count["license"]),
+            "sources": count["sources"],
+            "rows": count["rows"],
+        }
+        for count in license_counts
+    ]
+    terms = "\n".join(f"- {escape_cell(sentence, 2000)}" for sentence in describe_terms(licenses))
+    return "\n\n".join(
+        part
+        for part in (
+            "## Licence\n\nThe rows are under the licences of their sources, and all of them apply to the whole:\n"
+            f"`{combine(licenses)}`.",
+            terms,
+            "Rewritten rows are also under the output terms of the model that wrote them (below). This follows from"
+            " what the sources declare, is no legal advice, and the column `license` of every row says its own.",
+            format_markdown_table(table),
+        )
+        if part
+    )
+
+
+def _render_stage(stage: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    table = [
+        {
+            "category": row["category"],
+            "source": row["source"],
+            "rows": row["n"],
+            "rewritten": row["rewritten"],
+            "licence": row["license"] or UNKNOWN_LICENSE,
+        }
+        for row in rows
+    ]
+    return f"## {stage}: {sum(row['n'] for row in rows):,} rows\n\n{format_markdown_table(table)}"
+
+
+def _render_flow(lake: Lake, profile: Profile) -> str:
+    summaries = summarize_categories(lake)
+    flow = [
+        {
+            "category": summary.category,
+            "samples in": summary.n_samples,
+            "pairs rewritten": summary.n_rewritten,
+            "judged": summary.n_judged,
+            "kept": summary.n_kept,
+            "dropped, by reason": ", ".join(f"{reason} {n:,}" for reason, n in summary.drop_reasons.most_common()),
+        }
+        for summary in summaries
+    ]
+    rejects = [
+        {"stage": stage, "reason": reason, "rows": n}
+        for (stage, reason), n in sorted(count_rejects_by_reason(lake).items())
+    ]
+    kept = [
+        {
+            "category": row["category"],
+            "source": row["source"],
+            "judged": row["judged"],
+            "kept": row["kept"],
+            "share": f"{row['kept'] / row['judged']:.1%}",
+        }
+        for row in count_kept_by_source(lake)
+    ]
+    return "\n\n".join(
+        [
+            "## How the rows came to be",
+            f"Pairs were kept by the rule `{profile.keep.rule}`. How far the judge agrees with people is not part of"
+            " this card: `mvl judge calibrate` measures it.",
+            format_markdown_table(flow),
+            "Rows that were refused before that, by stage and reason:",
+            format_markdown_table(rejects),
+            "Share of the judged pairs that was kept, by source:",
+            format_markdown_table(kept),
+        ]
+    )
+
+
+def _render_exclusions(lake: Lake, profile: Profile) -> str:
+    n_duplicates = lake.get_table("curation/duplicates").count()
+    mixture = profile.mixture
+    return "\n\n".join(
+        [
+            "## Duplicates and benchmarks",
+            f"{n_duplicates:,} samples are duplicates of others, which "
+            + ("were taken instead." if mixture.drop_duplicates and not profile.paper_parity else "were not left out."),
+            "Samples that are items of benchmarks, or near them, which "
+            + ("no mixture took:" if mixture.drop_contaminated and not profile.paper_parity else "were not left out:"),
+            format_markdown_table(count_contaminated(lake)),
+        ]
+    )
+
+
+def _render_models(profile: Profile) -> str:
+    rows = []
+    for role in sorted(profile.roles):
+        model = profile.get_model(role)
+        rows.append(
+            {
+                "role": role,
+                "model": model.name,
+                "revision": model.revision,
+                "sees images": model.supports_images,
+                "output terms": model.license or UNKNOWN_LICENSE,
+            }
+        )
+    return f"## Models\n\n{format_markdown_table(rows)}"
+
+
+def _render_prompts(lake: Lake) -> str:
+    rows = count_by_prompt(lake)
+    text_by_hash = {prompt.hash: prompt.template for prompt in load_prompts().values()}
+    parts = ["## Prompts", format_markdown_table(rows)]
+    for prompt_hash, name in dict.fromkeys((row["prompt_hash"], row["prompt"]) for row in rows):
+        text = text_by_hash.get(prompt_hash)
+        parts.append(f"### {escape_cell(name)} ({(prompt_hash or 'no hash')[:12]})")
+        parts.append("The text has been changed since." if text is None else _quote_code(text))
+    return "\n\n".join(parts)
+
+
+def _quote_code(text: str) -> str:
+    """Return a text as a block of code, whatever fences are in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text.strip()}\n{fence}"

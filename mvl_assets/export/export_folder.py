@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import pyarrow.fs as pafs
@@ -92,6 +92,18 @@ class ExportFolder:
                 yield from self.list_files(entry_name)
             elif entry.type == pafs.FileType.File:
                 yield entry_name
+
+    def matches_any(self, pattern: str) -> bool:
+        """Return whether there is a file of this name; with a star in its last part, a file beside which it fits."""
+        if "*" not in pattern:
+            return not self.find_missing([pattern])
+        return any(PurePosixPath(name).match(pattern) for name in self.list_files(pattern.rpartition("/")[0]))
+
+    def measure_folder(self, name: str) -> int:
+        """Return the bytes of all files below a folder inside this one."""
+        with translate_store_errors(self.uri):
+            selector = pafs.FileSelector(self._resolve(name), allow_not_found=True, recursive=True)
+            return sum(entry.size or 0 for entry in self._filesystem.get_file_info(selector))
 
     @contextmanager
     def open_file(self, name: str) -> Iterator[IO[bytes]]:

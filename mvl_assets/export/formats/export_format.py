@@ -64,6 +64,10 @@ class ExportFormat(ABC):
     def write_shard(self, task: ShardTask) -> None:
         """Write the files of a shard, each complete or not at all."""
 
+    def list_data_files(self, stage: str) -> list[str]:
+        """Return the patterns by which `datasets` may find a stage's rows; of a card they name those that are there."""
+        return []
+
     def finish(self, folder: ExportFolder, stage: str, shards: Sequence[Shard]) -> None:
         """Write what a stage has besides its shards. Called once all of them are there."""
         return

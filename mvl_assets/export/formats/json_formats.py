@@ -59,6 +59,9 @@ class JsonFormat(ExportFormat):
     def list_files(self, stage: str, shard: Shard) -> list[str]:
         return [f"{stage}-images/{shard.name}.tar", f"{stage}/{shard.name}.jsonl"]
 
+    def list_data_files(self, stage: str) -> list[str]:
+        return [self.get_file_name(stage), f"{stage}/train-*.jsonl"]
+
     def list_own_folders(self, stage: str) -> list[str]:
         return [stage, f"{stage}-images"]
 

@@ -50,6 +50,9 @@ class TableFormat(ExportFormat):
     def list_files(self, stage: str, shard: Shard) -> list[str]:
         return [f"{stage}/{shard.name}.parquet"]
 
+    def list_data_files(self, stage: str) -> list[str]:
+        return [f"{stage}/train-*.parquet"]
+
     def write_shard(self, task: ShardTask) -> None:
         (name,) = self.list_files(task.stage, task.shard)
         with task.folder.write_file(name) as path, pq.ParquetWriter(path, self.schema, compression="zstd") as writer:
@@ -132,6 +135,9 @@ class LanceFormat(ParquetFormat):
 
     def list_files(self, stage: str, shard: Shard) -> list[str]:
         return [f"{stage}-fragments/{shard.name}.json"]
+
+    def list_data_files(self, stage: str) -> list[str]:
+        return []
 
     def write_shard(self, task: ShardTask) -> None:
         uri = _build_table_uri(task.folder, task.stage)

@@ -36,6 +36,9 @@ class WebDatasetFormat(ExportFormat):
     def list_files(self, stage: str, shard: Shard) -> list[str]:
         return [f"{stage}/{shard.name}.tar"]
 
+    def list_data_files(self, stage: str) -> list[str]:
+        return [f"{stage}/train-*.tar"]
+
     def write_shard(self, task: ShardTask) -> None:
         (name,) = self.list_files(task.stage, task.shard)
         with task.folder.write_file(name) as path, tarfile.open(path, "w") as tar:

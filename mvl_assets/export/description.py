@@ -1,0 +1,64 @@
+"""What lies beside the files of an export: the card and, for Parquet, Croissant metadata."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.config.profile import Profile
+from mvl_assets.export import croissant
+from mvl_assets.export.dataset_card import CardConfig, render_dataset_card
+from mvl_assets.export.export_folder import ExportFolder
+from mvl_assets.export.formats.export_format import ExportFormat
+from mvl_assets.export.formats.table_formats import TableFormat
+from mvl_assets.export.licenses import combine
+from mvl_assets.export.row_reader import ImageForm
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.provenance_counts import count_by_license
+
+CARD = "README.md"
+_IMAGE_NOTES: dict[ImageForm, str] = {
+    "raw": "Images are the bytes of the sources' files.",
+    "standard": "Images are standardised: upright RGB within 224 to 4,096 px and 7:1, as models get them.",
+}
+
+
+def describe_export(
+    lake: Lake, profile: Profile, folder: ExportFolder, format_: ExportFormat, image_form: ImageForm
+) -> list[CardConfig]:
+    """Write the card of an export, and its Croissant metadata; return its configurations."""
+    configs = list_configs(lake, folder, format_)
+    with folder.write_file(CARD) as path:
+        path.write_text(render_dataset_card(lake, profile, configs, _IMAGE_NOTES[image_form]), encoding="utf-8")
+    if any(config.schema is not None for config in configs):
+        text = croissant.render_croissant(
+            configs, _combine_licenses(lake, configs), dt.datetime.now(dt.UTC).date().isoformat()
+        )
+        with folder.write_file(croissant.FILE_NAME) as path:
+            path.write_text(text, encoding="utf-8")
+    return configs
+
+
+def list_configs(lake: Lake, folder: ExportFolder, format_: ExportFormat, prefix: str = "") -> list[CardConfig]:
+    """Return a configuration for each training stage whose files are in the folder.
+
+    Args:
+        lake: The lake.
+        folder: The export's folder.
+        format_: Its format.
+        prefix: The folder's place below that of the card, with a slash.
+    """
+    configs = []
+    for stage in TRAINING_STAGES:
+        data_files = next((p for p in format_.list_data_files(stage) if folder.matches_any(p)), None)
+        if data_files is not None:
+            schema = format_.schema if isinstance(format_, TableFormat) else None
+            n_bytes = None if schema is None else folder.measure_folder(stage)
+            n_rows = lake.get_table(f"mixture/{stage}").count()
+            configs.append(CardConfig(stage, f"{prefix}{data_files}", n_rows, n_bytes, schema))
+    return configs
+
+
+def _combine_licenses(lake: Lake, configs: Sequence[CardConfig]) -> str:
+    return combine(count["license"] for count in count_by_license(lake, [config.name for config in configs]))

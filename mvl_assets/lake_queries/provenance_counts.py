@@ -1,0 +1,75 @@
+"""Counts that say how data came to be: what judges kept of each source, what was excluded, which prompts wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mvl_assets.lake.durability.spill import open_duckdb, stream_table
+from mvl_assets.lake.lake import Lake
+from mvl_assets.stages import CATEGORY, CURATION, JUDGED, MIXTURE, REWRITTEN
+
+_SINGLE_TABLES = ("samples", "images", "rejects")
+_FAMILIES = (CATEGORY.name, REWRITTEN.name, JUDGED.name, "scored", CURATION.name, MIXTURE.name)
+
+
+def count_by_license(lake: Lake, stages: Iterable[str]) -> list[dict[str, Any]]:
+    """Return for every licence in the mixtures of these stages: license (may be null), sources, rows."""
+    with open_duckdb() as con:
+        con.execute("CREATE TABLE mixed (source VARCHAR, license VARCHAR)")
+        for stage in stages:
+            with stream_table(con, "rows", lake.get_table(f"mixture/{stage}"), ["source", "license"]):
+                con.execute("INSERT INTO mixed SELECT source, license FROM rows")
+        counts = con.sql(
+            """SELECT license, count(DISTINCT source) AS sources, count(*) AS rows
+               FROM mixed GROUP BY license ORDER BY license"""
+        ).to_arrow_table()
+    return counts.to_pylist()  # type: ignore[no-any-return]
+
+
+def count_kept_by_source(lake: Lake) -> list[dict[str, Any]]:
+    """Return for every judged source: category, source, judged (pairs), kept (of these)."""
+    rows = []
+    for name in lake.list_tables(JUDGED.name):
+        with open_duckdb() as con, stream_table(con, "judged", lake.get_table(name), ["source", "keep"]):
+            counts = con.sql(
+                """SELECT source, count(*) AS judged, count(*) FILTER (keep) AS kept
+                   FROM judged GROUP BY source ORDER BY source"""
+            ).to_arrow_table()
+        rows += [{"category": name.partition("/")[2], **count} for count in counts.to_pylist()]
+    return rows
+
+
+def count_contaminated(lake: Lake) -> list[dict[str, Any]]:
+    """Return for every benchmark and kind of hit: benchmark, kind, samples."""
+    table = lake.get_table("curation/contamination")
+    with open_duckdb() as con, stream_table(con, "hits", table, ["benchmark", "kind", "sample_id"]):
+        counts = con.sql(
+            """SELECT benchmark, kind, count(DISTINCT sample_id) AS samples
+               FROM hits GROUP BY ALL ORDER BY benchmark, kind"""
+        ).to_arrow_table()
+    return counts.to_pylist()  # type: ignore[no-any-return]
+
+
+def count_by_prompt(lake: Lake) -> list[dict[str, Any]]:
+    """Return for every prompt and model that wrote pairs: prompt, prompt_hash, model, model_revision, pairs."""
+    columns = ["prompt", "prompt_hash", "model", "model_revision"]
+    counts: dict[tuple[str, ...], int] = {}
+    for name in lake.list_tables(REWRITTEN.name):
+        with open_duckdb() as con, stream_table(con, "rewritten", lake.get_table(name), columns):
+            prompt_rows = con.sql(f"SELECT {', '.join(columns)}, count(*) FROM rewritten GROUP BY ALL").fetchall()  # noqa: S608 - of ours
+        for *key, n_pairs in prompt_rows:
+            counts[tuple(key)] = counts.get(tuple(key), 0) + n_pairs
+    ordered = sorted(counts.items(), key=lambda item: tuple(map(str, item[0])))
+    return [{**dict(zip(columns, key, strict=True)), "pairs": n_pairs} for key, n_pairs in ordered]
+
+
+def list_table_versions(lake: Lake) -> list[dict[str, Any]]:
+    """Return name, version and number of rows of every table that mixtures are made of."""
+    names = [*_SINGLE_TABLES, *(name for family in _FAMILIES for name in lake.list_tables(family))]
+    tables = [lake.get_table(name) for name in names]
+    return [
+        {"table": name, "version": table.version, "rows": table.count()}
+        for name, table in zip(names, tables, strict=True)
+        if table.exists()
+    ]

@@ -1,0 +1,97 @@
+"""The card and the Croissant metadata beside an export, read by `datasets` and `mlcroissant`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import datasets
+import mlcroissant
+import pytest
+import yaml
+
+from mvl_assets.config.profile import load_profile
+from mvl_assets.execution.processes import ProcessExecutor
+from mvl_assets.export.description import describe_export
+from mvl_assets.export.export_folder import ExportFolder
+from mvl_assets.export.export_stage import ExportOptions, export_stage
+from mvl_assets.export.formats.registry import get_format
+from mvl_assets.export.licenses import combine, describe_terms, to_hub_license, to_spdx
+from mvl_assets.lake.lake import Lake
+from tests.export.small_lake import STAGE, fill_judged_lake
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    return fill_judged_lake(tmp_path_factory.mktemp("described") / "lake")
+
+
+def export(lake: Lake, folder: Path, name: str) -> str:
+    exports, options = ExportFolder(str(folder)), ExportOptions(shard_bytes=1000)
+    export_stage(lake, STAGE, exports, get_format(name), options, ProcessExecutor(1))
+    describe_export(lake, load_profile("demo"), exports, get_format(name), "raw")
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def read_front_matter(card: str) -> dict[str, Any]:
+    _, front_matter, _ = card.split("---\n", 2)
+    return yaml.safe_load(front_matter)
+
+
+@pytest.mark.parametrize("name", ["parquet", "trl", "llava_json", "qwen_vl"])
+def test_datasets_reads_the_folder_by_its_card(lake: Lake, tmp_path: Path, name: str) -> None:
+    export(lake, tmp_path / "hub", name)
+    rows = datasets.load_dataset(str(tmp_path / "hub"), STAGE, split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == 12 and {"id", "source"} <= set(rows.column_names)
+    assert {"messages", "conversations"} & set(rows.column_names)
+
+
+def test_the_card_has_what_the_hub_asks_for(lake: Lake, tmp_path: Path) -> None:
+    front_matter = read_front_matter(export(lake, tmp_path, "parquet"))
+    expected = {"license": "other", "size_categories": ["n<1K"], "language": ["en"]}
+    assert {name: front_matter[name] for name in expected} == expected
+    assert front_matter["configs"][0]["data_files"] == [{"split": "train", "path": f"{STAGE}/train-*.parquet"}]
+    (info,) = front_matter["dataset_info"]
+    assert info["splits"][0]["num_examples"] == 12 and info["download_size"] > 0
+    features = datasets.Features._from_yaml_list(info["features"])
+    (file, *_) = sorted((tmp_path / STAGE).glob("*.parquet"))
+    assert features == datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "cache")).features
+
+
+def test_the_card_says_how_the_rows_came_to_be(lake: Lake, tmp_path: Path) -> None:
+    card = export(lake, tmp_path, "llava_json")
+    assert "CC-BY-4.0 AND LicenseRef-research-only AND NOASSERTION" in card
+    assert "research or non-commercial use only, so the whole does &#40;research only&#41;" in card
+    for words in ("judge&#95;no 2", "50.0%", "rewrite&#95;chart", "rewritten/chart", "duplicates of others"):
+        assert words in card
+    assert "The text has been changed since." in card  # the hash is of no prompt at hand
+
+
+def test_croissant_is_valid_and_its_records_load(lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    export(lake, tmp_path, "parquet")
+    with caplog.at_level(logging.WARNING):
+        croissant = mlcroissant.Dataset(jsonld=str(tmp_path / "croissant.json"))
+    assert not caplog.text, "mlcroissant has remarks"
+    records = list(croissant.records(STAGE))
+    assert len(records) == 12
+    record = records[1]
+    assert record[f"{STAGE}/source"] == b"drawn_charts" and record[f"{STAGE}/p_yes"] == 0.9
+    assert record[f"{STAGE}/messages/role"] == [b"user", b"assistant"]
+    assert record[f"{STAGE}/messages/content"][1] == b"First, see. So it is 1."
+    assert [len(images) for images in (r[f"{STAGE}/images/bytes"] for r in records)] == [1] * 8 + [2, 0, 3, 1]
+
+
+def test_licences_are_spdx_where_they_can_be() -> None:
+    declared = ["cc-by-4.0", "apache-2.0", "gpl-3.0", "cc0", "research only", None, "MIT AND ("]
+    expected = ["CC-BY-4.0", "Apache-2.0", "GPL-3.0-only", "CC0-1.0", "LicenseRef-research-only", "NOASSERTION"]
+    assert [to_spdx(text) for text in declared] == [*expected, "LicenseRef-MIT-AND"]
+    assert combine(["mit", "MIT", "cc-by-nc-4.0"]) == "CC-BY-NC-4.0 AND MIT"
+    assert [to_hub_license(texts) for texts in (["mit"], ["mit", None], [None], ["own terms"])] == [
+        "mit",
+        "other",
+        "unknown",
+        "other",
+    ]
+    assert describe_terms(["mit"]) == []
+    assert "non-commercial" in describe_terms(["cc-by-nc-4.0"])[0]
