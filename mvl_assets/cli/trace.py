@@ -121,7 +121,8 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
         missing_note = "" if "rewritten" in lineage else ", and was removed with the older versions of its table"
         lines.append(f"replaced  this rewrite has been replaced since{missing_note}")
     if rewrite := lineage.get("rewritten"):
-        lines.append(f"rewrite   {rewrite['rewrite_id']}  pair {rewrite['ordinal']}")
+        task_type = f"  {rewrite['task_type']}" if rewrite["task_type"] else ""
+        lines.append(f"rewrite   {rewrite['rewrite_id']}  pair {rewrite['ordinal']}{task_type}")
         lines += [f"            {t['from']}: {_truncate(t['value'])}" for t in rewrite["conversations"]]
         lines.append(f"          prompt {rewrite['prompt']} ({rewrite['prompt_hash'][:12]})")
         lines.append(
