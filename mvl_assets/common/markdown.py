@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 MAX_CELL_CHARS = 300
 # A word without a break would push the columns after it out of the page.
-_LONG_WORD = re.compile(r"\S{40}")
+_LONG_WORD = re.compile(r"\S{24}")
 _ESCAPES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~$"}
 
 

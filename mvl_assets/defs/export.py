@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 from collections import Counter
+from itertools import zip_longest
 
 import dagster as dg
 
@@ -55,11 +56,12 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
         export_stage(lake.lake, stage, folder, get_format("llava_json"), options, executor) for stage in TRAINING_STAGES
     ]
     problems = [problem for export in exports for problem in check_export(folder, export)]
-    first_rows = [
-        {**row, "file": export.name}
+    rows_by_export = [
+        [{**row, "file": export.name} for row in read_first_mixture_rows(lake.lake, stage, PREVIEWED_ROWS_PER_STAGE)]
         for stage, export in zip(TRAINING_STAGES, exports, strict=True)
-        for row in read_first_mixture_rows(lake.lake, stage, PREVIEWED_ROWS_PER_STAGE)
     ]
+    # The first row of each file comes first: a preview shows a few images only.
+    first_rows = [row for rows in zip_longest(*rows_by_export) for row in rows if row is not None]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(compute_digest(*(e.digest for e in exports))),
         metadata={
@@ -114,9 +116,15 @@ def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Ma
         path.write_text(text, encoding="utf-8")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(compute_digest(text)),
-        metadata={metadata_keys.URI: f"{folder.uri}/{CARD}", metadata_keys.CARD: dg.MetadataValue.md(text)},
+        metadata={metadata_keys.URI: f"{folder.uri}/{CARD}", metadata_keys.CARD: _render_card(text)},
         check_results=[build_licenses_result(lake.lake)],
     )
+
+
+def _render_card(text: str) -> dg.MetadataValue:
+    """Return the card as the page shows it: without its front matter, and names may be broken in narrow columns."""
+    _, _, body = text.removeprefix("---\n").partition("---\n")
+    return dg.MetadataValue.md(body.replace("_", "_\u200b"))
 
 
 def build_licenses_result(lake: Lake) -> dg.AssetCheckResult:

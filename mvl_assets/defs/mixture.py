@@ -26,6 +26,7 @@ from mvl_assets.stages import CATEGORY, JUDGED
 
 TARGETS_CHECK = "targets_met"
 ALIGNMENT_CATEGORY = "alignment"
+LINE_BREAK = "\u200b"  # where a narrow column may break a cell, and only there
 STAGE_DESCRIPTIONS = {
     "alignment": "Image-caption pairs for the projector alone (paper, Table 1, stage 1).",
     "single_image": "Single images and text, by category shares and 70% rewritten where a category has rewrites "
@@ -77,7 +78,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         fills = [
             {
                 "category": f.category,
-                "taken": f"{f.selected:,} of {f.target:,}",
+                "taken": f"{f.selected:,}/{LINE_BREAK}{f.target:,}",
                 "rewritten": f.rewritten,
                 "available": f.available,
             }
@@ -88,7 +89,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         rewrites = [
             {
                 "category": k.category,
-                "taken": f"{taken_by_category.get(k.category, 0):,} of {k.kept:,}",
+                "taken": f"{taken_by_category.get(k.category, 0):,}/{LINE_BREAK}{k.kept:,}",
                 "not to be taken": _format_exclusions(k),
             }
             for k in report.kept_rewrites

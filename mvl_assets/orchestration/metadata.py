@@ -28,6 +28,9 @@ SAMPLE_COLUMNS = ("sample_id", "file", "position", "question", "answer")
 # `mvl trace` takes the beginning of an id. Whole ids would push the columns after them out of the page.
 MAX_ID_CHARS = 12
 MAX_PREVIEW_ROWS = 6
+MAX_INLINE_COLUMNS = 3
+# Dagster shows shorter markdown within the page, in a cell of 300 pixels that clips a wide table.
+MIN_DIALOG_CHARS = 1000
 # Of one turn, where a cell shows a whole conversation.
 MAX_TURN_CHARS = 130
 
@@ -155,7 +158,13 @@ def render_preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Seque
         if size > MAX_PREVIEW_BYTES:
             break
         lines.append(line)
-    return dg.MetadataValue.md("\n".join(lines))
+    text = "\n".join(lines)
+    return render_in_dialog(text) if len(columns) > MAX_INLINE_COLUMNS else dg.MetadataValue.md(text)
+
+
+def render_in_dialog(text: str) -> dg.MarkdownMetadataValue:
+    """Return markdown that Dagster shows in a dialog, which has the page's width, however short it is."""
+    return dg.MarkdownMetadataValue(text.ljust(MIN_DIALOG_CHARS))
 
 
 def _format_cell(column: str, value: object) -> str:

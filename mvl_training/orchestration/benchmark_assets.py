@@ -6,7 +6,12 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.orchestration.metadata import build_schema_check, build_schema_result, build_table_metadata
+from mvl_assets.orchestration.metadata import (
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    render_in_dialog,
+)
 from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.benchmarks.benchmark_run import (
     TABLE,
@@ -125,14 +130,14 @@ def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(report.data_version),
             metadata={
                 **build_table_metadata(table, rows=table.count()),
-                metadata_keys.SCORES: dg.MarkdownMetadataValue(render_score_table(report, other_scores)),
+                metadata_keys.SCORES: render_in_dialog(render_score_table(report, other_scores)),
                 **{key: value for key, value in scores.items() if value is not None},
                 metadata_keys.QUESTIONS: report.result.n_questions,
                 metadata_keys.CHECKPOINT: f"{report.checkpoint.stage} {report.checkpoint.version}",
                 metadata_keys.TASKS: dg.JsonMetadataValue(tasks),
                 metadata_keys.LMMS_EVAL_VERSION: report.result.lmms_eval_version,
                 metadata_keys.SETTINGS_HASH: report.settings_hash,
-                metadata_keys.PREVIEW: dg.MarkdownMetadataValue(
+                metadata_keys.PREVIEW: render_in_dialog(
                     render_benchmark_preview(report.folder, read_first_answers(lake, report))
                 ),
             },

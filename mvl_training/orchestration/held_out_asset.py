@@ -8,7 +8,12 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
-from mvl_assets.orchestration.metadata import build_schema_check, build_schema_result, build_table_metadata
+from mvl_assets.orchestration.metadata import (
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    render_in_dialog,
+)
 from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.held_out import suite
 from mvl_training.evaluation.held_out.evaluate import evaluate_checkpoints
@@ -77,11 +82,9 @@ def build_held_out_asset() -> dg.AssetsDefinition:
             metadata={
                 **build_table_metadata(table, rows=table.count()),
                 **_build_score_metadata(report),
-                metadata_keys.SCORES: dg.MarkdownMetadataValue(render_summary_table(report)),
-                metadata_keys.SCORES_BY_CATEGORY: dg.MarkdownMetadataValue(render_category_table(report.scores)),
-                metadata_keys.PREVIEW: dg.MarkdownMetadataValue(
-                    render_preview_table(lake, report.questions, answers_by_stage)
-                ),
+                metadata_keys.SCORES: render_in_dialog(render_summary_table(report)),
+                metadata_keys.SCORES_BY_CATEGORY: render_in_dialog(render_category_table(report.scores)),
+                metadata_keys.PREVIEW: render_in_dialog(render_preview_table(lake, report.questions, answers_by_stage)),
             },
             check_results=[build_schema_result(key, table), _build_baseline_result(key, report)],
         )

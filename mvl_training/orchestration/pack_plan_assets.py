@@ -13,6 +13,7 @@ from mvl_assets.orchestration.metadata import (
     build_schema_result,
     build_table_metadata,
     read_first_rows,
+    render_in_dialog,
     render_preview,
 )
 from mvl_assets.stages import PACK_PLAN
@@ -85,8 +86,8 @@ def build_plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
         metadata_keys.LOSS_TOKENS: report["n_loss_tokens"],
         metadata_keys.TILES: report["n_tiles"],
         metadata_keys.STRAGGLER_EFFICIENCY: report["rank_loads"][0]["token_efficiency"],
-        metadata_keys.RANK_LOADS: dg.MarkdownMetadataValue(render_loads_table(report["rank_loads"])),
-        metadata_keys.BALANCE: dg.MarkdownMetadataValue(render_shares_table(report["shares"])),
+        metadata_keys.RANK_LOADS: render_in_dialog(render_loads_table(report["rank_loads"])),
+        metadata_keys.BALANCE: render_in_dialog(render_shares_table(report["shares"])),
         **{
             f"{metadata_keys.VISUAL_SHARE_OF_PACK}_{percentile}": share
             for percentile, share in report["visual_share_percentiles"].items()

@@ -44,7 +44,7 @@ def test_markup_in_the_data_stays_text() -> None:
 
 def test_a_cell_is_short_and_its_long_words_break() -> None:
     assert len(escape_cell("word " * 1000)) <= MAX_CELL_CHARS
-    assert max(len(part) for part in escape_cell("x" * 290).split("\u200b")) <= 40
+    assert max(len(part) for part in escape_cell("x" * 290).split("\u200b")) <= 24
     assert escape_cell("two\nlines\tand  spaces") == "two lines and spaces"
 
 

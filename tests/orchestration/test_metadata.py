@@ -10,7 +10,12 @@ from PIL import Image
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import ImageRow
-from mvl_assets.orchestration.metadata import MAX_PREVIEW_BYTES, MAX_PREVIEW_IMAGES, render_preview
+from mvl_assets.orchestration.metadata import (
+    MAX_PREVIEW_BYTES,
+    MAX_PREVIEW_IMAGES,
+    MIN_DIALOG_CHARS,
+    render_preview,
+)
 
 
 def test_a_preview_of_the_largest_rows_stays_within_its_limits(lake: Lake) -> None:
@@ -52,3 +57,10 @@ def make_image(pixels: np.ndarray) -> ImageRow:
     Image.fromarray(pixels).save(buffer, "PNG")
     data = buffer.getvalue()
     return ImageRow(compute_digest(data), data, "PNG", pixels.shape[1], pixels.shape[0], 1, "RGB", None)
+
+
+def test_a_table_of_many_columns_is_shown_in_a_dialog_and_a_narrow_one_on_the_page(lake: Lake) -> None:
+    row = {"a": 1, "b": 2, "c": 3, "d": 4}
+    assert len(str(render_preview(lake, [row], ["a", "b"]).value)) < MIN_DIALOG_CHARS
+    wide = str(render_preview(lake, [row], list(row)).value)
+    assert len(wide) == MIN_DIALOG_CHARS and wide.rstrip().endswith("| 1 | 2 | 3 | 4 |")
