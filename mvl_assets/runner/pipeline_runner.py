@@ -59,6 +59,11 @@ class StageTally:
     skipped: int = 0
     seconds: float = 0.0
 
+    @property
+    def n_steps(self) -> int:
+        """Steps of the run, whatever became of them."""
+        return self.materialized + self.fresh + len(self.failed) + self.skipped
+
     def format_counts(self) -> str:
         """Return the counts as a person reads them."""
         counts = f"{self.materialized} made, {self.fresh} up to date, {len(self.failed)} failed"
@@ -82,6 +87,7 @@ class PipelineRunner:
         self.selected_keys = selected_keys
         self.tallies: dict[str, StageTally] = {name: StageTally() for name in STAGE_NAMES}
         self.failed_sources: set[str] = set()
+        self.rechecked_steps: set[AssetStep] = set()
         self.warnings: dict[str, str] = {}
         self.n_rejected = 0
         self.display = RunDisplay()
@@ -225,6 +231,8 @@ class PipelineRunner:
                 and has_auto_retried_requests(self.lake, step.stage, step.partition_key)
             )
             # Only reading the files of a raw source tells whether they changed.
+            if is_fresh and step.stage == RAW.name:
+                self.rechecked_steps.add(step)
             if (
                 is_fresh
                 and step.stage != RAW.name
@@ -276,7 +284,10 @@ class PipelineRunner:
                 tally = self.tallies[result.step.stage]
                 self.display.finish_step(result.step.name)
                 if result.error is None:
-                    tally.materialized += 1
+                    if result.step in self.rechecked_steps and _is_unchanged(result):
+                        tally.fresh += 1
+                    else:
+                        tally.materialized += 1
                     self.display.log(f"{result.step.name}  {result.summary} ({result.seconds:.1f} s)")
                     if result.step.stage == RAW.name:
                         self._check_ingest(result)
@@ -303,7 +314,8 @@ class PipelineRunner:
 
     def finish(self) -> None:
         """Print the summary, and exit with 1 when a step failed, or else with `WARNING_STATUS` after a warning."""
-        click.echo(render_summary(self.step_runner.instance, {stage: t.seconds for stage, t in self.tallies.items()}))
+        seconds_by_stage = {stage: tally.seconds for stage, tally in self.tallies.items() if tally.n_steps}
+        click.echo(render_summary(self.step_runner.instance, seconds_by_stage))
         for server in list_servers():
             if server.state in ("ready", "starting"):
                 click.echo(
@@ -329,6 +341,12 @@ class PipelineRunner:
         if failed:
             click.echo("run the same command again to continue from here", err=True)
             sys.exit(1)
+
+
+def _is_unchanged(result: StepResult) -> bool:
+    """Return whether reading a source again found nothing new."""
+    keys = (metadata_keys.ROWS_NEW, metadata_keys.ROWS_CHANGED, metadata_keys.ROWS_WITHDRAWN)
+    return not any(result.figures.get(key) for key in keys)
 
 
 def resolve_sources(slugs: tuple[str, ...]) -> list[str]:

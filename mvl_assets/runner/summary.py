@@ -17,7 +17,7 @@ from mvl_assets.lake_queries.summaries import CategorySummary, compute_checkpoin
 from mvl_assets.orchestration.score_metadata import list_source_scores
 from mvl_assets.scoring.paper_reference import PAPER_SCORES
 from mvl_assets.scoring.summary import ScoreSummary, summarize_scores
-from mvl_assets.stages import SCORED
+from mvl_assets.stages import CATEGORY, CHECKPOINT, EVALUATION, JUDGED, MIXTURE, REWRITTEN, SCORED
 
 _LOSS_KEYS = (metadata_keys.STEPS, metadata_keys.LOSS_FIRST, metadata_keys.LOSS_LAST)
 _REWRITE_KEYS = (
@@ -31,37 +31,27 @@ _REWRITE_KEYS = (
 
 
 def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, float]) -> str:
-    """Return the summary as text for a terminal."""
+    """Return the summary as text for a terminal.
+
+    Args:
+        instance: Dagster's record of what was made.
+        seconds_by_stage: Of the stages that the run had, which alone are shown.
+    """
     lake = Lake(load_settings().lake_root)
     sections = [""]
-    category_summaries = summarize_categories(lake)
-    sections.append(
-        format_table(
-            "Rows by category",
-            ["category", "rows in", "rewritten", "kept", "dropped", "most frequent reasons"],
-            [
-                [
-                    summary.category,
-                    summary.n_samples,
-                    summary.n_rewritten or None,
-                    summary.n_kept if summary.n_judged else None,
-                    summary.n_judged - summary.n_kept if summary.n_judged else None,
-                    ", ".join(f"{reason} {n}" for reason, n in summary.drop_reasons.most_common(2)),
-                ]
-                for summary in category_summaries
-            ],
-        )
-    )
-    if rates := render_keep_rates(category_summaries):
-        sections.append(rates)
-    if scores := render_scores(lake):
+    if {CATEGORY.name, REWRITTEN.name, JUDGED.name} & seconds_by_stage.keys():
+        category_summaries = summarize_categories(lake)
+        sections.append(_render_categories(category_summaries))
+        if JUDGED.name in seconds_by_stage and (rates := render_keep_rates(category_summaries)):
+            sections.append(rates)
+    if SCORED.name in seconds_by_stage and (scores := render_scores(lake)):
         sections.append(scores)
-    if mixed := _read_metadata_rows(instance, "mixture", _REWRITE_KEYS):
+    if MIXTURE.name in seconds_by_stage and (mixed := _read_metadata_rows(instance, MIXTURE.name, _REWRITE_KEYS)):
         columns = ["mixture", "kept", "outdated", "held out", "duplicate or benchmark", "taken", "all rows"]
         sections.append(format_table("Kept rewrites in the mixtures", columns, mixed))
-    if losses := _read_metadata_rows(instance, "checkpoint", _LOSS_KEYS):
+    if CHECKPOINT.name in seconds_by_stage and (losses := _read_metadata_rows(instance, CHECKPOINT.name, _LOSS_KEYS)):
         sections.append(format_table("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
-    if score_rows := [list(line) for line in compute_checkpoint_scores(lake)]:
+    if EVALUATION.name in seconds_by_stage and (score_rows := [list(line) for line in compute_checkpoint_scores(lake)]):
         columns = ["checkpoint", "questions", "true image", "blank image", "most frequent answer"]
         sections.append(format_table("Held-out questions, share correct", columns, score_rows))
     stage_times = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds_by_stage.items() if s >= 0.5)
@@ -75,6 +65,24 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
     )
     sections.append(f"next: `mvl ui` shows the graph and every preview; `mvl status`; {trace_hint}")
     return "\n\n".join(sections)
+
+
+def _render_categories(category_summaries: Sequence[CategorySummary]) -> str:
+    return format_table(
+        "Rows by category",
+        ["category", "rows in", "rewritten", "kept", "dropped", "most frequent reasons"],
+        [
+            [
+                summary.category,
+                summary.n_samples,
+                summary.n_rewritten or None,
+                summary.n_kept if summary.n_judged else None,
+                summary.n_judged - summary.n_kept if summary.n_judged else None,
+                ", ".join(f"{reason} {n}" for reason, n in summary.drop_reasons.most_common(2)),
+            ]
+            for summary in category_summaries
+        ],
+    )
 
 
 def render_keep_rates(category_summaries: Sequence[CategorySummary]) -> str:

@@ -172,7 +172,7 @@ def test_a_full_disk_is_reported_and_the_next_run_continues(fresh: Home, tmp_pat
     home = on_disk(fresh, disk, f"size={size}", script).using(**{variable: str(disk / "it")})
     done = home.mvl("run", *SOURCES, "--until", "raw")
     one_error(done, "the disk is full while writing", "free some space and run again")
-    assert lines_with(done.stdout.split("ROOM")[1], ["-- raw: 3 made, 0 up to date, 0 failed"]), done.stdout
+    assert lines_with(done.stdout.split("ROOM")[1], ["-- raw: ", " 0 failed"]), done.stdout
 
 
 @needs_own_mounts

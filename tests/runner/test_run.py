@@ -103,7 +103,7 @@ def test_the_second_run_sends_nothing_and_makes_nothing_stale(
     versions = {name: home.lake.get_table(name).version for name in names}
     output = home.run("run", *SOURCES, "--until", "mixture")
     assert model.counts()["requests"] == before
-    assert lines_with(output, ["-- raw: 3 made, 0 up to date, 0 failed"])
+    assert lines_with(output, ["-- raw: 0 made, 3 up to date, 0 failed"])
     for stage, fresh in {"category": 3, "rewritten": 2, "judged": 2, "curation": 2, "mixture": 3}.items():
         assert lines_with(output, [f"-- {stage}: 0 made, {fresh} up to date, 0 failed"]), output
     assert {name: home.lake.get_table(name).version for name in names} == versions
@@ -112,7 +112,8 @@ def test_the_second_run_sends_nothing_and_makes_nothing_stale(
 
 def test_part_of_the_pipeline_for_some_sources_leaves_the_rest_alone(fresh: Home) -> None:
     output = fresh.run("run", "--source", KEPT, "--source", REWRITTEN[0], "--until", "category")
-    assert output.startswith("2 sources, 2 stages")
+    assert output.startswith("2 sources, 2 stages") and "Rows by category" in output
+    assert "Share kept" not in output
     assert {row["source"] for row in fresh.lake.get_table("samples").iter_rows(["source"])} == {KEPT, REWRITTEN[0]}
     assert fresh.lake.list_tables("category") == ["category/caption", "category/general"]
     assert fresh.lake.list_tables("rewritten") == []
@@ -144,6 +145,7 @@ def test_a_source_without_files_fails_alone(fresh: Home) -> None:
     done = fresh.mvl(*words)
     one_error(done, "raw/numinamath[numinamath]: numinamath: no ", "put the source's files into")
     assert lines_with(done.stdout, ["-- raw: 1 made, 0 up to date, 1 failed"])
+    assert "Rows by category" not in done.stdout
     assert fresh.lake.get_table("samples").count() > 0
 
 
