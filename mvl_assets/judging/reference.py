@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mvl_assets.answer_matching.brevity import strip_brevity_request
 from mvl_assets.answer_matching.matching import matches_reference
 from mvl_assets.answer_matching.normalize import normalize_answer
 from mvl_assets.model_stage.dialogue import QAPair, strip_markers
@@ -46,4 +47,4 @@ def format_reference(rewritten: Sequence[QAPair], references: Sequence[QAPair]) 
 
 
 def _normalize_question(pair: QAPair) -> str:
-    return normalize_answer(strip_markers(pair.question))
+    return normalize_answer(strip_brevity_request(strip_markers(pair.question)))

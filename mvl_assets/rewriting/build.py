@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mvl_assets.answer_matching.brevity import strip_brevity_request
 from mvl_assets.config.prompts import Prompt
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.model_stage.dialogue import QAPair, extract_qa_pairs, format_pairs, strip_markers
@@ -18,7 +19,8 @@ class RewriteRequest:
 
     Attributes:
         request: The request.
-        preserved_question: The sample's question, markers included, where the prompt keeps it.
+        preserved_question: The sample's question, markers included, where the prompt keeps it; without a request for a
+            short answer, which the rewrite is not.
         blind: Whether the prompt wants the sample's images and the model cannot see them.
     """
 
@@ -56,6 +58,12 @@ def _build_prompt_inputs(prompt: Prompt, pairs: Sequence[QAPair]) -> list[tuple[
     if not pairs:
         return []
     if prompt.unit == "pair":
-        return [(p.question, {"question": strip_markers(p.question), "answer": strip_markers(p.answer)}) for p in pairs]
+        return [
+            (
+                strip_brevity_request(p.question),
+                {"question": strip_markers(p.question), "answer": strip_markers(p.answer)},
+            )
+            for p in pairs
+        ]
     values_by_input = {"pairs": format_pairs(pairs), "caption": "\n".join(strip_markers(p.answer) for p in pairs)}
     return [(None, {name: values_by_input[name] for name in prompt.inputs})]

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
+from mvl_assets.answer_matching.brevity import strip_brevity_request
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.rejects import RejectError
@@ -147,8 +148,8 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
         )
         originals = subject.originals
         if preserved_question is not None:
-            stripped = strip_markers(preserved_question)
-            originals = tuple(pair for pair in originals if pair.question == stripped)
+            stripped = strip_brevity_request(strip_markers(preserved_question))
+            originals = tuple(pair for pair in originals if strip_brevity_request(pair.question) == stripped)
         dialogues: list[tuple[int, Dialogue]] = []
         drops: list[Drop] = []
         for ordinal, dialogue in enumerate(parsed):

@@ -18,6 +18,13 @@ def test_only_answers_to_kept_questions_are_compared():
     assert matches_all_references([], original) is None
 
 
+def test_a_question_is_kept_also_without_its_request_for_a_short_answer():
+    options = "What comes after spring?\nA. summer\nB. winter"
+    original = [QAPair(f"<image>\n{options}\nAnswer with the letter of the choice.", "A")]
+    assert matches_all_references([QAPair(options, "The arrow leads there.\nAnswer: A. summer")], original) is True
+    assert matches_all_references([QAPair(options, "The arrow leads there.\nAnswer: B. winter")], original) is False
+
+
 def test_a_judge_gets_the_answers_to_kept_questions_first_and_no_more_than_fit():
     references = [QAPair(f"<image>\nQuestion {n}?", f"answer {n} " + "x" * 100) for n in range(100)]
     text = format_reference([QAPair("Question 90?", "reasons")], references)

@@ -69,6 +69,21 @@ def test_a_row_carries_what_made_it_and_keeps_the_question(lake: Lake, served: t
     assert content[0]["text"] == server.bodies[1]["messages"][0]["content"][0]["text"]
 
 
+def test_a_kept_question_loses_its_request_for_a_short_answer(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    server, endpoint = served
+    turns = [
+        {"from": "human", "value": "<image>\nWhat is 1 plus 1?\nA. 2\nB. 3\nAnswer with the letter of the choice."},
+        {"from": "gpt", "value": "A"},
+    ]
+    put(lake, MATH, range(2), conversations=turns)
+    report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.rows, report.rejects_by_error) == (2, {})
+    for row in rows(lake, "rewritten/code_math"):
+        assert row["conversations"][0]["value"] == "<image>\nWhat is 1 plus 1?\nA. 2\nB. 3"
+    # The model gets the question as it is, so that keys of requests stay.
+    assert "Answer with the letter of the choice." in json.dumps(server.bodies[0])
+
+
 def test_an_image_missing_from_the_lake_rejects_its_sample_alone(lake: Lake, served: tuple[FakeServer, Endpoint]):
     put(lake, MATH, range(4))
     lost = next(lake.get_table("samples").iter_rows(["image_ids", "sample_id"]))

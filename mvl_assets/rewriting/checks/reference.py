@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from mvl_assets.answer_matching.brevity import strip_brevity_request
 from mvl_assets.answer_matching.matching import extract_final_answer, matches_reference
 from mvl_assets.answer_matching.math_equality import compare_formulas
 from mvl_assets.answer_matching.normalize import normalize_answer
@@ -27,9 +28,9 @@ def find_contradiction(pair: CheckedPair) -> str | None:
     result = extract_final_answer(pair.answer)
     if result is None:
         return None
-    question = normalize_answer(pair.question)
+    question = normalize_answer(strip_brevity_request(pair.question))
     for original in pair.originals:
-        if not pair.is_preserved and normalize_answer(original.question) != question:
+        if not pair.is_preserved and normalize_answer(strip_brevity_request(original.question)) != question:
             continue
         reference = extract_final_answer(original.answer) or original.answer.strip()
         if 0 < len(reference) <= MAX_RESULT_CHARS and _is_contradicted(result, reference, original.question):
