@@ -54,17 +54,22 @@ def _iter_report_lines(lake: Lake, report: GcReport, dry_run: bool) -> Iterator[
         yield "nothing to remove"
     if names:
         rows = [
-            [n, report.n_expired_versions.get(n), report.reclaimed_bytes.get(n), report.n_compacted_fragments.get(n)]
+            [
+                n,
+                report.n_expired_versions.get(n),
+                _to_megabytes(report.reclaimed_bytes.get(n)),
+                report.n_compacted_fragments.get(n),
+            ]
             for n in names
         ]
         title = "would be removed" if dry_run else "removed"
-        yield format_table(title, ["table", "old versions", "bytes", "fragments rewritten"], rows)
+        yield format_table(title, ["table", "old versions", "MB", "fragments rewritten"], rows)
     verb = "would be" if dry_run else "were"
     if report.n_images:
-        yield f"{report.n_images} images that no sample refers to {verb} deleted ({report.image_bytes:,} bytes)"
+        yield f"{report.n_images} images that no sample refers to {verb} deleted ({_to_megabytes(report.image_bytes)} MB)"
     if report.reclaimable_bytes:
         yield (
-            f"{report.reclaimable_bytes:,} bytes of deleted images are in files that also hold others: "
+            f"{_to_megabytes(report.reclaimable_bytes)} MB of deleted images are in files that also hold others: "
             "--compact-images frees them where that is worth the copying"
         )
     if report.n_torn_manifests or report.n_scratch_dirs:
@@ -72,6 +77,10 @@ def _iter_report_lines(lake: Lake, report: GcReport, dry_run: bool) -> Iterator[
         yield f"{leftovers} {verb} removed"
     for name, reason in report.skipped.items():
         yield f"skipped: {name}: {reason}"
-    yield f"{lake.root}: {report.lake_bytes_before:,} bytes" + (
-        "" if dry_run else f" before, {report.lake_bytes_after:,} after"
+    yield f"{lake.root}: {_to_megabytes(report.lake_bytes_before)} MB" + (
+        "" if dry_run else f" before, {_to_megabytes(report.lake_bytes_after)} after"
     )
+
+
+def _to_megabytes(n_bytes: int | None) -> str | None:
+    return None if n_bytes is None else f"{n_bytes / 1e6:,.1f}"

@@ -21,6 +21,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
+from mvl_training.evaluation.held_out import suite
 
 INTERVAL_SEED = 20241206
 N_RESAMPLES = 10_000
@@ -140,7 +141,7 @@ def compare_checkpoints(
     if not comparisons:
         raise BenchmarkError(
             "no benchmark was asked of both checkpoints in the same way",
-            hint="materialise a benchmark of a suite for both, with the same settings (`held_out` is not compared)",
+            hint="materialise `evaluation/held_out`, or a benchmark of a suite for both with the same settings",
         )
     return [comparisons[name] for name in sorted(comparisons)]
 
@@ -148,7 +149,10 @@ def compare_checkpoints(
 def _read_question_scores(
     lake: Lake, version: str, benchmarks: Sequence[str] | None
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Return scores by (benchmark, settings hash) and question; question keys contain the hash of the task's code."""
+    """Return scores by (benchmark, settings hash) and question; question keys contain the hash of the task's code.
+
+    The held-out questions count as a benchmark; whether a server answered or this project's code makes no difference.
+    """
     row_filter = f"{sql.equals('checkpoint_version', version)} AND score IS NOT NULL"
     if benchmarks:
         row_filter += f" AND {sql.is_in('benchmark', list(benchmarks))}"
@@ -157,6 +161,11 @@ def _read_question_scores(
     for row in lake.get_table(ANSWERS_TABLE).iter_rows(columns, row_filter):
         question_key = f"{row['task']} {row['task_hash']} {row['doc_id']} {row['question_id']}"
         scores.setdefault((row["benchmark"], row["settings_hash"]), {})[question_key] = row["score"]
+    if not benchmarks or suite.SUITE in benchmarks:
+        version_filter = sql.equals("checkpoint_version", version)
+        columns = ["settings_hash", "question_id", "correct"]
+        for row in lake.get_table(suite.TABLE).iter_rows(columns, version_filter):
+            scores.setdefault((suite.SUITE, row["settings_hash"]), {})[row["question_id"]] = float(row["correct"])
     return scores
 
 
@@ -170,7 +179,9 @@ def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
         from mvl_training.runs.training_run import load_current_checkpoint
 
         return load_current_checkpoint(name_or_prefix).version
-    versions = {(row["checkpoint_version"], row["checkpoint"]) for row in lake.get_table(TABLE).iter_rows()}
+    columns = ["checkpoint_version", "checkpoint"]
+    tables = (lake.get_table(TABLE), lake.get_table(suite.TABLE))
+    versions = {(row["checkpoint_version"], row["checkpoint"]) for table in tables for row in table.iter_rows(columns)}
     matches = sorted(version for version, _ in versions if version.startswith(name_or_prefix))
     if len(matches) != 1:
         version_list = ", ".join(f"{version[:8]} ({stage})" for version, stage in sorted(versions))

@@ -21,6 +21,7 @@ from mvl_training.evaluation.compare import (
     compute_mcnemar_p_value,
     resolve_checkpoint_version,
 )
+from mvl_training.evaluation.held_out import suite
 
 OLD, NEW = "a" * 32, "b" * 32
 
@@ -111,6 +112,29 @@ def test_stored_answers_are_paired_within_the_same_settings_and_task_code(lake: 
     _store(lake, NEW, [1.0, 1.0, 0.0], task_hash="edited")
     with pytest.raises(BenchmarkError, match="in the same way"):
         compare_checkpoints(lake, OLD, NEW)
+
+
+def test_the_held_out_questions_are_compared_too(lake: Lake) -> None:
+    table = lake.get_table(suite.TABLE)
+    for stage, version, correct in (("single_image", OLD, [True, False, False]), ("one_vision", NEW, [True, True])):
+        rows = [
+            {
+                "result_id": compute_digest(version, n),
+                "checkpoint": stage,
+                "checkpoint_version": version,
+                "settings_hash": "s",
+                "question_id": f"q{n}",
+                "correct": is_correct,
+            }
+            for n, is_correct in enumerate(correct)
+        ]
+        complete = [{name: row.get(name) for name in table.spec.columns.names} for row in rows]
+        table.publish([pa.Table.from_pylist(complete, schema=table.spec.columns)], partition_key=stage)
+    assert resolve_checkpoint_version(lake, "bb") == NEW
+    (result,) = compare_checkpoints(lake, OLD, NEW)
+    assert (result.benchmark, result.n_questions, result.difference) == ("held_out", 2, 50.0)
+    with pytest.raises(BenchmarkError, match="in the same way"):
+        compare_checkpoints(lake, OLD, NEW, ["Synthetic-Bars"])
 
 
 def test_a_version_prefix_resolves_to_its_checkpoint(lake: Lake) -> None:
