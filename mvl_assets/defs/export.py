@@ -105,13 +105,14 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """Write the dataset card."""
     from mvl_assets.export.dataset_card import render_dataset_card
-    from mvl_assets.export.description import CARD, list_configs
+    from mvl_assets.export.description import CARD, list_llava_configs
     from mvl_assets.export.export_folder import ExportFolder
-    from mvl_assets.export.formats.registry import get_format
 
     folder = ExportFolder(load_settings().export_root)
-    configs = list_configs(lake.lake, folder.join("llava_json"), get_format("llava_json"), "llava_json/")
-    text = render_dataset_card(lake.lake, asset_keys.load_active_profile(), configs)
+    profile = asset_keys.load_active_profile()
+    text = render_dataset_card(
+        lake.lake, profile, list_llava_configs(lake.lake, profile.export_layout, EXPORT_KEY.path[-1])
+    )
     with folder.write_file(CARD) as path:
         path.write_text(text, encoding="utf-8")
     return dg.MaterializeResult(

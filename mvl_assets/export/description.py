@@ -10,7 +10,9 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.export import croissant
 from mvl_assets.export.dataset_card import CardConfig, render_dataset_card
 from mvl_assets.export.export_folder import ExportFolder
+from mvl_assets.export.export_stage import Layout, has_shards
 from mvl_assets.export.formats.export_format import ExportFormat
+from mvl_assets.export.formats.json_formats import LlavaJsonFormat
 from mvl_assets.export.formats.table_formats import TableFormat
 from mvl_assets.export.licenses import combine
 from mvl_assets.export.row_reader import ImageForm
@@ -40,15 +42,8 @@ def describe_export(
     return configs
 
 
-def list_configs(lake: Lake, folder: ExportFolder, format_: ExportFormat, prefix: str = "") -> list[CardConfig]:
-    """Return a configuration for each training stage whose files are in the folder.
-
-    Args:
-        lake: The lake.
-        folder: The export's folder.
-        format_: Its format.
-        prefix: The folder's place below that of the card, with a slash.
-    """
+def list_configs(lake: Lake, folder: ExportFolder, format_: ExportFormat) -> list[CardConfig]:
+    """Return a configuration for each training stage whose files are in the folder."""
     configs = []
     for stage in TRAINING_STAGES:
         data_files = next((p for p in format_.list_data_files(stage) if folder.matches_any(p)), None)
@@ -56,7 +51,24 @@ def list_configs(lake: Lake, folder: ExportFolder, format_: ExportFormat, prefix
             schema = format_.schema if isinstance(format_, TableFormat) else None
             n_bytes = None if schema is None else folder.measure_folder(stage)
             n_rows = lake.get_table(f"mixture/{stage}").count()
-            configs.append(CardConfig(stage, f"{prefix}{data_files}", n_rows, n_bytes, schema))
+            configs.append(CardConfig(stage, data_files, n_rows, n_bytes, schema))
+    return configs
+
+
+def list_llava_configs(lake: Lake, layout: Layout, folder_name: str) -> list[CardConfig]:
+    """Return a configuration for each mixture as the asset `export/llava_json` writes it.
+
+    Args:
+        lake: The lake.
+        layout: The layout in the profile.
+        folder_name: The export's folder, beside the card.
+    """
+    configs = []
+    for stage in TRAINING_STAGES:
+        if n_rows := lake.get_table(f"mixture/{stage}").count():
+            file, shards = LlavaJsonFormat().list_data_files(stage)
+            data_files = shards if has_shards(n_rows, layout) else file
+            configs.append(CardConfig(stage, f"{folder_name}/{data_files}", n_rows))
     return configs
 
 

@@ -84,8 +84,7 @@ def export_stage(
     options = options or ExportOptions()
     check_store(folder.uri)
     n_rows = lake.get_table(f"mixture/{stage}").count()
-    has_shards = options.layout == "shards" or (options.layout == "auto" and n_rows >= FILES_MAX_ROWS)
-    if isinstance(format_, JsonFormat) and not (has_shards and n_rows):
+    if isinstance(format_, JsonFormat) and not has_shards(n_rows, options.layout):
         n_images, digest = write_json_files(lake, stage, folder, format_, options.image_form)
         for name in format_.list_own_folders(stage):
             folder.delete_folder(name)
@@ -97,6 +96,11 @@ def export_stage(
         folder.delete_file(format_.get_file_name(stage))
     digest = compute_digest([shard.name for shard in shards])
     return ExportResult(stage, n_rows, sum(shard.n_images for shard in shards), digest, len(shards))
+
+
+def has_shards(n_rows: int, layout: Layout) -> bool:
+    """Return whether a JSON format is written in shards."""
+    return n_rows > 0 and (layout == "shards" or (layout == "auto" and n_rows >= FILES_MAX_ROWS))
 
 
 def choose_executor(config: ExecutorConfig, folder: ExportFolder) -> Executor:

@@ -13,7 +13,7 @@ import yaml
 
 from mvl_assets.config.profile import load_profile
 from mvl_assets.execution.processes import ProcessExecutor
-from mvl_assets.export.description import describe_export
+from mvl_assets.export.description import describe_export, list_llava_configs
 from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.export_stage import ExportOptions, export_stage
 from mvl_assets.export.formats.registry import get_format
@@ -45,6 +45,13 @@ def test_datasets_reads_the_folder_by_its_card(lake: Lake, tmp_path: Path, name:
     rows = datasets.load_dataset(str(tmp_path / "hub"), STAGE, split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == 12 and {"id", "source"} <= set(rows.column_names)
     assert {"messages", "conversations"} & set(rows.column_names)
+
+
+def test_the_card_of_the_assets_names_the_files_below_it(lake: Lake) -> None:
+    (files,) = list_llava_configs(lake, "auto", "llava_json")
+    assert (files.name, files.data_files, files.n_rows) == (STAGE, f"llava_json/{STAGE}.json", 12)
+    (shards,) = list_llava_configs(lake, "shards", "llava_json")
+    assert shards.data_files == f"llava_json/{STAGE}/train-*.jsonl"
 
 
 def test_the_card_has_what_the_hub_asks_for(lake: Lake, tmp_path: Path) -> None:

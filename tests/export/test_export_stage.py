@@ -70,9 +70,10 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_files, "CHUNK_ROWS", 5)
 
 
-def export_shards(lake: Lake, folder: Path, name: str = "llava_json") -> ExportResult:
+def export_shards(lake: Lake, folder: Path, name: str = "llava_json", n_processes: int = 1) -> ExportResult:
     options = ExportOptions(layout="shards", shard_bytes=1)
-    return export_stage(lake, STAGE, ExportFolder(str(folder)), get_format(name), options, ProcessExecutor(1))
+    executor = ProcessExecutor(n_processes)
+    return export_stage(lake, STAGE, ExportFolder(str(folder)), get_format(name), options, executor)
 
 
 def digest_files(folder: Path) -> dict[str, str]:
@@ -98,7 +99,7 @@ def read_shards(folder: Path, unpacked: Path) -> list[dict]:
 
 def test_both_layouts_of_json_hold_the_same_entries_and_images(lake: Lake, tmp_path: Path) -> None:
     files = export_stage(lake, STAGE, ExportFolder(str(tmp_path / "files")), get_format("llava_json"))
-    shards = export_shards(lake, tmp_path / "shards")
+    shards = export_shards(lake, tmp_path / "shards", n_processes=2)
     assert (files.name, shards.name, shards.shards) == (f"{STAGE}.json", STAGE, 6)
     entries = json.loads((tmp_path / "files" / files.name).read_text(encoding="utf-8"))
     assert read_shards(tmp_path / "shards", tmp_path / "unpacked") == entries

@@ -55,7 +55,16 @@ class TableFormat(ExportFormat):
 
     def write_shard(self, task: ShardTask) -> None:
         (name,) = self.list_files(task.stage, task.shard)
-        with task.folder.write_file(name) as path, pq.ParquetWriter(path, self.schema, compression="zstd") as writer:
+        leaves = list_leaf_columns(self.schema)
+        # The bytes of images are compressed already; a dictionary or statistics of them would be as large as they are.
+        texts = [leaf for leaf in leaves if not leaf.endswith(".bytes")]
+        compression = {leaf: "zstd" if leaf in texts else "none" for leaf in leaves}
+        with (
+            task.folder.write_file(name) as path,
+            pq.ParquetWriter(
+                path, self.schema, compression=compression, use_dictionary=texts, write_statistics=texts
+            ) as writer,
+        ):
             for table in self.iter_tables(task):
                 writer.write_table(table)
 
@@ -156,6 +165,14 @@ class LanceFormat(ParquetFormat):
 
     def list_own_folders(self, stage: str) -> list[str]:
         return [f"{stage}-fragments"]
+
+
+def list_leaf_columns(schema: pa.Schema) -> list[str]:
+    """Return the paths of the columns of plain values, such as `images.list.element.bytes`, as Parquet names them."""
+    sink = pa.BufferOutputStream()
+    pq.ParquetWriter(sink, schema).close()
+    leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return [leaves.column(number).path for number in range(len(leaves))]
 
 
 def _build_table_uri(folder: ExportFolder, stage: str) -> str:

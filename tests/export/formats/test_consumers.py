@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 import webdataset
 from PIL import Image
@@ -72,6 +73,15 @@ def test_parquet_has_images_and_messages(lake: Lake, tmp_path: Path) -> None:
     for row in stored:
         assert [compute_digest(image["bytes"]) for image in row["images"]] == row["image_ids"]
     assert all(isinstance(image, Image.Image) for image in rows[8]["images"])
+
+
+def test_images_in_parquet_are_stored_as_they_are(lake: Lake, tmp_path: Path) -> None:
+    (file, *_) = export(lake, tmp_path, "parquet").rglob("*.parquet")
+    row_group = pq.read_metadata(file).row_group(0)
+    columns = {row_group.column(n).path_in_schema: row_group.column(n) for n in range(row_group.num_columns)}
+    data = columns["images.list.element.bytes"]
+    assert data.compression == "UNCOMPRESSED" and not data.is_stats_set
+    assert columns["messages.list.element.content"].compression == "ZSTD" and columns["source"].is_stats_set
 
 
 def test_lance_has_the_rows_of_parquet(lake: Lake, tmp_path: Path) -> None:
