@@ -10,7 +10,7 @@ weights: they are random, in the sizes of the recipe `paper-7b`. On a machine wi
     pip install --no-index --no-deps --target site wheels/*.whl
     PYTHONPATH=site python benchmarks/gpu_step.py --json
 
-Measured, interleaved, medians with minimum and maximum, on the same samples (from `sample_shapes`):
+Measured, interleaved, medians with minimum and maximum, on the same samples (from `mvl_training.runs.sample_shapes`):
   reference   one sample at a time, SDPA, gradient checkpointing, all logits at once: the released training's step
   dense       packed, one mask of the whole sequence, all logits at once
   ours        `mvl_training.model.student_model.Student`: samples attend within themselves (varlen), the head in chunks;
@@ -81,19 +81,18 @@ class StubModuleFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 sys.meta_path.append(StubModuleFinder())
 
 from PIL import Image  # noqa: E402
-from sample_shapes import draw_samples  # noqa: E402
 
 from mvl_assets.media.image import standardise_image  # noqa: E402
 from mvl_assets.media.tiles import TileGrid, cut_anyres  # noqa: E402
-from mvl_training.data.bin_packing import pack_bins  # noqa: E402
 from mvl_training.data.chat_format import IGNORE_INDEX, EncodedSample  # noqa: E402
 from mvl_training.data.pack_loader import PackedBatch, collate  # noqa: E402
-from mvl_training.data.packing import compute_max_tiles  # noqa: E402
-from mvl_training.data.processing import ProcessedSample, SampleCost  # noqa: E402
-from mvl_training.data.token_counts import PackableSample  # noqa: E402
+from mvl_training.data.pack_plan import SampleCounts  # noqa: E402
+from mvl_training.data.processing import ProcessedSample  # noqa: E402
+from mvl_training.data.step_packs import PackLimits, pack_samples  # noqa: E402
 from mvl_training.model import student_model  # noqa: E402
-from mvl_training.model.cost_model import compute_model_sizes, compute_sample_flops  # noqa: E402
+from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes  # noqa: E402
 from mvl_training.recipe import Recipe, load_recipe  # noqa: E402
+from mvl_training.runs.sample_shapes import draw_samples  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,23 +150,20 @@ def build_student(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> s
 def build_workloads(
     student: student_model.Student, recipe: Recipe, max_tokens: int, n_packs: int, device: torch.device
 ) -> list[StepWorkload]:
-    """Return `n_packs` packs of up to `max_tokens` tokens, as a pack plan has them."""
+    """Return `n_packs` packs of up to `max_tokens` tokens, as training makes them."""
     grid = recipe.grid.to_tile_grid()
     vocab_size = student.llava.config.text_config.vocab_size
     shapes = draw_samples(40 * n_packs, grid, SEED, max_tokens)
-    sizes_3N = (shapes.tokens_N.tolist(), shapes.tiles_N.tolist(), shapes.loss_tokens_N.tolist())
-    members = [
-        PackableSample(str(n), SampleCost(tokens, tiles, targets, 0, ""), "", "")
-        for n, (tokens, tiles, targets) in enumerate(zip(*sizes_3N, strict=True))
-    ]
-    packs = pack_bins(members, max_tokens, compute_max_tiles(max_tokens, grid.patches_per_side))
+    counts = SampleCounts(shapes.tokens_N, shapes.loss_tokens_N, shapes.tiles_N)
+    flops_N = build_sample_flops(compute_model_sizes(student.llava, grid), recipe.get_stage("single_image"))(counts)
+    (packs,) = pack_samples(
+        np.arange(len(flops_N)), counts, flops_N, PackLimits.from_tokens(max_tokens, grid), world_size=1
+    ).packs_by_rank
     rng = np.random.default_rng(SEED)
-    rng.shuffle(packs)
-    model_sizes, stage_config = compute_model_sizes(student.llava, grid), recipe.get_stage("single_image")
     workloads = []
-    for members in packs[:n_packs]:
+    for pack in packs[:n_packs]:
         samples, sample_inputs = [], []
-        for n in (int(m.row_id) for m in members):
+        for n in pack:
             layouts = (shapes.layouts[shapes.image_index_N[n]],) if shapes.image_index_N[n] >= 0 else ()
             n_visual_tokens = sum(layout.n_tokens for layout in layouts)
             ids = rng.integers(0, vocab_size - 2, n_visual_tokens + int(shapes.text_tokens_N[n])).astype(np.int32)
@@ -181,13 +177,8 @@ def build_workloads(
             size = shapes.image_sizes[shapes.image_index_N[n]][::-1] if layouts else None
             sample_inputs.append(to_hf_inputs(samples[-1], size, device))
         batch = collate(samples, (vocab_size - 2, vocab_size - 1), grid.tile_size).to(device)
-        counts = [m.cost for m in members]
-        flops = sum(
-            compute_sample_flops(model_sizes, stage_config, c.n_tokens, c.n_tiles, c.n_loss_tokens) for c in counts
-        )
-        workloads.append(
-            StepWorkload(batch, sample_inputs, batch.n_loss_tokens, batch.input_ids_1L.shape[1], len(samples), flops)
-        )
+        n_tokens, flops = batch.input_ids_1L.shape[1], float(flops_N[pack].sum())
+        workloads.append(StepWorkload(batch, sample_inputs, batch.n_loss_tokens, n_tokens, len(samples), flops))
     return workloads
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/training_start.py --json [--rows 200000 1000000 4000000 12000000] [--repetitions 3]
 
-A synthetic plan of packs of eight rows is written once per size, with texts and images of a few hundred bytes, in as
-many shards as a real one. Then a new process opens it as rank 3 of 8 and reads its first 256 packs; measured are the
-time and the growth of memory since its imports, medians with minimum and maximum. The floor is reading as many bytes
-from one file. `measure_training_start` is what `scale.py` calls.
+A synthetic plan is written once per size, with texts and images of a few hundred bytes, in as many shards as a real
+one. Then a new process opens it as rank 3 of 8 and reads its first 2,048 rows, in packs of up to eight; measured are
+the time and the growth of memory since its imports, medians with minimum and maximum. The floor is reading as many
+bytes from one file. `measure_training_start` is what `scale.py` calls.
 """
 
 from __future__ import annotations
@@ -30,51 +30,49 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.packed_rows import build_packed_table
 from mvl_training.data.batch_order import BatchOrder
-from mvl_training.data.pack_materializer import PACKED_ROW_NAMES, SHARD_PACKS
+from mvl_training.data.pack_materializer import SHARD_ROWS
 from mvl_training.data.packed_rows import PackedRows, open_packs
+from mvl_training.data.step_packs import PackLimits, StepPacker
 
 STAGE: TrainingStage = "single_image"
-ROWS_PER_PACK = 8
 IMAGE_BYTES = 300
 RANK, WORLD_SIZE = 3, 8
 SAMPLES_PER_STEP = 512
-FIRST_PACKS = 256
+PACK_TOKENS = 800
+FIRST_ROWS = 2048
 SHARDS_PER_COMMIT = 64
 SIZES = (200_000, 1_000_000, 4_000_000, 12_000_000)
 
 
 def write_packed_rows(lake: Lake, n_rows: int) -> None:
     """Write a synthetic plan and its packed rows."""
-    n_packs = n_rows // ROWS_PER_PACK
     plan = lake.get_table(f"pack_plan/{STAGE}")
-    # Of the plan only the number of packs and the version of its table are looked at.
-    plan.append_fragments([plan.write_fragments(_iter_plan_batches(n_packs, plan.spec.columns))])
+    # Of the plan only the number of rows and the version of its table are looked at.
+    plan.append_fragments([plan.write_fragments(_iter_plan_batches(n_rows, plan.spec.columns))])
     table = lake.get_table(f"packed_rows/{STAGE}")
     table.create()
     template = _build_shard()
     written = []
-    for start in range(0, n_packs, SHARD_PACKS):
-        n_shard_packs = min(SHARD_PACKS, n_packs - start)
-        positions = np.arange(start, start + n_shard_packs)
+    for start in range(0, n_rows, SHARD_ROWS):
+        positions = np.arange(start, min(start + SHARD_ROWS, n_rows))
         new_columns = {
-            "pack_id": _format_ids(positions),
+            "planned_id": _format_ids(positions),
             "position": pa.array(positions),
-            "n_samples_before": pa.array(positions * ROWS_PER_PACK),
-            "plan_table_version": pa.array([plan.version] * n_shard_packs, pa.int64()),
+            "plan_table_version": pa.array([plan.version] * len(positions), pa.int64()),
         }
-        shard = template.slice(0, n_shard_packs)
+        shard = template.slice(0, len(positions))
         for name, column in new_columns.items():
             shard = shard.set_column(shard.schema.get_field_index(name), shard.schema.field(name), column)
         written.append(table.write_fragments([shard]))
-        if len(written) == SHARDS_PER_COMMIT or start + SHARD_PACKS >= n_packs:
+        if len(written) == SHARDS_PER_COMMIT or start + SHARD_ROWS >= n_rows:
             table.append_fragments(written)
             written = []
 
 
-def _iter_plan_batches(n_packs: int, schema: pa.Schema) -> Iterator[pa.Table]:
-    for start in range(0, n_packs, 65_536):
-        positions = np.arange(start, min(start + 65_536, n_packs))
-        columns = {"pack_id": _format_ids(positions), "position": pa.array(positions)}
+def _iter_plan_batches(n_rows: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    for start in range(0, n_rows, 65_536):
+        positions = np.arange(start, min(start + 65_536, n_rows))
+        columns = {"planned_id": _format_ids(positions), "position": pa.array(positions)}
         nulls = {name: pa.nulls(len(positions), schema.field(name).type) for name in schema.names}
         yield pa.table({**nulls, **columns}, schema=schema)
 
@@ -85,37 +83,28 @@ def _format_ids(positions: np.ndarray) -> pa.Array:
 
 def _build_shard() -> pa.Table:
     rng = np.random.default_rng(20241206)
-    packs = []
-    for _ in range(SHARD_PACKS):
-        image_ids = [rng.bytes(16).hex() for _ in range(ROWS_PER_PACK)]
-        rows: list[dict[str, Any]] = [
+    rows: list[dict[str, Any]] = []
+    for _ in range(SHARD_ROWS):
+        image_ids = [rng.bytes(16).hex()]
+        rows.append(
             {
-                **dict.fromkeys(PACKED_ROW_NAMES),
                 "row_id": rng.bytes(16).hex(),
                 "conversations": [
                     {"from": "human", "value": "<image>\nWhat does it show?"},
                     {"from": "gpt", "value": rng.bytes(60).hex()},
                 ],
-                "image_ids": [image_id],
-            }
-            for image_id in image_ids
-        ]
-        packs.append(
-            {
-                "rows": rows,
-                "lengths": [100] * ROWS_PER_PACK,
                 "image_ids": image_ids,
-                "image_sizes": [IMAGE_BYTES] * ROWS_PER_PACK,
-                "image_bytes": rng.bytes(ROWS_PER_PACK * IMAGE_BYTES),
-                "n_samples": ROWS_PER_PACK,
-                "n_tokens": 100 * ROWS_PER_PACK,
-                "n_tiles": ROWS_PER_PACK,
-                "n_loss_tokens": 50 * ROWS_PER_PACK,
+                "stored_image_ids": image_ids,
+                "stored_image_sizes": [IMAGE_BYTES],
+                "image_bytes": rng.bytes(IMAGE_BYTES),
+                "n_tokens": 100,
+                "n_tiles": 1,
+                "n_loss_tokens": 50,
                 "plan_version": "synthetic",
-                "pack_id": "",
+                "planned_id": "",
             }
         )
-    return build_packed_table(packs)
+    return build_packed_table(rows)
 
 
 def start_rank(lake_root: str) -> dict[str, float]:
@@ -124,14 +113,19 @@ def start_rank(lake_root: str) -> dict[str, float]:
     started_at = time.perf_counter()
     packed = open_packs(Lake(lake_root), STAGE)
     assert isinstance(packed, PackedRows)
-    order = BatchOrder.from_plan(packed, SAMPLES_PER_STEP, seed=0)
+    order = BatchOrder(len(packed), SAMPLES_PER_STEP, seed=0)
+    limits = PackLimits(PACK_TOKENS, max_tiles=PACK_TOKENS)
+    packer = StepPacker(packed, order, lambda counts: counts.n_tokens * 1e9, limits, WORLD_SIZE)
     opened_at = time.perf_counter()
     # In the middle of the data, as after a resume.
-    step = order.steps_per_epoch // 2
-    packed.read_counts(order.list_step_packs(step))
-    positions = [p for n in range(FIRST_PACKS) for p in order.list_rank_packs(step + n, RANK, WORLD_SIZE)][:FIRST_PACKS]
-    n_image_bytes = sum(sum(map(len, raw_pack.image_data.values())) for raw_pack in packed.iter_raw_packs(positions))
-    assert n_image_bytes == IMAGE_BYTES * ROWS_PER_PACK * len([p for p in positions if p is not None])
+    first_step, n_steps = order.steps_per_epoch // 2, FIRST_ROWS * WORLD_SIZE // SAMPLES_PER_STEP
+    packs = [
+        pack
+        for step in range(first_step, min(first_step + n_steps, order.steps_per_epoch))
+        for pack in packer.pack_step(step).packs_by_rank[RANK]
+    ]
+    n_rows = sum(len(raw_pack.planned_rows) for raw_pack in packed.iter_raw_packs(packs))
+    assert n_rows == sum(map(len, packs))
     return {
         "open_seconds": round(opened_at - started_at, 4),
         "seconds": round(time.perf_counter() - started_at, 4),
@@ -178,7 +172,7 @@ def _start_in_new_process(lake_root: str) -> dict[str, float]:
 def _measure_floor(lake_root: Path) -> float:
     """Return the seconds of reading the bytes of the first packs from one file."""
     file = max((lake_root / "packed_rows").rglob("*.lance"), key=lambda path: path.stat().st_size * path.is_file())
-    n_bytes = file.stat().st_size * FIRST_PACKS // SHARD_PACKS
+    n_bytes = file.stat().st_size * FIRST_ROWS // SHARD_ROWS
     started_at = time.perf_counter()
     with file.open("rb") as stream:
         stream.read(n_bytes)

@@ -115,13 +115,13 @@ EXPORT: Final = Stage(
 )
 PACK_PLAN: Final = Stage(
     "pack_plan",
-    "Which rows of a mixture share one sequence, and in which order the packs are trained on.",
+    "The rows of a mixture in the order of training, with exact counts, from which each step packs its samples.",
     upstream=("mixture",),
     table="pack_plan/{training_stage}",
 )
 PACKED_ROWS: Final = Stage(
     "packed_rows",
-    "The packs of a large mixture with their texts and image bytes, in the order of training: ranks read them in"
+    "The rows of a large plan with their texts and image bytes, in the order of training: ranks read them in"
     " sequence.",
     upstream=("pack_plan",),
     table="packed_rows/{training_stage}",

@@ -25,21 +25,23 @@ def recipe_group() -> None:
     "--stage", "stages", multiple=True, type=click.Choice(TRAINING_STAGES), help="Only this stage; may be repeated."
 )
 @click.option(
-    "--gpus", type=click.IntRange(min=1), help="GPUs that share the states. Default: the recipe's `nproc_per_node`."
+    "--gpus",
+    type=click.IntRange(min=1),
+    help="GPUs that share the work. Default: the recipe's `nproc_per_node`.",
 )
 @click.option(
     "--mfu",
     default=0.4,
     show_default=True,
     type=click.FloatRange(0.01, 1.0),
-    help="Model FLOPs utilisation: share of the peak.",
+    help="Model FLOPs utilisation of a GPU while it works: share of the peak.",
 )
 @click.option(
     "--peak", default=float(PEAK_TFLOPS_BY_DEVICE["H100"]), show_default=True, help="Dense bf16 TFLOP/s of one GPU."
 )
 @click.option("--json", "json_", is_flag=True, help="Print a JSON list, one object per stage.")
 def show(name: str, stages: tuple[TrainingStage, ...], gpus: int | None, mfu: float, peak: float, json_: bool) -> None:
-    """Show parameters, steps, FLOPs, memory per GPU and GPU-days of recipe NAME (or a YAML file)."""
+    """Show parameters, steps, FLOPs, lock-step efficiency, memory per GPU and GPU-days of recipe NAME (or a file)."""
     recipe = load_recipe(name)
     sizes = compute_recipe_sizes(recipe)
     forecasts = [
@@ -72,7 +74,7 @@ def list_train_rows(stage: TrainingStage, number: int, json_: bool) -> None:
     if json_:
         click.echo(as_json(rows))
         return
-    columns = ["row_id", "pack", "tokens", "kind", "source"]
+    columns = ["row_id", "position", "tokens", "kind", "source"]
     title = f"{len(rows)} rows; `mvl trace ROW` says where one came from"
     click.echo(format_table(title, columns, [[row[column] for column in columns] for row in rows]))
 
@@ -90,7 +92,7 @@ def _load_pack_plan(recipe: Recipe, stage: TrainingStage) -> PackPlan | None:
 
 
 def _format_forecast(stage_forecast: StageForecast, recipe: Recipe, mfu: float, peak: float) -> list[str]:
-    stage_config = recipe.get_stage(stage_forecast.stage)
+    stage_config, lockstep = recipe.get_stage(stage_forecast.stage), stage_forecast.lockstep
     component_counts = [
         f"{component} {_format_count(n_params)}"
         + (
@@ -106,8 +108,18 @@ def _format_forecast(stage_forecast: StageForecast, recipe: Recipe, mfu: float, 
         ("data", f"{stage_forecast.data.samples:,} samples of {sample_size} ({stage_forecast.basis})"),
         (
             "steps",
-            f"{stage_forecast.n_steps:,} of {stage_forecast.n_samples / stage_forecast.n_steps:,.4g} samples,"
-            f" packs of {stage_config.max_seq_len:,} tokens",
+            f"{stage_forecast.n_steps:,} of {stage_config.global_batch_size:,} samples,"
+            f" in packs of at most {stage_config.pack_tokens:,} tokens",
+        ),
+        (
+            "lock-step",
+            f"{lockstep.efficiency:.2f} of the time of {lockstep.world_size} GPUs is work"
+            f" (one sample per pack: {lockstep.unpacked_efficiency:.2f})",
+        ),
+        (
+            "micro-steps",
+            f"{lockstep.grad_accum_steps:.3g} per step, packs of {lockstep.pack_tokens:,.0f} tokens;"
+            f" a GPU receives {lockstep.micro_step_gib:.3g} GiB in each",
         ),
         (
             "schedule",
@@ -115,7 +127,10 @@ def _format_forecast(stage_forecast: StageForecast, recipe: Recipe, mfu: float, 
             f" {stage_config.precision}",
         ),
         ("FLOPs", f"{stage_forecast.flops:.3g}, {stage_forecast.flops_per_token / 1e9:.1f} G per token"),
-        ("GPU-days", f"{stage_forecast.compute_gpu_days(mfu, peak * 1e12):.2f} at {mfu:.0%} of {peak:g} TFLOP/s"),
+        (
+            "GPU-days",
+            f"{stage_forecast.compute_gpu_days(mfu, peak * 1e12):.2f} with waiting, at {mfu:.0%} of {peak:g} TFLOP/s",
+        ),
         ("memory per GPU", f"GiB on {stage_forecast.n_gpus} GPUs; activations are an estimate, logits come on top"),
     ]
     for zero, memory in stage_forecast.memory.items():

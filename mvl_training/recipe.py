@@ -26,7 +26,13 @@ ModelComponent = Literal["projector", "language", "vision"]
 ChatFormat = Literal["plain", "chatml"]
 """`plain` is LLaVA's alignment format (images, caption, newline); `chatml` is Qwen's chat format."""
 
-TRAIN_CODE_VERSION = "3"
+LossWeighting = Literal["sample", "token", "sqrt"]
+"""What counts alike in the loss of a step: samples, tokens, or samples by the square root of their loss tokens."""
+
+VideoNewlines = Literal["one", "grid"]
+"""Newline tokens of a video: one at its end, or one after each row of each frame."""
+
+TRAIN_CODE_VERSION = "4"
 """Increased by hand when the same inputs would give other weights, so that work of older code is not reused."""
 
 DIGEST_KEYS = {
@@ -43,6 +49,13 @@ DIGEST_KEYS = {
 }
 """Old names of renamed keys, by their new name. Digests of a recipe keep the old names: otherwise equal inputs would
 get another identity, and finished work would be done again."""
+
+
+DEFAULT_OPTIONS = {"loss_weighting": "token", "video_newlines": "one", "image_first": False, "folder_frames": None}
+PARITY_OPTIONS = {"loss_weighting": "sample", "video_newlines": "grid", "image_first": True, "folder_frames": 10}
+"""Options of a recipe that does not give them, without and with `paper_parity`."""
+
+LAYOUT_OPTIONS = ("video_newlines", "image_first", "folder_frames")
 
 
 class RecipeError(MvlError):
@@ -135,9 +148,10 @@ class StageConfig(_StrictModel):
         chat_format: How conversations become tokens.
         image_mode: `flat` gives every image one tile without newline (the released alignment script), `anyres` tiles
             a sample's only image and pads several.
-        global_batch_size: Samples per optimizer step over all ranks, as in the paper; with packing it decides the
-            packs per step.
-        max_seq_len: Token limit of a sample, and the size of a pack.
+        global_batch_size: Samples per optimizer step over all ranks.
+        max_seq_len: Token limit of a sample.
+        max_pack_tokens: Most tokens of a pack, which one forward pass takes; None: `max_seq_len`. Larger packs take
+            more memory for activations and need fewer micro-steps.
         epochs: Passes over the data.
         steps: Optimizer steps, in place of `epochs` (the data is repeated when it runs out).
         schedule: Learning rate after the warm-up.
@@ -162,6 +176,7 @@ class StageConfig(_StrictModel):
     image_mode: Literal["flat", "anyres"]
     global_batch_size: int = Field(ge=1)
     max_seq_len: int = Field(ge=16)
+    max_pack_tokens: int | None = Field(default=None, ge=16)
     epochs: int = Field(default=1, ge=1)
     steps: int | None = Field(default=None, ge=1)
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -185,6 +200,8 @@ class StageConfig(_StrictModel):
                 raise ValueError(
                     f"the learning rate of {component} must be above 0 (leave the component out to freeze it)"
                 )
+        if self.pack_tokens < self.max_seq_len:
+            raise ValueError(f"`max_pack_tokens` {self.pack_tokens} is below `max_seq_len` {self.max_seq_len}")
         if self.offload and not self.zero_stage:
             raise ValueError("`offload` needs `zero_stage` 1, 2 or 3")
         if self.precision == "bf16" and self.zero_stage < 2:
@@ -192,6 +209,11 @@ class StageConfig(_StrictModel):
                 f"`precision` bf16 needs `zero_stage` 2 or 3, not {self.zero_stage} (2 takes no more memory)"
             )
         return self
+
+    @property
+    def pack_tokens(self) -> int:
+        """Most tokens of a pack."""
+        return self.max_pack_tokens or self.max_seq_len
 
 
 class Recipe(_StrictModel):
@@ -201,9 +223,15 @@ class Recipe(_StrictModel):
         name: A name that is `demo` or begins with `demo-` may train on a CPU without being asked to (`is_demo`).
         description: What the recipe trains, in words.
         seed: Seed of the initial weights and the data's order.
-        paper_parity: Take the loss as the released code does: on the markers `<|im_start|>`, `<|im_end|>` and newline
-            everywhere, user turns included, and on the assistant's header. Off, the loss is taken on the assistant's
-            words and the `<|im_end|>` that ends them.
+        paper_parity: Train as the released code does. The loss is taken on the markers `<|im_start|>`, `<|im_end|>`
+            and newline everywhere, user turns included, and on the assistant's header. Off, the loss is taken on the
+            assistant's words and the `<|im_end|>` that ends them. It also decides the next four where they are not
+            given: sample, grid, true and 10, and without parity token, one, false and None.
+        loss_weighting: `sample`: the mean over samples of their mean loss per token, so that a short answer counts as
+            much as a long one. `token`: the mean over all tokens. `sqrt`: between the two.
+        video_newlines: Newline tokens of a video; transformers and vLLM know `one`.
+        image_first: Move the marker of a turn's only image or video to the front of the turn.
+        folder_frames: Most frames of a video that ShareGPT4Video's folders hold as images; None: `max_frames`.
         nproc_per_node: Number of ranks per machine that the recipe is meant for.
         system_prompt: System prompt of conversations that have none of their own.
         language: The language tower.
@@ -216,12 +244,23 @@ class Recipe(_StrictModel):
     description: str = ""
     seed: int = 0
     paper_parity: bool = False
+    loss_weighting: LossWeighting
+    video_newlines: VideoNewlines
+    image_first: bool
+    folder_frames: int | None = Field(ge=1)
     nproc_per_node: int = Field(default=1, ge=1)
     system_prompt: str = "You are a helpful assistant."
     language: TowerConfig
     vision: TowerConfig
     grid: GridConfig
     stages: dict[TrainingStage, StageConfig] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_options(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return (PARITY_OPTIONS if data.get("paper_parity") else DEFAULT_OPTIONS) | dict(data)
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
@@ -275,6 +314,8 @@ class Recipe(_StrictModel):
             "grid": _use_digest_keys(self.grid.model_dump(mode="json")),
             "seed": self.seed,
             "paper_parity": self.paper_parity,
+            # Only where they differ, so that plans made before there was a choice keep their identity.
+            **{name: getattr(self, name) for name in LAYOUT_OPTIONS if getattr(self, name) != DEFAULT_OPTIONS[name]},
             **_use_digest_keys(
                 {
                     "system_prompt": self.system_prompt,

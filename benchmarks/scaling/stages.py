@@ -35,8 +35,9 @@ from mvl_assets.lake_queries.summaries import count_by_source, summarize_categor
 from mvl_assets.lake_queries.views import read_first_samples
 from mvl_assets.rewriting.rewrite import rewrite_source
 from mvl_training.data.pack_materializer import materialize_packs
-from mvl_training.data.packing import build_pack_plan
+from mvl_training.data.planning import build_pack_plan
 from mvl_training.data.processing import load_tokenizer
+from mvl_training.data.raw_packs import FrameLimits
 from mvl_training.recipe import load_recipe
 from scaling.raw_sources import count_source_rows, list_raw_sources, write_raw_sources
 
@@ -178,7 +179,6 @@ def plan_packs(run: Rehearsal) -> dict[str, Any]:
     reports = [build_pack_plan(run.lake, stage, recipe, run_id=RUN_ID) for stage in TRAINING_STAGES]
     return {
         "rows": sum(report.n_samples + sum(report.rejects_by_error.values()) for report in reports),
-        "packs": sum(report.n_packs for report in reports),
         "rejects": sum(sum(report.rejects_by_error.values()) for report in reports),
     }
 
@@ -186,10 +186,12 @@ def plan_packs(run: Rehearsal) -> dict[str, Any]:
 def pack_rows(run: Rehearsal) -> dict[str, Any]:
     recipe = load_recipe("demo")
     reports = [
-        materialize_packs(run.lake, stage, run.executor, max_frames=recipe.get_stage(stage).max_frames, run_id=RUN_ID)
+        materialize_packs(
+            run.lake, stage, run.executor, frame_limits=FrameLimits.for_stage(recipe, stage), run_id=RUN_ID
+        )
         for stage in TRAINING_STAGES
     ]
-    return {"rows": sum(report.n_samples for report in reports), "packs": sum(report.n_packs for report in reports)}
+    return {"rows": sum(report.n_rows for report in reports)}
 
 
 def export(run: Rehearsal) -> dict[str, Any]:

@@ -128,17 +128,16 @@ FILES: Final = "mvl/files"
 SOURCES: Final = "mvl/sources"
 CARD: Final = "mvl/card"
 
-# Pack plans. `FILL` is also shown for the categories of a mixture.
-PACKS: Final = "mvl/packs"
-PACKS_KEPT: Final = "mvl/packs_kept"
+# Pack plans. `FILL` is that of the categories of a mixture.
+ROWS_KEPT: Final = "mvl/rows_kept"
 FILL: Final = "mvl/fill"
 TOKENS: Final = "mvl/tokens"
 LOSS_TOKENS: Final = "mvl/loss_tokens"
 TILES: Final = "mvl/tiles"
-STRAGGLER_EFFICIENCY: Final = "mvl/straggler_efficiency"
-RANK_LOADS: Final = "mvl/rank_loads"
+LOCKSTEP_EFFICIENCY: Final = "mvl/lockstep_efficiency"
+LOCKSTEP: Final = "mvl/lockstep"
 BALANCE: Final = "mvl/balance"
-VISUAL_SHARE_OF_PACK: Final = "mvl/visual_share_of_pack"
+VISUAL_SHARE_OF_SAMPLE: Final = "mvl/visual_share_of_sample"
 """Followed by `_p5`, `_median`...: one key per quantile."""
 
 # Checkpoints.

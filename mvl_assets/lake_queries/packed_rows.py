@@ -1,4 +1,4 @@
-"""Packs as rows of a table `packed_rows/<stage>`."""
+"""Rows with their images as rows of a table `packed_rows/<stage>`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGE_BYTES_COLUMN = "image_bytes"
 
 
 def build_packed_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return packs, given as dictionaries, as rows of the table; what a dictionary lacks is null."""
+    """Return rows, given as dictionaries, as a table; what a dictionary lacks is null."""
     columns = {
         field.name: pa.array([row.get(field.name) for row in rows], field.type)
         for field in PACKED_ROWS.columns

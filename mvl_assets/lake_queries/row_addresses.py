@@ -71,7 +71,7 @@ class RowAddresses:
 
 
 class AddressBook:
-    """Addresses of all rows of a mixture, on disk, in parts: packs, or chunks of consecutive rows."""
+    """Addresses of all rows of a mixture, on disk, in parts: single rows, or chunks of consecutive ones."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, stage: str, table_versions: dict[str, int]) -> None:
         self._con = con
@@ -112,21 +112,20 @@ class AddressBook:
 
 
 @contextmanager
-def open_pack_addresses(lake: Lake, stage: str, plan: TableReader, first_pack: int = 0) -> Iterator[AddressBook]:
-    """Find the addresses of all rows of a pack plan; a part is a pack, an ordinal the place of a sample in it.
+def open_pack_addresses(lake: Lake, stage: str, plan: TableReader, first_position: int = 0) -> Iterator[AddressBook]:
+    """Find the addresses of all rows of a pack plan; a part is a position in it, and every ordinal is 0.
 
     Args:
         lake: The lake.
         stage: The training stage.
         plan: Snapshot of its pack plan.
-        first_pack: Leave out the packs before this one.
+        first_position: Leave out the rows before this one.
     """
     with _open_duckdb() as con:
-        con.register("plan", _open_stream(plan, ["position", "row_ids"]))
+        con.register("plan", _open_stream(plan, ["position", "row_id"]))
         con.execute(
             f"""CREATE TABLE planned AS
-                SELECT position AS part, generate_subscripts(row_ids, 1) AS ordinal, unnest(row_ids) AS row_id
-                FROM plan WHERE position >= {first_pack:d}"""  # noqa: S608 - a number
+                SELECT position AS part, 0 AS ordinal, row_id FROM plan WHERE position >= {first_position:d}"""  # noqa: S608 - a number
         )
         con.unregister("plan")
         con.register("mixture", _open_stream(lake.get_table(f"mixture/{stage}").snapshot(), _MIXTURE_COLUMNS))

@@ -22,7 +22,7 @@ SHRINK_THRESHOLD = 1.1
 PADDING_LEVEL = 127
 """Grey around a padded image: SigLIP's mean (0.5) times 255, cut to an integer."""
 
-LayoutKind = Literal["anyres", "padded", "flat", "video"]
+LayoutKind = Literal["anyres", "padded", "flat", "video", "video_grid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class TileLayout:
     """Layout of the tokens that the tiles of one image (or one video) become.
 
     The first tile of `anyres` is the whole image, the others form a grid, and every row of features ends with a newline
-    token. `padded` and `video` end with one newline token, `flat` has none.
+    token. So does every row of every frame of `video_grid`. `padded` and `video` end with one newline token, `flat` has
+    none.
 
     Attributes:
         kind: The form of the layout.
@@ -82,6 +83,11 @@ class TileLayout:
     height: int = 0
     width: int = 0
     shrunk_size: tuple[int, int] | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the tiles are frames of a video."""
+        return self.kind in ("video", "video_grid")
 
 
 def select_best_shape(height: int, width: int, grid: TileGrid) -> tuple[int, int]:
@@ -140,9 +146,12 @@ def compute_pooled_side(grid: TileGrid) -> int:
     return math.ceil(grid.patches_per_side / 2)
 
 
-def compute_video_layout(n_frames: int, grid: TileGrid) -> TileLayout:
-    """Return the layout of a video: pooled frames and one newline at the very end."""
-    return TileLayout("video", n_tiles=n_frames, n_tokens=n_frames * compute_pooled_side(grid) ** 2 + 1)
+def compute_video_layout(n_frames: int, grid: TileGrid, newlines: Literal["one", "grid"] = "one") -> TileLayout:
+    """Return the layout of a video: pooled frames, and one newline at the very end or one after each row."""
+    side = compute_pooled_side(grid)
+    if newlines == "grid":
+        return TileLayout("video_grid", n_tiles=n_frames, n_tokens=n_frames * side * (side + 1))
+    return TileLayout("video", n_tiles=n_frames, n_tokens=n_frames * side**2 + 1)
 
 
 def cut_anyres(image: Image.Image, grid: TileGrid) -> np.ndarray:

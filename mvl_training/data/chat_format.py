@@ -195,6 +195,7 @@ def encode_conversation(
     chat_format: ChatFormat,
     system_prompt: str,
     paper_parity: bool = False,
+    image_first: bool = False,
 ) -> EncodedSample:
     """Encode one conversation with its labels.
 
@@ -210,6 +211,7 @@ def encode_conversation(
         paper_parity: Loss as in the released code: on whole assistant turns, header and last newline included, and on
             every `<|im_start|>`, `<|im_end|>` and newline token anywhere; `system_prompt` replaces a system turn of
             the data.
+        image_first: Move the only marker of a human turn to its front, as the released code does.
 
     Raises:
         RejectError: The conversation cannot be trained on.
@@ -220,6 +222,11 @@ def encode_conversation(
     answers = [answer_turn for answer_turn in turns if answer_turn["from"] == "gpt"]
     if not any((t["value"] or "").strip() for t in answers):
         raise RejectError("no_answer", "no assistant turn has any text")
+    if image_first:
+        turns = [
+            {**turn, "value": move_marker_to_front(turn["value"] or "")} if turn["from"] == "human" else turn
+            for turn in turns
+        ]
     builder = _TokenBuilder(tokenizer, visuals)
     if chat_format == "plain":
         return _encode_plain(turns, builder)
@@ -329,6 +336,15 @@ def _encode_plain(turns: Sequence[dict[str, Any]], builder: _TokenBuilder) -> En
 def _close_turn(builder: _TokenBuilder, *, loss_on_end: bool, loss_on_newline: bool) -> None:
     builder.add([builder.tokenizer.im_end_id], with_loss=loss_on_end)
     builder.add(builder.tokenizer.encode_cached("\n"), with_loss=loss_on_newline)
+
+
+def move_marker_to_front(text: str) -> str:
+    """Return a turn's text with its marker in a line of its own before the words, if it has exactly one marker."""
+    before, *rest = _split_at_markers(text)
+    if len(rest) != 2 or not before:
+        return text
+    marker, after = rest
+    return f"{marker}\n{(before + after).strip()}".strip()
 
 
 def _split_at_markers(text: str) -> list[str]:

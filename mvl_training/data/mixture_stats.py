@@ -1,4 +1,4 @@
-"""How evenly a pack plan mixes its samples: tokens by category and by modality, visual tokens over packs.
+"""How evenly a pack plan mixes its samples: tokens by category and by modality, visual tokens over samples.
 
 Counted while a plan is made, and rendered as tables for the UI.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mvl_training.data.token_counts import PackableSample
+from mvl_training.data.token_counts import CountedSample
 
 Axis = Literal["category", "modality"]
 AXES: tuple[Axis, ...] = ("category", "modality")
@@ -50,29 +50,22 @@ class MixtureStats:
     def __init__(self) -> None:
         self._loss_tokens_by_shard: list[dict[Axis, Counter[str]]] = []
         self._totals_by_axis: dict[Axis, dict[str, Counter[str]]] = {axis: {} for axis in AXES}
-        self._packs_by_visual_percent: Counter[int] = Counter()
+        self._samples_by_visual_percent: Counter[int] = Counter()
 
-    def update(self, packs_of_shard: Sequence[Sequence[PackableSample]]) -> None:
-        """Add the packs of one shard."""
+    def update(self, samples_of_shard: Sequence[CountedSample]) -> None:
+        """Add the samples of one shard."""
         loss_tokens: dict[Axis, Counter[str]] = {axis: Counter() for axis in AXES}
-        for pack in packs_of_shard:
-            for sample in pack:
-                cost = sample.cost
-                axis_names: tuple[tuple[Axis, str], ...] = (
-                    ("category", sample.category),
-                    ("modality", sample.modality),
-                )
-                for axis, name in axis_names:
-                    loss_tokens[axis][name] += cost.n_loss_tokens
-                    total = self._totals_by_axis[axis].setdefault(name, Counter())
-                    total["n_samples"] += 1
-                    total["n_tokens"] += cost.n_tokens
-                    total["n_loss_tokens"] += cost.n_loss_tokens
-                    total["n_visual_tokens"] += cost.n_visual_tokens
-            n_visual_tokens = sum(sample.cost.n_visual_tokens for sample in pack)
-            self._packs_by_visual_percent[
-                round(100 * n_visual_tokens / sum(sample.cost.n_tokens for sample in pack))
-            ] += 1
+        for sample in samples_of_shard:
+            cost = sample.cost
+            axis_names: tuple[tuple[Axis, str], ...] = (("category", sample.category), ("modality", sample.modality))
+            for axis, name in axis_names:
+                loss_tokens[axis][name] += cost.n_loss_tokens
+                total = self._totals_by_axis[axis].setdefault(name, Counter())
+                total["n_samples"] += 1
+                total["n_tokens"] += cost.n_tokens
+                total["n_loss_tokens"] += cost.n_loss_tokens
+                total["n_visual_tokens"] += cost.n_visual_tokens
+            self._samples_by_visual_percent[round(100 * cost.n_visual_tokens / cost.n_tokens)] += 1
         self._loss_tokens_by_shard.append(loss_tokens)
 
     def compute_shares(self) -> list[ShareStats]:
@@ -92,12 +85,12 @@ class MixtureStats:
         return shares
 
     def compute_visual_share_percentiles(self) -> dict[str, float]:
-        """Return the 5th, 50th and 95th percentile over packs of the share of visual tokens in a pack."""
-        shares, n_packs = (
-            np.array(list(self._packs_by_visual_percent)),
-            np.array(list(self._packs_by_visual_percent.values())),
+        """Return the 5th, 50th and 95th percentile over samples of the share of visual tokens in a sample."""
+        shares, n_samples = (
+            np.array(list(self._samples_by_visual_percent)),
+            np.array(list(self._samples_by_visual_percent.values())),
         )
-        percentiles = np.percentile(shares, [5, 50, 95], weights=n_packs, method="inverted_cdf") / 100
+        percentiles = np.percentile(shares, [5, 50, 95], weights=n_samples, method="inverted_cdf") / 100
         return dict(zip(("p5", "median", "p95"), percentiles.tolist(), strict=True))
 
     def _list_comparable_shards(self) -> list[dict[Axis, Counter[str]]]:
@@ -120,16 +113,5 @@ def render_shares_table(shares: Sequence[Mapping[str, Any]]) -> str:
         f" | {share['n_loss_tokens']:,} ({share['n_loss_tokens'] / loss_tokens[share['axis']]:.1%})"
         f" | {share['min_shard_share']:.1%} to {share['max_shard_share']:.1%} |"
         for share in shares
-    ]
-    return "\n".join(lines)
-
-
-def render_loads_table(rank_loads: Sequence[Mapping[str, Any]]) -> str:
-    """Render the loads of several numbers of ranks (`RankLoad` as dictionaries) as a markdown table."""
-    lines = ["| ranks | packs of a rank in a step | efficiency by tokens | efficiency by tiles |", "|---|---|---|---|"]
-    lines += [
-        f"| {load['world_size']} | {load['grad_accum_steps']}"
-        f" | {load['token_efficiency']:.3f} | {load['tile_efficiency']:.3f} |"
-        for load in rank_loads
     ]
     return "\n".join(lines)

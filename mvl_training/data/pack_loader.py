@@ -1,6 +1,7 @@
 """Loading of packs as tensors: samples joined into one sequence, read ahead of the training loop.
 
-The step number is the state: a loader gets the positions of packs from `batch_order` and keeps nothing between steps.
+The step number is the state: a loader gets packs, as positions in the plan, from `step_packs` and keeps nothing between
+steps.
 
 Shapes in names: L tokens of the pack, V visual tokens, T tiles, P pixels along a tile's side.
 """
@@ -21,11 +22,13 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.tiles import TileLayout
 from mvl_training.data.chat_format import IGNORE_INDEX
+from mvl_training.data.loss_weights import compute_sample_weights, compute_token_weights
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.packed_rows import PackedRows
 from mvl_training.data.planned_packs import PlannedPackReader
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.data.raw_packs import RawPack
+from mvl_training.recipe import LossWeighting
 
 BLANK_PIXEL = 127
 
@@ -44,6 +47,8 @@ class PackedBatch:
         tiles_T3PP: uint8 (T, 3, P, P).
         layouts: Layouts of the images and videos in order; empty if the only tile is a dummy.
         n_loss_tokens: Tokens that the loss is taken on.
+        loss_weight: Their weights, summed.
+        token_weights_L: float32 (L,): weights of the tokens in the loss; None: all are 1.
         row_ids: The mixture rows of the samples.
     """
 
@@ -56,6 +61,8 @@ class PackedBatch:
     tiles_T3PP: torch.Tensor
     layouts: tuple[TileLayout, ...]
     n_loss_tokens: int
+    loss_weight: float
+    token_weights_L: torch.Tensor | None = None
     row_ids: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> PackedBatch:
@@ -70,10 +77,18 @@ class PackedBatch:
             targets_L=self.targets_L.to(device, non_blocking=True),
             visual_positions_V=self.visual_positions_V.to(device, non_blocking=True),
             tiles_T3PP=self.tiles_T3PP.to(device, non_blocking=True),
+            token_weights_L=(
+                None if self.token_weights_L is None else self.token_weights_L.to(device, non_blocking=True)
+            ),
         )
 
 
-def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int], tile_size: int) -> PackedBatch:
+def collate(
+    samples: Sequence[ProcessedSample],
+    placeholder_ids: tuple[int, int],
+    tile_size: int,
+    loss_weighting: LossWeighting = "token",
+) -> PackedBatch:
     """Join samples into one sequence.
 
     Without samples, or without images in them, the batch gets one grey tile, so that every rank calls the vision tower
@@ -83,6 +98,7 @@ def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int]
         samples: The samples to join; may be empty.
         placeholder_ids: Ids of the image and the video token.
         tile_size: Side of a tile in pixels.
+        loss_weighting: What counts alike in the loss.
     """
     lengths = [len(sample.encoded.input_ids) for sample in samples] or [2]
     position_ids_L = np.concatenate([np.arange(length) for length in lengths])
@@ -98,6 +114,8 @@ def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int]
         visual_positions_V = np.empty(0, dtype=np.int64)
     blank_tile_13PP = np.full((1, 3, tile_size, tile_size), BLANK_PIXEL, dtype=np.uint8)
     tiles = [sample.tiles for sample in samples if len(sample.tiles)] or [blank_tile_13PP]
+    n_loss_tokens_N = np.array([sample.encoded.n_loss_tokens for sample in samples] or [0])
+    token_weights_L = np.repeat(compute_token_weights(n_loss_tokens_N, loss_weighting), lengths).astype(np.float32)
     return PackedBatch(
         input_ids_1L=torch.from_numpy(input_ids_L)[None],
         position_ids_1L=torch.from_numpy(position_ids_L)[None],
@@ -107,7 +125,9 @@ def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int]
         visual_positions_V=torch.from_numpy(visual_positions_V),
         tiles_T3PP=torch.from_numpy(np.concatenate(tiles)),
         layouts=tuple(layout for sample in samples for layout in sample.layouts),
-        n_loss_tokens=int((targets_L != IGNORE_INDEX).sum()),
+        n_loss_tokens=int(n_loss_tokens_N.sum()),
+        loss_weight=float(compute_sample_weights(n_loss_tokens_N, loss_weighting).sum()),
+        token_weights_L=None if loss_weighting == "token" else torch.from_numpy(token_weights_L),
         row_ids=tuple(sample.row_id for sample in samples),
     )
 
@@ -120,35 +140,41 @@ class PackLoader:
         stage: The training stage.
         plan: Its packed rows, which are read in order, or its pack plan, whose rows are then looked up in the lake.
         processor: The rules of the stage.
+        loss_weighting: What counts alike in the loss.
     """
 
     def __init__(
-        self, lake: Lake, stage: TrainingStage, plan: PackPlan | PackedRows, processor: SampleProcessor
+        self,
+        lake: Lake,
+        stage: TrainingStage,
+        plan: PackPlan | PackedRows,
+        processor: SampleProcessor,
+        loss_weighting: LossWeighting = "token",
     ) -> None:
         self.stage = stage
         self.plan = plan
         self.processor = processor
+        self.loss_weighting: LossWeighting = loss_weighting
         self.reader = plan if isinstance(plan, PackedRows) else PlannedPackReader(lake, plan, processor)
 
-    def load(self, position: int | None) -> PackedBatch:
-        """Return the pack at a position of the plan (None: an empty one). See `iter_batches`."""
-        (batch,) = self.iter_batches([position])
+    def load(self, pack: Sequence[int]) -> PackedBatch:
+        """Return the pack of the samples at these positions of the plan. See `iter_batches`."""
+        (batch,) = self.iter_batches([pack])
         return batch
 
-    def iter_batches(self, positions: Iterable[int | None]) -> Iterator[PackedBatch]:
-        """Yield the packs at these positions of the plan (None: an empty one), in their order.
+    def iter_batches(self, packs: Iterable[Sequence[int]]) -> Iterator[PackedBatch]:
+        """Yield packs, given as positions of their samples in the plan (none: an empty pack), in their order.
 
         Raises:
             MvlError: A sample differs from what the plan counted: the mixture or its images changed after planning.
         """
-        return map(self._collate_pack, self.reader.iter_raw_packs(positions))
+        return map(self._collate_pack, self.reader.iter_raw_packs(packs))
 
     def _collate_pack(self, raw_pack: RawPack) -> PackedBatch:
         placeholder_ids = (self.processor.tokenizer.image_token_id, self.processor.tokenizer.video_token_id)
-        if raw_pack.pack is None:
-            return collate([], placeholder_ids, self.processor.grid.tile_size)
         samples = []
-        for row_id, length in zip(raw_pack.pack.row_ids, raw_pack.pack.lengths, strict=True):
+        for planned_row in raw_pack.planned_rows:
+            row_id, length = planned_row.row_id, planned_row.n_tokens
             row = raw_pack.rows.get(row_id)
             if row is None:
                 raise _build_stale_plan_error(self.stage, row_id, "is not in the mixture")
@@ -161,7 +187,7 @@ class PackLoader:
                     self.stage, row_id, f"has {len(sample.encoded.input_ids)} tokens, the plan says {length}"
                 )
             samples.append(sample)
-        return collate(samples, placeholder_ids, self.processor.grid.tile_size)
+        return collate(samples, placeholder_ids, self.processor.grid.tile_size, self.loss_weighting)
 
 
 def _build_stale_plan_error(stage: str, row_id: str, problem: str) -> MvlError:
@@ -171,10 +197,10 @@ def _build_stale_plan_error(stage: str, row_id: str, problem: str) -> MvlError:
 class Prefetcher:
     """Loads packs ahead in one thread (decoding and resizing release the GIL). Iterate over it, then `close` it."""
 
-    def __init__(self, loader: PackLoader, positions: Iterator[int | None], depth: int = 4) -> None:
+    def __init__(self, loader: PackLoader, packs: Iterator[Sequence[int]], depth: int = 4) -> None:
         self._queue: queue.Queue[PackedBatch | BaseException | None] = queue.Queue(maxsize=depth)
         self._stop_event = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(loader, positions), name="pack-loader", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(loader, packs), name="pack-loader", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[PackedBatch]:
@@ -192,9 +218,9 @@ class Prefetcher:
             except queue.Empty:
                 continue
 
-    def _run(self, loader: PackLoader, positions: Iterator[int | None]) -> None:
+    def _run(self, loader: PackLoader, packs: Iterator[Sequence[int]]) -> None:
         try:
-            for batch in loader.iter_batches(positions):
+            for batch in loader.iter_batches(packs):
                 if self._stop_event.is_set():
                     return
                 self._put(batch)

@@ -20,8 +20,8 @@ from mvl_assets.media import tiles
 from mvl_assets.media.image import standardise_image
 from mvl_assets.media.tiles import TileGrid, TileLayout
 from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, VisualPlaceholder, encode_conversation
-from mvl_training.data.raw_packs import select_image_ids
-from mvl_training.recipe import ChatFormat, Recipe
+from mvl_training.data.raw_packs import FrameLimits
+from mvl_training.recipe import ChatFormat, Recipe, VideoNewlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ class SampleProcessor:
         chat_format: As in `StageConfig`.
         system_prompt: As in `Recipe`.
         paper_parity: As in `Recipe`.
-        max_frames: Frames taken from a video.
+        frame_limits: Frames taken from a video.
+        video_newlines: As in `Recipe`.
+        image_first: As in `Recipe`.
         max_seq_len: Token limit of a sample.
     """
 
@@ -86,7 +88,9 @@ class SampleProcessor:
         chat_format: ChatFormat,
         system_prompt: str,
         paper_parity: bool,
-        max_frames: int,
+        frame_limits: FrameLimits,
+        video_newlines: VideoNewlines,
+        image_first: bool,
         max_seq_len: int,
     ) -> None:
         self.tokenizer = tokenizer
@@ -95,7 +99,9 @@ class SampleProcessor:
         self.chat_format: ChatFormat = chat_format
         self.system_prompt = system_prompt
         self.paper_parity = paper_parity
-        self.max_frames = max_frames
+        self.frame_limits = frame_limits
+        self.video_newlines: VideoNewlines = video_newlines
+        self.image_first = image_first
         self.max_seq_len = max_seq_len
 
     @classmethod
@@ -109,13 +115,15 @@ class SampleProcessor:
             chat_format=stage_config.chat_format,
             system_prompt=recipe.system_prompt,
             paper_parity=recipe.paper_parity,
-            max_frames=stage_config.max_frames,
+            frame_limits=FrameLimits.for_stage(recipe, stage),
+            video_newlines=recipe.video_newlines,
+            image_first=recipe.image_first,
             max_seq_len=stage_config.max_seq_len,
         )
 
     def select_image_ids(self, row: Mapping[str, Any]) -> list[str]:
         """Return the ids of the images that the sample shows, in order: all, or the chosen frames of a video."""
-        return select_image_ids(row, self.max_frames)
+        return self.frame_limits.select_image_ids(row)
 
     def _select_stored_image_ids(self, row: Mapping[str, Any], stored_ids: Container[str]) -> list[str]:
         """Return the ids of the images that the sample shows; raise RejectError if the lake lacks one."""
@@ -127,7 +135,7 @@ class SampleProcessor:
     def compute_layouts(self, sizes: Sequence[tuple[int, int]], *, is_video: bool) -> tuple[TileLayout, ...]:
         """Return layouts for images of these standardised (width, height); one layout for all frames of a video."""
         if is_video:
-            return (tiles.compute_video_layout(len(sizes), self.grid),)
+            return (tiles.compute_video_layout(len(sizes), self.grid, self.video_newlines),)
         if self.image_mode == "flat":
             return (tiles.compute_flat_layout(self.grid),) * len(sizes)
         if len(sizes) == 1:
@@ -156,9 +164,7 @@ class SampleProcessor:
         Raises:
             RejectError: The row cannot be trained on, or is longer than the stage's limit.
         """
-        visuals = [
-            VisualPlaceholder("video" if layout.kind == "video" else "image", layout.n_tokens) for layout in layouts
-        ]
+        visuals = [VisualPlaceholder("video" if layout.is_video else "image", layout.n_tokens) for layout in layouts]
         encoded = encode_conversation(
             row["conversations"],
             visuals,
@@ -166,6 +172,7 @@ class SampleProcessor:
             chat_format=self.chat_format,
             system_prompt=self.system_prompt,
             paper_parity=self.paper_parity,
+            image_first=self.image_first,
         )
         if len(encoded.input_ids) > self.max_seq_len:
             raise RejectError("too_long", f"{len(encoded.input_ids)} tokens, the limit is {self.max_seq_len}")
@@ -247,12 +254,20 @@ def load_tokenizer(recipe: Recipe) -> ChatTokenizer:
     """
     name = recipe.language.tokenizer or recipe.language.model
     assert name is not None
+    return ChatTokenizer.load(resolve_dir_with(name, "tokenizer.json", recipe.language.revision))
+
+
+def resolve_dir_with(name: str, file_name: str, revision: str | None = None) -> Path:
+    """Return the local folder of a model of which only one file is needed; for a hub id only that is downloaded.
+
+    Raises:
+        MvlError: There is no such model, or it cannot be downloaded.
+    """
     if Path(name).is_dir() or is_packaged(name) or "/" not in name or name.startswith(("/", ".")):
-        return ChatTokenizer.load(resolve_model_dir(name))
+        return resolve_model_dir(name)
     from huggingface_hub import hf_hub_download
 
-    file = _download(name, lambda: hf_hub_download(name, "tokenizer.json", revision=recipe.language.revision))
-    return ChatTokenizer.load(file.parent)
+    return _download(name, lambda: hf_hub_download(name, file_name, revision=revision)).parent
 
 
 def _download(name: str, download: Callable[[], str]) -> Path:

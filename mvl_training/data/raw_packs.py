@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mvl_assets.common.pick_evenly import pick_evenly
-from mvl_training.data.pack_plan import Pack
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_training.data.pack_plan import PlannedRow
+from mvl_training.recipe import Recipe
 
 _T = TypeVar("_T")
+
+FRAME_FOLDER_MARK = "shareVideoGPTV"
+"""In the name of a video: the released code takes it as a folder of frames."""
 
 READ_GROUP_PACKS = 256
 READ_GROUP_BYTES = 32 << 20
@@ -22,27 +27,42 @@ class RawPack:
     """A pack with the rows and encoded images of its samples, not yet decoded.
 
     Attributes:
-        pack: None for an empty pack.
+        planned_rows: Its samples, in order; none for an empty pack.
         rows: Mixture rows by id; may be shared with other packs.
         image_data: Encoded images by id; may be shared with other packs.
     """
 
-    pack: Pack | None
+    planned_rows: tuple[PlannedRow, ...]
     rows: Mapping[str, dict[str, Any]]
     image_data: Mapping[str, bytes]
 
 
-def select_image_ids(row: Mapping[str, Any], max_frames: int) -> list[str]:
-    """Return the ids of the images that the sample shows, in order: all, or the chosen frames of a video.
+@dataclass(frozen=True, slots=True)
+class FrameLimits:
+    """How many frames are taken from a video.
 
-    Args:
-        row: A mixture row.
-        max_frames: Frames taken from a video.
+    Attributes:
+        max_frames: Of any video.
+        folder_frames: Of one that a folder holds as images, by the released code's rule; None: no other limit.
     """
-    image_ids = list(row["image_ids"] or [])
-    if row["video"] is None:
-        return image_ids
-    return [image_ids[index] for index in pick_evenly(len(image_ids), max_frames, "down")]
+
+    max_frames: int
+    folder_frames: int | None = None
+
+    @classmethod
+    def for_stage(cls, recipe: Recipe, stage: TrainingStage) -> FrameLimits:
+        """Return the limits of a stage."""
+        return cls(recipe.get_stage(stage).max_frames, recipe.folder_frames)
+
+    def select_image_ids(self, row: Mapping[str, Any]) -> list[str]:
+        """Return the ids of the images that a mixture row shows, in order: all, or the chosen frames of a video."""
+        image_ids = list(row["image_ids"] or [])
+        if row["video"] is None:
+            return image_ids
+        n_frames = self.max_frames
+        if self.folder_frames is not None and FRAME_FOLDER_MARK in (row["video"]["name"] or ""):
+            n_frames = min(n_frames, self.folder_frames)
+        return [image_ids[index] for index in pick_evenly(len(image_ids), n_frames, "down")]
 
 
 def iter_group_ends(sizes: Iterable[int]) -> Iterator[int]:

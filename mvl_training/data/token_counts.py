@@ -26,8 +26,8 @@ MAX_SINGLE_PROCESS_ROWS = 16 * CHUNK_ROWS
 
 
 @dataclass(frozen=True, slots=True)
-class PackableSample:
-    """A sample to pack."""
+class CountedSample:
+    """A sample that can be trained on, and its counts."""
 
     row_id: str
     cost: SampleCost
@@ -70,10 +70,10 @@ class ChunkTask:
 
 @dataclass(frozen=True, slots=True)
 class CountedChunk:
-    """Consecutive rows from position `start`, counted: those to pack, and the rejected ones."""
+    """Consecutive rows from position `start`, counted: those that can be trained on, and the rejected ones."""
 
     start: int
-    samples: list[PackableSample]
+    samples: list[CountedSample]
     rejects: list[RejectedMixtureRow]
 
     @property
@@ -123,7 +123,7 @@ def count_chunk(task: ChunkTask) -> CountedChunk:
             raise ValueError(f"mixture position {row['ordinal']} where {expected_position} was expected")
         try:
             cost = processor.compute_cost(row, sizes)
-            chunk.samples.append(PackableSample(row["row_id"], cost, intern(row["category"]), intern(row["modality"])))
+            chunk.samples.append(CountedSample(row["row_id"], cost, intern(row["category"]), intern(row["modality"])))
         except RejectError as error:
             reject = RejectedMixtureRow(row["row_id"], row["source"], row["ordinal"], error.code, error.message)
             chunk.rejects.append(reject)

@@ -24,6 +24,7 @@ from mvl_training.data.chat_format import (
 )
 from mvl_training.data.pack_loader import PackedBatch, collate
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
+from mvl_training.data.raw_packs import FrameLimits
 from mvl_training.model.student_model import load_student
 from mvl_training.recipe import parse_recipe
 from mvl_training.trainer.export import export_checkpoint
@@ -69,7 +70,9 @@ class StudentRunner:
             chat_format="chatml",
             system_prompt=recipe.system_prompt,
             paper_parity=False,
-            max_frames=stage_config.max_frames,
+            frame_limits=FrameLimits(stage_config.max_frames),
+            video_newlines=recipe.video_newlines,
+            image_first=False,
             max_seq_len=text_config.max_position_embeddings,
         )
 
@@ -144,7 +147,7 @@ class StudentRunner:
                         [standardise_image(frame) for frame in part], is_video=True
                     )
                 visual_tiles.append((layout, tiles))
-                prompt_parts.append(VisualPlaceholder("video" if layout.kind == "video" else "image", layout.n_tokens))
+                prompt_parts.append(VisualPlaceholder("video" if layout.is_video else "image", layout.n_tokens))
             prompt_messages.append((role, prompt_parts))
         input_ids = encode_chat_prompt(prompt_messages, self.tokenizer, system_prompt=self.system_prompt)
         if len(input_ids) + token_budget > self.processor.max_seq_len:

@@ -9,10 +9,16 @@ estimates.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from mvl_assets.media.tiles import TileGrid
+from mvl_training.data.pack_plan import SampleCounts
+from mvl_training.data.step_packs import SampleFlops
 from mvl_training.recipe import ModelComponent, Recipe, StageConfig
+
+_Count = TypeVar("_Count", float, np.ndarray)
 
 GIB = 1 << 30
 MODEL_COMPONENTS: tuple[ModelComponent, ...] = ("language", "projector", "vision")
@@ -127,9 +133,9 @@ def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
 
 
 def compute_sample_flops(
-    sizes: ModelSizes, stage_config: StageConfig, n_tokens: float, n_tiles: float, n_loss_tokens: float | None = None
-) -> float:
-    """Return the model FLOPs of one sample, forward and backward.
+    sizes: ModelSizes, stage_config: StageConfig, n_tokens: _Count, n_tiles: _Count, n_loss_tokens: _Count | None = None
+) -> _Count:
+    """Return the model FLOPs of one sample, forward and backward; of each sample, if the counts are arrays.
 
     Per parameter and token: 2 forward; 4 more backward if the component learns; 2 more backward if only the gradients
     of activations pass through it to a component that learns.
@@ -161,6 +167,31 @@ def compute_sample_flops(
     )
 
 
+def build_sample_flops(sizes: ModelSizes, stage_config: StageConfig) -> SampleFlops:
+    """Return a function that computes the model FLOPs of samples from their counts; the head runs on loss tokens."""
+
+    def compute(counts: SampleCounts) -> np.ndarray:
+        n_tokens, n_tiles, n_loss_tokens = (
+            array.astype(np.float64) for array in (counts.n_tokens, counts.n_tiles, counts.n_loss_tokens)
+        )
+        return compute_sample_flops(sizes, stage_config, n_tokens, n_tiles, n_loss_tokens)
+
+    return compute
+
+
+def estimate_micro_step_traffic(sizes: ModelSizes, stage_config: StageConfig, world_size: int) -> float:
+    """Return the GiB that a rank receives from the others in one micro-step, whatever its pack holds.
+
+    ZeRO-3 gathers the weights for the forward and again for the backward pass, and reduces the gradients; ZeRO-2 only
+    reduces the gradients; below, the ranks exchange once a step.
+    """
+    n_trained_params = sum(sizes.params[component] for component in stage_config.learning_rates)
+    n_values = {2: n_trained_params, 3: 2 * sum(sizes.params.values()) + n_trained_params}.get(
+        stage_config.zero_stage, 0
+    )
+    return n_values * (2 if stage_config.precision == "bf16" else 4) * (world_size - 1) / world_size / GIB
+
+
 def estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: int, n_gpus: int) -> GpuMemory:
     """Return the memory that one GPU needs under a ZeRO stage.
 
@@ -188,7 +219,7 @@ def estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: in
 
 def _estimate_activation_bytes(sizes: ModelSizes, stage_config: StageConfig, bytes_per_value: int) -> float:
     """Estimate the bytes kept for the backward pass of one full pack in the language tower, without logits."""
-    layer_bytes = stage_config.max_seq_len * (6 * sizes.hidden_size + 4 * sizes.intermediate_size) * bytes_per_value
+    layer_bytes = stage_config.pack_tokens * (6 * sizes.hidden_size + 4 * sizes.intermediate_size) * bytes_per_value
     if stage_config.gradient_checkpointing:
-        return sizes.n_layers * stage_config.max_seq_len * sizes.hidden_size * bytes_per_value + layer_bytes
+        return sizes.n_layers * stage_config.pack_tokens * sizes.hidden_size * bytes_per_value + layer_bytes
     return sizes.n_layers * layer_bytes

@@ -25,7 +25,7 @@ from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
 from mvl_assets.media.tiles import TileGrid, TileLayout, compute_pooled_side
 from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
 from mvl_training.data.pack_loader import PackedBatch
-from mvl_training.data.processing import load_tokenizer, resolve_model_dir
+from mvl_training.data.processing import load_tokenizer, resolve_dir_with, resolve_model_dir
 from mvl_training.recipe import ModelComponent, Recipe
 
 patch_cpu_torch()  # before transformers: it imports torchvision
@@ -73,27 +73,29 @@ class Student(nn.Module):
         llava.model.language_model.set_attn_implementation(varlen_attention.ATTENTION_NAME)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the cross-entropy summed over the pack's loss tokens, a float32 scalar."""
+        """Return the cross-entropy summed over the pack's loss tokens with their weights, a float32 scalar."""
         hidden_LD = self.compute_last_hidden(batch)
         loss_positions = torch.nonzero(batch.targets_L != IGNORE_INDEX).flatten()
         n_chunks = self.n_head_chunks or max(1, math.ceil(len(loss_positions) / HEAD_CHUNK_TOKENS))
         if n_chunks == 1:
-            return self._compute_head_loss(hidden_LD, loss_positions, batch.targets_L)
+            return self._compute_head_loss(hidden_LD, loss_positions, batch)
         losses = [
-            checkpoint(self._compute_head_loss, hidden_LD, chunk_positions, batch.targets_L, use_reentrant=False)
+            checkpoint(self._compute_head_loss, hidden_LD, chunk_positions, batch, use_reentrant=False)
             for chunk_positions in torch.tensor_split(loss_positions, n_chunks)
         ]
         return torch.stack(losses).sum()
 
     def _compute_head_loss(
-        self, hidden_LD: torch.Tensor, loss_positions: torch.Tensor, targets_L: torch.Tensor
+        self, hidden_LD: torch.Tensor, loss_positions: torch.Tensor, batch: PackedBatch
     ) -> torch.Tensor:
         if not len(loss_positions):
             # Still through the head, so that every rank has the same gradients to exchange.
             return self.llava.lm_head(hidden_LD[:1]).float().sum() * 0.0
-        return functional.cross_entropy(
-            self.llava.lm_head(hidden_LD[loss_positions]).float(), targets_L[loss_positions], reduction="sum"
-        )
+        logits, targets = self.llava.lm_head(hidden_LD[loss_positions]).float(), batch.targets_L[loss_positions]
+        if batch.token_weights_L is None:
+            return functional.cross_entropy(logits, targets, reduction="sum")
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        return (losses * batch.token_weights_L[loss_positions]).sum()
 
     def compute_last_hidden(self, batch: PackedBatch) -> torch.Tensor:
         """Return the last hidden states of the language tower, (L, D)."""
@@ -158,10 +160,13 @@ class Student(nn.Module):
             return tiles_TSD[0]
         if layout.kind == "padded":
             return torch.cat([tiles_TSD[0], newline_D[None]])
-        if layout.kind == "video":
+        if layout.is_video:
             frames_TDHW = tiles_TSD.transpose(1, 2).reshape(-1, hidden_size, side, side)
             pooled_size = (compute_pooled_side(self.grid),) * 2
             frames_TDHW = functional.interpolate(frames_TDHW, size=pooled_size, mode="bilinear")
+            if layout.kind == "video_grid":
+                newlines_TDH1 = newline_D[:, None, None].expand(*frames_TDHW.shape[:3], 1)
+                return torch.cat([frames_TDHW, newlines_TDH1], dim=3).permute(0, 2, 3, 1).reshape(-1, hidden_size)
             return torch.cat([frames_TDHW.flatten(2).transpose(1, 2).flatten(0, 1), newline_D[None]])
         grid = tiles_TSD[1:].reshape(layout.n_rows, layout.n_columns, side, side, hidden_size)
         map_DHW = grid.permute(4, 0, 2, 1, 3).reshape(hidden_size, layout.n_rows * side, layout.n_columns * side)
@@ -260,7 +265,7 @@ def load_tower_configs(recipe: Recipe) -> tuple[Any, Any]:
         text_config = _build_config(language.sizes)
     else:
         text_config = AutoConfig.from_pretrained(
-            resolve_model_dir(language.model or "", language.revision), local_files_only=True
+            resolve_dir_with(language.model or "", "config.json", language.revision), local_files_only=True
         )
     if vision.config is not None:
         vision_config = _build_config(vision.config, vision_use_head=False)
@@ -320,7 +325,7 @@ def _adapt_vision_config(recipe: Recipe, config: Any = None) -> Any:
     tower = recipe.vision
     if config is None:
         loaded_config = AutoConfig.from_pretrained(
-            resolve_model_dir(tower.model or "", tower.revision), local_files_only=True
+            resolve_dir_with(tower.model or "", "config.json", tower.revision), local_files_only=True
         )
         config = getattr(loaded_config, "vision_config", loaded_config)
     if not isinstance(config, SiglipVisionConfig):

@@ -23,8 +23,8 @@ from mvl_training.recipe import Recipe
 from mvl_training.runs import training_run
 
 # Increased by hand when the meaning of the code changes; the inputs are hashed as well.
-PLAN_CODE_VERSION = "2"
-PREVIEW_COLUMNS = ("pack_id", "position", "n_tokens", "n_loss_tokens", "n_tiles", "lengths")
+PLAN_CODE_VERSION = "3"
+PREVIEW_COLUMNS = ("position", "row_id", "n_tokens", "n_loss_tokens", "n_tiles")
 
 
 def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
@@ -34,9 +34,9 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
     @dg.asset(
         key=key,
         group_name=PACK_PLAN.name,
-        description=f"Assignment of the {stage} mixture's rows to packed sequences, from exact token and tile counts."
-        " No sample attends to another, and none is cut. Training reads packs in this order, so a step number names its"
-        " samples.",
+        description=f"The rows of the {stage} mixture in the order of training, with exact counts of tokens and tiles."
+        " A step takes the next samples of this order on any number of ranks; they share sequences, balanced over"
+        " ranks and micro-steps by their work. No sample attends to another, and none is cut.",
         deps=[dg.AssetKey(["mixture", stage])],
         kinds={"lance"},
         owners=OWNERS,
@@ -72,24 +72,23 @@ def build_plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the UI metadata of a pack plan.
 
     Args:
-        report: A `PackPlanReport` as plain values.
+        report: A `PackPlanReport` and, as `lockstep`, `LockstepForecast`s, as plain values.
     """
     # Imports the tokenizers library, which loading the definitions should not pay for.
-    from mvl_training.data.mixture_stats import render_loads_table, render_shares_table
+    from mvl_training.data.mixture_stats import render_shares_table
+    from mvl_training.runs.lockstep import render_lockstep_table
 
     reject_lines = "\n".join(f"| {error} | {n_rows} |" for error, n_rows in report["rejects_by_error"].items())
     return {
         metadata_keys.SAMPLES: report["n_samples"],
-        metadata_keys.PACKS: report["n_packs"],
-        metadata_keys.FILL: report["fill_ratio"],
         metadata_keys.TOKENS: report["n_tokens"],
         metadata_keys.LOSS_TOKENS: report["n_loss_tokens"],
         metadata_keys.TILES: report["n_tiles"],
-        metadata_keys.STRAGGLER_EFFICIENCY: report["rank_loads"][0]["token_efficiency"],
-        metadata_keys.RANK_LOADS: render_in_dialog(render_loads_table(report["rank_loads"])),
+        metadata_keys.LOCKSTEP_EFFICIENCY: report["lockstep"][0]["efficiency"],
+        metadata_keys.LOCKSTEP: render_in_dialog(render_lockstep_table(report["lockstep"])),
         metadata_keys.BALANCE: render_in_dialog(render_shares_table(report["shares"])),
         **{
-            f"{metadata_keys.VISUAL_SHARE_OF_PACK}_{percentile}": share
+            f"{metadata_keys.VISUAL_SHARE_OF_SAMPLE}_{percentile}": share
             for percentile, share in report["visual_share_percentiles"].items()
         },
         metadata_keys.REJECTED: sum(report["rejects_by_error"].values()),

@@ -22,13 +22,14 @@ from mvl_assets.orchestration.metadata import (
 )
 from mvl_assets.stages import PACK_PLAN, PACKED_ROWS
 from mvl_training.data import pack_materializer
+from mvl_training.data.raw_packs import FrameLimits
 from mvl_training.orchestration.asset_defaults import OWNERS, build_code_version, open_lake
 from mvl_training.recipe import Recipe
 
 # Increased by hand when the meaning of the code changes; the inputs are hashed as well.
-PACKED_ROWS_CODE_VERSION = "1"
+PACKED_ROWS_CODE_VERSION = "2"
 PROGRESS_INTERVAL_S = 10.0
-PREVIEW_COLUMNS = ("pack_id", "position", "n_samples", "n_tokens", "n_loss_tokens", "n_tiles", "lengths")
+PREVIEW_COLUMNS = ("position", "row_id", "source", "n_tokens", "n_loss_tokens", "n_tiles")
 
 
 def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
@@ -38,7 +39,7 @@ def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDe
     @dg.asset(
         key=key,
         group_name=PACKED_ROWS.name,
-        description=f"The packs of the {stage} mixture with their texts and image bytes, in the order of training, so"
+        description=f"The rows of the {stage} plan with their texts and image bytes, in the order of training, so"
         " that ranks read them in sequence and start at once. The table is an export as well. Made for large mixtures"
         " (`materialize_packs` in the profile); smaller ones are read in place and leave it empty.",
         deps=[dg.AssetKey([PACK_PLAN.name, stage])],
@@ -73,17 +74,15 @@ def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDe
             lake,
             stage,
             create_executor(profile.executor),
-            max_frames=recipe.get_stage(stage).max_frames,
+            frame_limits=FrameLimits.for_stage(recipe, stage),
             run_id=context.run_id,
             progress_callback=_build_progress_logger(context.log.info),
         )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.data_version),
             metadata={
-                **build_table_metadata(table, rows=report.n_packs),
-                metadata_keys.SAMPLES: report.n_samples,
-                metadata_keys.PACKS: report.n_packs,
-                metadata_keys.PACKS_KEPT: report.n_kept_packs,
+                **build_table_metadata(table, rows=report.n_rows),
+                metadata_keys.ROWS_KEPT: report.n_kept_rows,
                 metadata_keys.IMAGE_BYTES_NEW: report.n_image_bytes,
                 metadata_keys.PACK_PLAN: report.data_version,
                 metadata_keys.SECONDS: report.duration_s,
@@ -100,10 +99,10 @@ def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDe
 def _build_progress_logger(log: Callable[[str], Any]) -> Callable[[int, int], None]:
     last_logged_at = time.monotonic()
 
-    def log_progress(n_written: int, n_packs: int) -> None:
+    def log_progress(n_written: int, n_rows: int) -> None:
         nonlocal last_logged_at
-        if n_written >= n_packs or time.monotonic() - last_logged_at >= PROGRESS_INTERVAL_S:
+        if n_written >= n_rows or time.monotonic() - last_logged_at >= PROGRESS_INTERVAL_S:
             last_logged_at = time.monotonic()
-            log(f"wrote {n_written:,} of {n_packs:,} packs")
+            log(f"wrote {n_written:,} of {n_rows:,} rows")
 
     return log_progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +10,12 @@ from mvl_assets.errors import MvlError
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.model.cost_model import GpuMemory, ModelSizes, compute_sample_flops, estimate_memory
-from mvl_training.recipe import ExpectedData, ModelComponent, Recipe, StageConfig
+from mvl_training.recipe import ExpectedData, ModelComponent, Recipe
+from mvl_training.runs.lockstep import LockstepForecast, forecast_lockstep
+from mvl_training.runs.sample_shapes import draw_stage_counts
+
+N_DRAWN_STEPS = 64
+"""Steps of drawn samples that stand for a stage without a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class StageForecast:
         zero_stage: The recipe's ZeRO stage.
         n_gpus: GPUs that share the states.
         memory: Memory per GPU by ZeRO stage, on `n_gpus` GPUs.
+        lockstep: How the GPUs share the steps: of the plan, or of samples drawn as in `sample_shapes`.
     """
 
     recipe: str
@@ -47,10 +52,16 @@ class StageForecast:
     zero_stage: int
     n_gpus: int
     memory: dict[int, GpuMemory]
+    lockstep: LockstepForecast
 
     def compute_gpu_days(self, mfu: float, peak_flops: float) -> float:
-        """Return the days of one GPU with a dense bf16 peak of `peak_flops` FLOP/s, at a utilisation of `mfu`."""
-        return self.flops / (mfu * peak_flops) / 86400
+        """Return the days of one GPU with a dense bf16 peak of `peak_flops` FLOP/s.
+
+        Args:
+            mfu: Utilisation while a GPU works; it also waits for the others.
+            peak_flops: Of the GPU.
+        """
+        return self.flops / (mfu * self.lockstep.efficiency * peak_flops) / 86400
 
     def to_dict(self) -> dict[str, Any]:
         """Return the forecast as plain data, for JSON."""
@@ -83,15 +94,10 @@ def forecast_stage(
             f"stage {stage} of recipe {recipe.name} has neither a pack plan nor `expected` data",
             hint=f"materialise pack_plan/{stage}, or give the stage `expected: {{samples: …, …}}`",
         )
-    if plan is None:
-        n_steps = stage_config.steps or stage_config.epochs * math.ceil(data.samples / stage_config.global_batch_size)
-        n_samples = n_steps * stage_config.global_batch_size
-        if stage_config.steps is None:  # the last step of an epoch may be smaller
-            n_samples = min(n_samples, stage_config.epochs * data.samples)
-    else:
-        n_steps, n_samples = _count_steps_and_samples(
-            BatchOrder.from_plan(plan, stage_config.global_batch_size, recipe.seed), plan, stage_config
-        )
+    counts = plan or draw_stage_counts(recipe, stage, N_DRAWN_STEPS * stage_config.global_batch_size, recipe.seed)
+    batch_order = BatchOrder(data.samples, stage_config.global_batch_size, recipe.seed)
+    n_steps = stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
+    n_samples = batch_order.count_samples(n_steps)
     flops_per_sample = compute_sample_flops(sizes, stage_config, data.tokens, data.tiles)
     return StageForecast(
         recipe=recipe.name,
@@ -107,21 +113,11 @@ def forecast_stage(
         zero_stage=stage_config.zero_stage,
         n_gpus=n_gpus,
         memory={zero_stage: estimate_memory(sizes, stage_config, zero_stage, n_gpus) for zero_stage in (0, 1, 2, 3)},
+        lockstep=forecast_lockstep(recipe, stage, sizes, counts, len(counts), n_gpus),
     )
 
 
 def _measure_plan_data(plan: PackPlan) -> ExpectedData:
-    n_samples = int(plan.n_samples.sum())
     return ExpectedData(
-        samples=n_samples, tokens=int(plan.n_tokens.sum()) / n_samples, tiles=int(plan.n_tiles.sum()) / n_samples
+        samples=len(plan), tokens=float(plan.counts.n_tokens.mean()), tiles=float(plan.counts.n_tiles.mean())
     )
-
-
-def _count_steps_and_samples(batch_order: BatchOrder, plan: PackPlan, stage_config: StageConfig) -> tuple[int, int]:
-    """Return steps and their samples; a step takes whole packs, so it may hold more samples than the recipe's batch."""
-    n_steps = stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
-    n_epochs, n_remaining_steps = divmod(n_steps, batch_order.steps_per_epoch)
-    last_packs = [
-        pack for step in range(n_steps - n_remaining_steps, n_steps) for pack in batch_order.list_step_packs(step)
-    ]
-    return n_steps, n_epochs * int(plan.n_samples.sum()) + int(plan.n_samples[last_packs].sum())

@@ -18,7 +18,7 @@ from mvl_training.trainer.run_files import PROVENANCE_FILE, RESULT_FILE
 
 
 def read_step_rows(lake: Lake, checkpoint: Checkpoint, step: int) -> list[dict[str, Any]]:
-    """Return the rows of an optimizer step in the order of its packs.
+    """Return the rows of an optimizer step in the order of the plan.
 
     Args:
         lake: Lake with plan and mixture.
@@ -26,7 +26,7 @@ def read_step_rows(lake: Lake, checkpoint: Checkpoint, step: int) -> list[dict[s
         step: Optimizer step, from 1.
 
     Returns:
-        One dictionary per row: row_id, pack (its position in the plan), tokens, kind, source.
+        One dictionary per row: row_id, position (in the plan), tokens, kind, source.
 
     Raises:
         MvlError: The step does not exist, or the plan has been replaced since.
@@ -43,19 +43,16 @@ def read_step_rows(lake: Lake, checkpoint: Checkpoint, step: int) -> list[dict[s
     provenance = json.loads((checkpoint.export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
     recipe = parse_recipe(provenance["recipe"], str(checkpoint.export_dir / PROVENANCE_FILE))
     plan = PackPlan(lake, checkpoint.stage)
-    batch_order = BatchOrder.from_plan(plan, recipe.get_stage(checkpoint.stage).global_batch_size, recipe.seed)
-    packs = plan.read_packs(batch_order.list_step_packs(step - 1))
-    rows_by_id = lake.get_index(f"mixture/{checkpoint.stage}").read_rows(
-        [mixture_row_id for pack in packs for mixture_row_id in pack.row_ids]
-    )
+    batch_order = BatchOrder(len(plan), recipe.get_stage(checkpoint.stage).global_batch_size, recipe.seed)
+    planned_rows = plan.read_rows(batch_order.list_step_samples(step - 1).tolist())
+    rows_by_id = lake.get_index(f"mixture/{checkpoint.stage}").read_rows([row.row_id for row in planned_rows])
     return [
         {
-            "row_id": row_id,
-            "pack": pack.position,
-            "tokens": n_tokens,
-            "kind": rows_by_id[row_id]["kind"],
-            "source": rows_by_id[row_id]["source"],
+            "row_id": row.row_id,
+            "position": row.position,
+            "tokens": row.n_tokens,
+            "kind": rows_by_id[row.row_id]["kind"],
+            "source": rows_by_id[row.row_id]["source"],
         }
-        for pack in packs
-        for row_id, n_tokens in zip(pack.row_ids, pack.lengths, strict=True)
+        for row in planned_rows
     ]

@@ -29,7 +29,7 @@ from mvl_training.recipe import Recipe, load_recipe
 from mvl_training.trainer.metrics import read_metrics
 from mvl_training.trainer.run_files import EXPORT_DIR, METRICS_FILE, RESULT_FILE
 
-PLAN_MODULE = "mvl_training.data.plan_main"
+PLAN_MODULE = "mvl_training.runs.plan_main"
 TRAIN_MODULE = "mvl_training.trainer.main"
 
 LAUNCHER_ENV = "MVL_LAUNCHER"

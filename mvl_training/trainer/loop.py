@@ -1,6 +1,7 @@
 """Training loop of one stage on DeepSpeed: engine, parameter groups, learning rates, steps, stop conditions.
 
-The loss of a step is the sum over all its loss tokens divided by their number, over all ranks, packs and micro-steps.
+The loss of a step is the weighted sum over all its loss tokens divided by the sum of their weights, over all ranks,
+packs and micro-steps (`loss_weights`).
 The step number is the state: data order and learning rate are functions of the step, and nothing draws random numbers,
 so a checkpoint and its step number are enough to resume bit for bit.
 """
@@ -21,12 +22,11 @@ import torch
 import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
-from mvl_training.data.batch_order import BatchOrder
+from mvl_training.data.loss_weights import compute_sample_weights
 from mvl_training.data.pack_loader import PackedBatch, PackLoader, Prefetcher
-from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.packed_rows import PackedRows
+from mvl_training.data.step_packs import StepPacker
 from mvl_training.model.student_model import HEAD_CHUNK_TOKENS, Student, find_model_component
-from mvl_training.recipe import StageConfig
+from mvl_training.recipe import LossWeighting, StageConfig
 from mvl_training.trainer.mfu import ThroughputMeter
 
 SPIKE_WINDOW = 50
@@ -65,7 +65,7 @@ class LossSpikeDetector:
 
     @property
     def threshold(self) -> float:
-        """Highest loss per token that is not a spike; infinite until the window is full."""
+        """Highest loss that is not a spike; infinite until the window is full."""
         if self._spike_factor is None or len(self._losses) < SPIKE_WINDOW:
             return math.inf
         return self._spike_factor * statistics.median(self._losses)
@@ -122,11 +122,15 @@ def compute_lr_scale(step: int, total_steps: int, warmup_ratio: float, schedule:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def build_deepspeed_config(stage_config: StageConfig, grad_accum_steps: int, load_universal: bool) -> dict[str, Any]:
-    """Return DeepSpeed's configuration of a stage. Learning rates are set by the loop, not by a DeepSpeed scheduler."""
+def build_deepspeed_config(stage_config: StageConfig, load_universal: bool) -> dict[str, Any]:
+    """Return DeepSpeed's configuration of a stage.
+
+    Learning rates are set by the loop, not by a DeepSpeed scheduler, and so is where a step ends: its number of
+    micro-steps depends on its samples.
+    """
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": grad_accum_steps,
+        "gradient_accumulation_steps": 1,
         "gradient_clipping": stage_config.max_grad_norm,
         "bf16": {"enabled": stage_config.precision == "bf16"},
         # A sum over many micro-steps in bf16 would lose small gradients.
@@ -159,20 +163,17 @@ def build_parameter_groups(student: Student, stage_config: StageConfig) -> list[
     ]
 
 
-def build_engine(
-    student: Student, stage_config: StageConfig, grad_accum_steps: int, *, load_universal: bool = False
-) -> Any:
+def build_engine(student: Student, stage_config: StageConfig, *, load_universal: bool = False) -> Any:
     """Build the DeepSpeed engine around a student. Collective; torch.distributed must be initialised.
 
     Args:
         student: The model.
         stage_config: Of the stage.
-        grad_accum_steps: Packs of a rank in a step.
         load_universal: Whether the engine will load a checkpoint in DeepSpeed's universal form.
     """
     import deepspeed
 
-    student.n_head_chunks = -(-stage_config.max_seq_len // HEAD_CHUNK_TOKENS) if stage_config.zero_stage == 3 else None
+    student.n_head_chunks = -(-stage_config.pack_tokens // HEAD_CHUNK_TOKENS) if stage_config.zero_stage == 3 else None
     if stage_config.gradient_checkpointing:
         student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     groups = build_parameter_groups(student, stage_config)
@@ -183,7 +184,7 @@ def build_engine(
     engine, *_ = deepspeed.initialize(
         model=student,
         optimizer=optimizer,
-        config=build_deepspeed_config(stage_config, grad_accum_steps, load_universal),
+        config=build_deepspeed_config(stage_config, load_universal),
     )
     engine.train()
     return engine
@@ -195,9 +196,9 @@ class StepSchedule:
 
     Attributes:
         stage_config: Of the stage.
-        plan: Its pack plan, or the packed rows made from it.
+        loss_weighting: What counts alike in the loss.
         throughput_meter: Meter of the steps.
-        batch_order: Says which packs make up a step.
+        step_packer: Makes the packs of a step.
         start_step: Number of finished steps to start from.
         total_steps: Steps of the stage.
         previous_losses: Losses of the steps before `start_step`, oldest first, at least the last `SPIKE_WINDOW`; equal
@@ -205,9 +206,9 @@ class StepSchedule:
     """
 
     stage_config: StageConfig
-    plan: PackPlan | PackedRows
+    loss_weighting: LossWeighting
     throughput_meter: ThroughputMeter
-    batch_order: BatchOrder
+    step_packer: StepPacker
     start_step: int
     total_steps: int
     previous_losses: Sequence[float] = ()
@@ -237,14 +238,14 @@ def train(
         Interrupted: A signal asked to stop.
         MvlError: A pack cannot be loaded.
     """
-    stage_config, batch_order, total_steps = schedule.stage_config, schedule.batch_order, schedule.total_steps
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    positions = (
-        position
+    stage_config, step_packer, total_steps = schedule.stage_config, schedule.step_packer, schedule.total_steps
+    rank = dist.get_rank()
+    packs = (
+        pack
         for step in range(schedule.start_step, total_steps)
-        for position in batch_order.list_rank_packs(step, rank, world_size)
+        for pack in step_packer.pack_step(step).packs_by_rank[rank]
     )
-    prefetch = Prefetcher(loader, positions)
+    prefetch = Prefetcher(loader, packs)
     batches = iter(prefetch)
     spike_detector = LossSpikeDetector(stage_config.loss_spike_factor, schedule.previous_losses)
     try:
@@ -252,15 +253,15 @@ def train(
             lr_scale = compute_lr_scale(step, total_steps, stage_config.warmup, stage_config.schedule)
             for group in engine.optimizer.param_groups:
                 group["lr"] = stage_config.learning_rates[group["name"]] * lr_scale
-            pack_positions = batch_order.list_step_packs(step)
-            counts = schedule.plan.read_counts(pack_positions)
+            step_packs = step_packer.pack_step(step)
+            counts = step_packs.counts
             n_loss_tokens = int(counts.n_loss_tokens.sum())
             started_at = time.monotonic()
             loss, grad_norm, data_time_s, signum = _run_step(
                 engine,
                 batches,
-                batch_order.count_grad_accum_steps(world_size),
-                n_loss_tokens,
+                step_packs.grad_accum_steps,
+                float(compute_sample_weights(counts.n_loss_tokens, schedule.loss_weighting).sum()),
                 step,
                 stop_signals,
                 spike_detector,
@@ -275,9 +276,10 @@ def train(
                     "grad_norm": grad_norm,
                     "tokens": int(counts.n_tokens.sum()),
                     "loss_tokens": n_loss_tokens,
-                    "samples": int(counts.n_samples.sum()),
-                    "packs": len(pack_positions),
-                    "epoch": step // batch_order.steps_per_epoch,
+                    "samples": len(counts.n_tokens),
+                    "packs": sum(len(pack) > 0 for packs in step_packs.packs_by_rank for pack in packs),
+                    "lockstep_efficiency": step_packs.lockstep_efficiency,
+                    "epoch": step // step_packer.batch_order.steps_per_epoch,
                     "step_time_s": step_time_s,
                     "data_time_s": data_time_s,
                     "loss_tokens_per_s": n_loss_tokens / step_time_s,
@@ -296,29 +298,30 @@ def _run_step(
     engine: Any,
     batches: Iterator[PackedBatch],
     grad_accum_steps: int,
-    n_loss_tokens: int,
+    loss_weight: float,
     step: int,
     stop_signals: StopSignals,
     spike_detector: LossSpikeDetector,
 ) -> tuple[float, float, float, int]:
-    """Run one optimizer step with `n_loss_tokens` loss tokens over all ranks.
+    """Run one optimizer step whose loss tokens weigh `loss_weight` over all ranks.
 
-    Returns the loss per token, the gradient norm, the seconds waited for data, and the signal that any rank received,
+    Returns the loss, the gradient norm, the seconds waited for data, and the signal that any rank received,
     or 0.
     """
     world_size = dist.get_world_size()
-    # Undoes DeepSpeed's averaging over ranks and micro-steps, so that the loss is sum / loss tokens.
-    loss_scale = world_size * grad_accum_steps / n_loss_tokens
+    # Undoes DeepSpeed's averaging over ranks.
+    loss_scale = world_size / loss_weight
     local_loss_sum, data_time_s = 0.0, 0.0
     pack_losses: list[tuple[float, tuple[str, ...]]] = []
     for micro_step in range(grad_accum_steps):
         started_at = time.monotonic()
         batch = next(batches).to(engine.device)
         data_time_s += time.monotonic() - started_at
+        engine.set_gradient_accumulation_boundary(micro_step + 1 == grad_accum_steps)
         loss = engine(batch)
         loss_sum = float(loss.detach())
         local_loss_sum += loss_sum
-        pack_losses.append((loss_sum / max(1, batch.n_loss_tokens), batch.row_ids))
+        pack_losses.append((loss_sum / (batch.loss_weight or 1.0), batch.row_ids))
         engine.backward(loss * loss_scale)
         if micro_step + 1 < grad_accum_steps:
             engine.step()
@@ -326,7 +329,7 @@ def _run_step(
     stop_signum = torch.tensor([stop_signals.received_signum], dtype=torch.int64, device=engine.device)
     dist.all_reduce(global_loss_sum)
     dist.all_reduce(stop_signum, op=dist.ReduceOp.MAX)
-    mean_loss, signum = float(global_loss_sum[0]) / n_loss_tokens, int(stop_signum[0])
+    mean_loss, signum = float(global_loss_sum[0]) / loss_weight, int(stop_signum[0])
     if not mean_loss <= spike_detector.threshold:
         problem = (
             f"loss rose to {mean_loss:.3g}, above {spike_detector.threshold:.3g}"
@@ -368,7 +371,7 @@ def _step_optimizer(engine: Any) -> float:
 
 
 def _gather_spike_row_ids(pack_losses: Sequence[tuple[float, tuple[str, ...]]], threshold: float) -> list[str]:
-    """Return the rows of all ranks' packs whose loss per token is above the threshold or not finite. Collective."""
+    """Return the rows of all ranks' packs whose mean loss is above the threshold or not finite. Collective."""
     return _gather_row_ids(
         row_id for loss, row_ids in pack_losses if not (loss <= threshold and math.isfinite(loss)) for row_id in row_ids
     )

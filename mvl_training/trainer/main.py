@@ -61,7 +61,8 @@ from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.packed_rows import PackedRows, open_packs
 from mvl_training.data.processing import SampleProcessor, load_tokenizer, resolve_model_dir
-from mvl_training.model.cost_model import compute_model_sizes
+from mvl_training.data.step_packs import PackLimits, StepPacker
+from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
 from mvl_training.model.hf_layout import write_model_files
 from mvl_training.model.student_model import Student, assemble_student, load_student
 from mvl_training.recipe import Recipe, StageConfig, load_recipe
@@ -114,7 +115,7 @@ class TrainingJob:
         allow_cpu: Train without CUDA.
         initial_weights: Identity of the weights of `init_from`.
         plan: The stage's pack plan, or the packed rows made from it.
-        batch_order: Order of its packs.
+        batch_order: Order of its samples.
         n_steps: Optimizer steps.
         run_hash: Identity of the run.
     """
@@ -168,7 +169,7 @@ def _resolve_job(options: argparse.Namespace) -> TrainingJob:
     plan = open_packs(lake, options.stage)
     if options.init_from is not None and not (options.init_from / "config.json").is_file():
         raise MvlError(f"{options.init_from} is not an export", hint="name the `export` folder of a finished stage")
-    batch_order = BatchOrder.from_plan(plan, stage_config.global_batch_size, recipe.seed)
+    batch_order = BatchOrder(len(plan), stage_config.global_batch_size, recipe.seed)
     n_steps = options.steps or stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
     initial_weights = None if options.init_from is None else _identify_weights(options.init_from)
     return TrainingJob(
@@ -276,9 +277,8 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     resume_point = run_on_rank_0(lambda: _find_resume_point(job, checkpoints_dir))
     tokenizer = load_tokenizer(job.recipe)
     load_universal = resume_point is not None and checkpoints.needs_universal_conversion(resume_point[1], world_size)
-    grad_accum_steps = job.batch_order.count_grad_accum_steps(world_size)
     if job.stage_config.zero_stage == 3:
-        deepspeed_config = build_deepspeed_config(job.stage_config, grad_accum_steps, load_universal=load_universal)
+        deepspeed_config = build_deepspeed_config(job.stage_config, load_universal=load_universal)
         student, sizes = build_student_zero3(
             lambda: _build_student(job, tokenizer), deepspeed_config, DTYPE_BY_PRECISION[job.stage_config.precision]
         )
@@ -295,13 +295,21 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             student.llava, tokenizer_dir, model_dir, grid=student.grid, system_prompt=job.recipe.system_prompt
         )
     parameter_names = [name for name, _ in student.named_parameters()]
-    engine = build_engine(student, job.stage_config, grad_accum_steps, load_universal=load_universal)
+    engine = build_engine(student, job.stage_config, load_universal=load_universal)
     start_step = 0
     if resume_point is not None:
         checkpoint, state = resume_point
         checkpoints.load(engine, checkpoint, state, world_size=world_size, zero_stage=job.stage_config.zero_stage)
         start_step = state.step
-    loader = PackLoader(job.lake, job.stage, job.plan, SampleProcessor.for_stage(job.recipe, job.stage, tokenizer))
+    processor = SampleProcessor.for_stage(job.recipe, job.stage, tokenizer)
+    loader = PackLoader(job.lake, job.stage, job.plan, processor, job.recipe.loss_weighting)
+    step_packer = StepPacker(
+        job.plan,
+        job.batch_order,
+        build_sample_flops(sizes, job.stage_config),
+        PackLimits.for_stage(job.recipe, job.stage),
+        world_size,
+    )
     previous_losses = run_on_rank_0(lambda: _read_previous_losses(job.output_dir, start_step))
     reporter = MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step) if is_rank_0 else None
     started_at = time.monotonic()
@@ -323,7 +331,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     try:
         if reporter is not None:
             reporter.log(
-                f"{job.stage}: {len(job.plan)} packs, {job.batch_order.packs_per_step} per step, "
+                f"{job.stage}: {len(job.plan)} samples, {job.stage_config.global_batch_size} per step, "
                 f"steps {start_step} to {job.n_steps}, {world_size} ranks, ZeRO-{job.stage_config.zero_stage}, "
                 f"{job.stage_config.precision}"
             )
@@ -332,9 +340,9 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             loader,
             StepSchedule(
                 job.stage_config,
-                job.plan,
+                job.recipe.loss_weighting,
                 ThroughputMeter(sizes, job.stage_config, world_size),
-                job.batch_order,
+                step_packer,
                 start_step,
                 job.n_steps,
                 previous_losses,
@@ -392,7 +400,7 @@ def _read_previous_losses(output_dir: Path, start_step: int) -> list[float]:
 
 def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_step: int, wall_time_s: float) -> None:
     """Export the last checkpoint, compare it with the trained model, write result.json. Collective."""
-    probe_batch = loader.load(0).to(engine.device)
+    probe_batch = loader.load([0]).to(engine.device)
     engine.eval()
     with torch.no_grad():
         trained_logits = compute_probe_logits(engine.module, probe_batch)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from mvl_training.data.pack_plan import PackCounts
-from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, ModelSizes, compute_sample_flops
+from mvl_training.data.pack_plan import SampleCounts
+from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, ModelSizes, build_sample_flops
 from mvl_training.recipe import StageConfig
 
 
@@ -22,16 +22,15 @@ class ThroughputMeter:
     """
 
     def __init__(self, sizes: ModelSizes, stage_config: StageConfig, world_size: int) -> None:
-        self._sizes = sizes
-        self._stage_config = stage_config
+        self._compute_flops = build_sample_flops(sizes, stage_config)
         self._world_size = world_size
         self._peak_tflops = get_peak_tflops()
 
-    def measure(self, counts: PackCounts, step_time_s: float) -> dict[str, Any]:
+    def measure(self, counts: SampleCounts, step_time_s: float) -> dict[str, Any]:
         """Return the numbers of a step.
 
         Args:
-            counts: Counts of the step's packs, over all ranks.
+            counts: Counts of the step's samples, over all ranks.
             step_time_s: Seconds that the step took.
 
         Returns:
@@ -39,14 +38,7 @@ class ThroughputMeter:
             gradient checkpointing does not count). `mfu`: its share of the device's peak, None if that is unknown.
             `peak_memory_gib`: peak memory of this rank so far.
         """
-        n_samples = int(counts.n_samples.sum())
-        tokens_per_sample, tiles_per_sample, loss_tokens_per_sample = (
-            int(values.sum()) / n_samples for values in (counts.n_tokens, counts.n_tiles, counts.n_loss_tokens)
-        )
-        flops = n_samples * compute_sample_flops(
-            self._sizes, self._stage_config, tokens_per_sample, tiles_per_sample, loss_tokens_per_sample
-        )
-        tflops = flops / step_time_s / self._world_size / 1e12
+        tflops = float(self._compute_flops(counts).sum()) / step_time_s / self._world_size / 1e12
         return {
             "tflops": tflops,
             "mfu": None if self._peak_tflops is None else tflops / self._peak_tflops,

@@ -95,6 +95,8 @@ def test_token_counts_equal_the_papers() -> None:
     assert tiles.compute_flat_layout(PAPER).n_tokens == 729
     assert tiles.compute_padded_layout(PAPER).n_tokens == 730
     assert tiles.compute_video_layout(32, PAPER).n_tokens == 32 * 196 + 1
+    # The released scripts leave `mm_newline_position` at "grid": a newline after each of the 14 rows of a frame.
+    assert tiles.compute_video_layout(32, PAPER, "grid").n_tokens == 32 * 210
     assert tiles.compute_anyres_layout(384, 384, PAPER).n_tokens == 729 + 27 * 28
 
 

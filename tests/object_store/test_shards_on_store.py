@@ -16,7 +16,8 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.data import pack_materializer
 from mvl_training.data.pack_materializer import materialize_packs
 from mvl_training.data.packed_rows import PackedRows, open_packs
-from mvl_training.data.packing import build_pack_plan
+from mvl_training.data.planning import build_pack_plan
+from mvl_training.data.raw_packs import FrameLimits
 from tests.object_store import road
 from tests.servers import serving
 from tests.training import tiny_model
@@ -51,7 +52,7 @@ def test_a_source_in_shards_is_that_of_one_process_on_a_disk(
 
 
 def test_packed_rows_are_those_of_a_disk(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_materializer, "SHARD_PACKS", 3)
+    monkeypatch.setattr(pack_materializer, "SHARD_ROWS", 6)
     recipe = tiny_model.build_recipe(tiny_model.write_tokenizer(tmp_path / "tokenizer"))
     samples = tiny_model.draw_shape_samples(20)
     packed_rows = []
@@ -59,9 +60,9 @@ def test_packed_rows_are_those_of_a_disk(root: str, tmp_path: Path, monkeypatch:
         lake = tiny_model.fill_lake(lake_root, samples, frames=5)
         build_pack_plan(lake, "single_image", recipe, run_id="run")
         for _ in range(2):  # the second finds everything there
-            materialize_packs(lake, "single_image", ProcessExecutor(1), max_frames=3, run_id="run")
+            materialize_packs(lake, "single_image", ProcessExecutor(1), frame_limits=FrameLimits(3), run_id="run")
         packs = open_packs(lake, "single_image")
         assert isinstance(packs, PackedRows)
-        packed_rows.append(list(packs.iter_raw_packs(range(len(packs)))))
+        packed_rows.append(list(packs.iter_raw_packs([[position] for position in range(len(packs))])))
     assert packed_rows[0] == packed_rows[1]
     assert len(packed_rows[0]) > 6

@@ -11,7 +11,7 @@ import yaml
 
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.chat_format import ChatTokenizer
-from mvl_training.data.packing import build_pack_plan
+from mvl_training.data.planning import build_pack_plan
 from mvl_training.recipe import Recipe, parse_recipe
 from tests.training import tiny_model as small
 

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
 from mvl_training.recipe import load_recipe
+from mvl_training.runs.sample_shapes import draw_samples
 from tests.training import tiny_model as small
 
 BENCHMARKS = small.PROJECT / "benchmarks"
-
-
-@pytest.fixture
-def sample_shapes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("sample_shapes")
 
 
 def run_benchmark(*command: str, home: Path) -> dict[str, Any]:
@@ -35,8 +28,8 @@ def run_benchmark(*command: str, home: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_lengths_of_drawn_samples_follow_the_papers_distribution(sample_shapes: ModuleType) -> None:
-    drawn = sample_shapes.draw_samples(50_000, load_recipe("paper-7b").grid.to_tile_grid(), 0, 8192)
+def test_lengths_of_drawn_samples_follow_the_papers_distribution() -> None:
+    drawn = draw_samples(50_000, load_recipe("paper-7b").grid.to_tile_grid(), 0, 8192)
     tokens = sorted(drawn.tokens_N.tolist())
     assert sum(drawn.image_index_N < 0) / 50_000 == pytest.approx(0.12, abs=0.01)
     assert sum(tokens) / 50_000 == pytest.approx(2400, rel=0.03)
@@ -45,10 +38,14 @@ def test_lengths_of_drawn_samples_follow_the_papers_distribution(sample_shapes: 
     assert tokens[-1] <= 8192
 
 
-def test_the_fill_benchmark_measures_packs(tmp_path: Path) -> None:
-    figures = run_benchmark(str(BENCHMARKS / "training.py"), "--quick", "--json", "--parts", "fill", home=tmp_path)
-    assert 0.9 < figures["fill_8k"] < figures["fill_16k"] <= 1
-    assert figures["fill"]["even_128_ranks_single_samples"] < figures["fill"]["even_128_ranks_packed"] <= 1
+def test_the_packing_benchmark_measures_ranks_in_lock_step(tmp_path: Path) -> None:
+    figures = run_benchmark(str(BENCHMARKS / "training.py"), "--quick", "--json", "--parts", "packing", home=tmp_path)
+    assert figures["lockstep_efficiency"].keys() == load_recipe("paper-7b").stages.keys()
+    for stage, by_ranks in figures["lockstep_efficiency"].items():
+        unpacked = figures["packing"]["lockstep_efficiency_one_sample_per_pack"][stage]
+        assert by_ranks.keys() == {"8", "32", "64", "128"}
+        assert all(unpacked[n_ranks] < efficiency <= 1 for n_ranks, efficiency in by_ranks.items())
+    assert 0.8 < figures["fill_8k"] < figures["fill_16k"] <= 1
 
 
 def test_the_gpu_benchmark_runs_completely_on_a_cpu(tmp_path: Path) -> None:

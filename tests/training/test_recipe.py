@@ -18,6 +18,8 @@ def test_paper_7b_has_the_papers_values() -> None:
     assert recipe.language.model == "Qwen/Qwen2.5-7B-Instruct"
     assert recipe.vision.model == "google/siglip-so400m-patch14-384"
     assert recipe.paper_parity
+    options = (recipe.loss_weighting, recipe.video_newlines, recipe.image_first, recipe.folder_frames)
+    assert options == ("sample", "grid", True, 10)
     alignment, single, one = (recipe.get_stage(s) for s in TRAINING_STAGES)
     assert alignment.learning_rates == {"projector": 1e-3}
     assert single.learning_rates == one.learning_rates == {"language": 1e-5, "projector": 1e-5, "vision": 2e-6}
@@ -29,11 +31,27 @@ def test_paper_7b_has_the_papers_values() -> None:
         assert (stage.schedule, stage.warmup, stage.weight_decay, stage.epochs) == ("cosine", 0.03, 0.0, 1)
         assert (stage.zero_stage, stage.precision, stage.gradient_checkpointing) == (3, "bf16", True)
         assert (stage.save_interval, stage.keep_checkpoints) == (1000, 20)
+    assert [s.pack_tokens for s in (alignment, single, one)] == [16384, 16384, 16384]
     assert one.max_frames == 32
     grid = recipe.grid.to_tile_grid()
     assert (grid.patches_per_side, grid.max_tiles, len(grid.shapes)) == (27, 4, 36)
     assert grid.grid_pinpoints[0] == [384, 384]
     assert grid.grid_pinpoints[-1] == [2304, 2304]
+
+
+def test_a_recipe_chooses_each_option_of_the_released_code_for_itself(tokenizer: Path) -> None:
+    data = small.build_recipe_data(tokenizer)
+    plain, parity = parse_recipe(data), parse_recipe(data | {"paper_parity": True})
+    mixed = parse_recipe(data | {"paper_parity": True, "loss_weighting": "sqrt", "video_newlines": "one"})
+    assert (plain.loss_weighting, plain.video_newlines, plain.image_first, plain.folder_frames) == (
+        "token",
+        "one",
+        False,
+        None,
+    )
+    assert (parity.loss_weighting, mixed.loss_weighting, mixed.video_newlines) == ("sample", "sqrt", "one")
+    assert mixed.image_first
+    assert parse_recipe(mixed.to_dict()) == mixed
 
 
 @pytest.mark.parametrize("name", ["paper-7b", "ablation-1.5b", "demo"])

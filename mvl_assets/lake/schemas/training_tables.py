@@ -7,19 +7,6 @@ import pyarrow as pa
 
 from mvl_assets.lake.schemas.table_spec import CONVERSATIONS, STRING_LIST, VIDEO, TableSpec
 
-PACKED_ROW_LIST = pa.list_(
-    pa.struct(
-        [
-            ("row_id", pa.string()),
-            ("source", pa.string()),
-            ("category", pa.string()),
-            ("conversations", CONVERSATIONS),
-            ("image_ids", STRING_LIST),
-            ("video", VIDEO),
-        ]
-    )
-)
-
 MIXTURE = TableSpec(
     "mixture",
     pa.schema(
@@ -49,17 +36,17 @@ PACK_PLAN = TableSpec(
     "pack_plan",
     pa.schema(
         [
-            ("pack_id", pa.string()),
+            # Digest of the plan's inputs, the position, and the text and image ids of the row.
+            ("planned_id", pa.string()),
             ("position", pa.int64()),
-            ("row_ids", STRING_LIST),
+            ("row_id", pa.string()),
             ("n_tokens", pa.int32()),
             ("n_tiles", pa.int32()),
             ("n_loss_tokens", pa.int32()),
-            ("lengths", pa.list_(pa.int32())),
             ("run_id", pa.string()),
         ]
     ),
-    key_column="pack_id",
+    key_column="planned_id",
     has_key_scheme=True,
 )
 
@@ -67,16 +54,18 @@ PACKED_ROWS = TableSpec(
     "packed_rows",
     pa.schema(
         [
-            ("pack_id", pa.string()),
+            ("planned_id", pa.string()),
             ("position", pa.int64()),
-            ("rows", PACKED_ROW_LIST),
-            ("lengths", pa.list_(pa.int32())),
-            # The images that the rows show, each once, and their bytes, one after the other in the same order.
+            ("row_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("conversations", CONVERSATIONS),
             ("image_ids", STRING_LIST),
-            ("image_sizes", pa.list_(pa.int64())),
+            ("video", VIDEO),
+            # The images that the row shows, each once, and their bytes, one after the other in the same order.
+            ("stored_image_ids", STRING_LIST),
+            ("stored_image_sizes", pa.list_(pa.int64())),
             lance.blob_field("image_bytes"),
-            ("n_samples", pa.int32()),
-            ("n_samples_before", pa.int64()),
             ("n_tokens", pa.int32()),
             ("n_tiles", pa.int32()),
             ("n_loss_tokens", pa.int32()),
@@ -86,9 +75,9 @@ PACKED_ROWS = TableSpec(
             ("run_id", pa.string()),
         ]
     ),
-    key_column="pack_id",
+    key_column="planned_id",
     has_key_scheme=True,
-    # A pack id is the digest of what a pack holds, and an image id that of its bytes.
+    # A planned id is the digest of what a row holds, and an image id that of its bytes.
     has_row_hash=False,
 )
 

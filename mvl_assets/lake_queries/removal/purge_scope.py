@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import cached_property
 
-import pyarrow.compute as pc
-
 from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
@@ -142,8 +140,8 @@ class PurgeScope:
             stage = name.split("/", 1)[1]
             mixture_batches = self.lake.get_table(name).scan(["row_id"], self.build_filter("mixture"), BATCH_SIZE)
             row_ids = IdSet(batch.column(0).to_pylist() for batch in mixture_batches)
-            packs = self.lake.get_table(f"pack_plan/{stage}").scan(["row_ids"], None, BATCH_SIZE) if row_ids else ()
-            if any(row_ids.contains(pc.list_flatten(pack.column(0)).to_pylist()).any() for pack in packs):
+            planned = self.lake.get_table(f"pack_plan/{stage}").scan(["row_id"], None, BATCH_SIZE) if row_ids else ()
+            if any(row_ids.contains(batch.column(0).to_pylist()).any() for batch in planned):
                 stages.append(stage)
         return stages
 

@@ -176,7 +176,7 @@ class LocalBackend:
         from mvl_assets.common.pick_evenly import pick_evenly
         from mvl_assets.media.video import sample_frames
 
-        max_frames = self._runner.processor.max_frames
+        max_frames = self._runner.processor.frame_limits.max_frames
         if not video.path.is_dir():
             return [data for _, data in sample_frames(video.path, max_frames=max_frames)]
         frames = _list_frames(video.path)

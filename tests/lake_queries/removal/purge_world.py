@@ -61,19 +61,17 @@ def fill(lake: Lake) -> dict[str, list[Row]]:
         for place, row in enumerate(row for pair in zip(*made.values(), strict=True) for row in pair)
     ]
     put(lake, f"mixture/{STAGE}", MIXTURE, mixed)
-    packs = [mixed[start : start + 2] for start in range(0, len(mixed), 2)]
     planned = [
-        {"pack_id": compute_digest("pack", place), "position": place, "row_ids": [row["row_id"] for row in pack]}
-        for place, pack in enumerate(packs)
+        {"planned_id": compute_digest("planned", row["position"]), "position": row["position"], "row_id": row["row_id"]}
+        for row in mixed
     ]
     put(lake, f"pack_plan/{STAGE}", PACK_PLAN, planned)
     images = {row["sample_id"]: own_image(source, n) for source in SOURCES for n, row in enumerate(made[source][:3])}
     packed = [
-        {**{name: pack[name] for name in ("pack_id", "position")}, "plan_version": plan_version}
-        | {"rows": [{"row_id": row["row_id"], "source": row["source"]} for row in rows]}
-        | {"image_bytes": b"".join(images[row["sample_id"]].data for row in rows if row["sample_id"] in images)}
+        {**planned_row, "source": row["source"], "plan_version": plan_version}
+        | {"image_bytes": images[row["sample_id"]].data if row["sample_id"] in images else b""}
         for plan_version in [lake.get_table(f"pack_plan/{STAGE}").compute_data_version()]
-        for pack, rows in zip(planned, packs, strict=True)
+        for planned_row, row in zip(planned, mixed, strict=True)
     ]
     packed_rows = lake.get_table(f"packed_rows/{STAGE}")
     packed_rows.append_fragments([packed_rows.write_fragments([build_packed_table(packed)])])

@@ -114,7 +114,7 @@ def test_a_mixture_stays_readable_without_the_source_and_its_pack_plan_is_empty(
 def test_packed_rows_of_an_earlier_plan_go_with_any_purge(lake: Lake, rows: dict[str, list[Row]]) -> None:
     packed = lake.get_table(f"packed_rows/{STAGE}")
     lake.get_table(f"pack_plan/{STAGE}").publish(())
-    assert Purge(lake, GONE).plan().row_counts[f"packed_rows/{STAGE}"] == packed.count() == 4
+    assert Purge(lake, GONE).plan().row_counts[f"packed_rows/{STAGE}"] == packed.count() == 8
     Purge(lake, GONE, [rows[GONE][2]["sample_id"]]).run()
     assert packed.count() == 0
     assert on_disk(lake.root, own_image(GONE, 2).data[:200]) == []

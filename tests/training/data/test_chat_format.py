@@ -17,6 +17,7 @@ from mvl_training.data.chat_format import (
     build_chat_template,
     encode_conversation,
     encode_prompt,
+    move_marker_to_front,
 )
 
 TURNS = [
@@ -76,6 +77,45 @@ def test_a_system_turn_of_the_data_replaces_the_default_unless_parity_is_asked(t
     assert decode_ids(tokens, chatml(tokens, turns, paper_parity=True).input_ids).startswith(
         "<|im_start|>system\nS<|im_end|>"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("What?\n<image>", "<image>\nWhat?"),
+        ("Look <image> here.", "<image>\nLook  here."),
+        ("<image>\nWhat?", "<image>\nWhat?"),
+        ("<image> What?", "<image> What?"),
+        ("<image>\nand\n<image>?", "<image>\nand\n<image>?"),
+        ("One <image> or two <image>?", "One <image> or two <image>?"),
+        ("What moves? <video>", "<video>\nWhat moves?"),
+        (" <image> ", "<image>"),
+        ("Hello", "Hello"),
+    ],
+)
+def test_a_lone_marker_moves_to_the_front_of_its_turn_as_the_released_code_moves_it(value: str, expected: str) -> None:
+    assert move_marker_to_front(value) == expected
+
+
+def test_markers_move_only_in_human_turns_and_only_if_asked(tokens: ChatTokenizer) -> None:
+    turns = [{"from": "human", "value": "What?\n<image>"}, {"from": "gpt", "value": "Say <image>"}]
+    left, moved = (
+        decode_ids(
+            tokens,
+            encode_conversation(
+                turns,
+                [VisualPlaceholder("image", 2)],
+                tokens,
+                chat_format="chatml",
+                system_prompt="S",
+                image_first=image_first,
+            ).input_ids,
+        )
+        for image_first in (False, True)
+    )
+    assert "user\nWhat?\n<image><image><|im_end|>" in left
+    assert "user\n<image><image>\nWhat?<|im_end|>" in moved
+    assert "Say <image>" in left and "Say <image>" in moved
 
 
 def test_plain_style_is_images_caption_newline(tokens: ChatTokenizer) -> None:

@@ -32,18 +32,20 @@ from mvl_training.data.pack_materializer import (
 )
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.packed_rows import PackedRows, open_packs
-from mvl_training.data.packing import build_pack_plan
+from mvl_training.data.planning import build_pack_plan
 from mvl_training.data.processing import SampleProcessor
+from mvl_training.data.raw_packs import FrameLimits
+from mvl_training.data.step_packs import PackLimits, StepPacker
 from mvl_training.recipe import Recipe
 from tests.training import tiny_model as small
 
 STAGE = "single_image"
-SHARD_PACKS = 3
+SHARD_ROWS = 6
 
 
 @pytest.fixture(autouse=True)
 def shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_materializer, "SHARD_PACKS", SHARD_PACKS)
+    monkeypatch.setattr(pack_materializer, "SHARD_ROWS", SHARD_ROWS)
     monkeypatch.setattr(pack_materializer, "COMMIT_INTERVAL_S", 0.0)
 
 
@@ -81,7 +83,7 @@ def rewrite_some(lake: Lake) -> None:
 
 
 def materialize(lake: Lake, executor: Executor | None = None) -> MaterializeReport:
-    return materialize_packs(lake, STAGE, executor or ProcessExecutor(1), max_frames=3, run_id="run")
+    return materialize_packs(lake, STAGE, executor or ProcessExecutor(1), frame_limits=FrameLimits(3), run_id="run")
 
 
 def processor_of(recipe: Recipe, tokens: ChatTokenizer) -> SampleProcessor:
@@ -99,48 +101,49 @@ def test_batches_are_those_read_in_place_at_every_world_size_and_step_without_an
 ) -> None:
     report = materialize(world)
     plan = PackPlan(world, STAGE)
-    assert report.n_packs == len(plan) > 2 * SHARD_PACKS
-    in_place = [PackLoader(world, STAGE, plan, processor_of(recipe, tokens)).load(n) for n in range(len(plan))]
+    assert report.n_rows == len(plan) > 2 * SHARD_ROWS
+    in_place = PackLoader(world, STAGE, plan, processor_of(recipe, tokens))
+    order = BatchOrder(len(plan), 6, seed=3)
+    n_steps = 2 * order.steps_per_epoch  # the second epoch is shuffled
+    expected = {}
+    for world_size, first_step in ((1, 0), (2, 1), (3, order.steps_per_epoch - 1)):
+        packer = build_packer(plan, order, world_size)
+        for rank in range(world_size):
+            packs = [pack for step in range(first_step, n_steps) for pack in packer.pack_step(step).packs_by_rank[rank]]
+            expected[world_size, first_step, rank] = list(in_place.iter_batches(packs))
     remove_sources_of_rows(world)
     monkeypatch.setattr(packed_rows, "READ_GROUP_PACKS", group[0])
     monkeypatch.setattr(raw_packs, "READ_GROUP_BYTES", group[1])
     packed = open_packs(Lake(world.root), STAGE)
     assert isinstance(packed, PackedRows)
     loader = PackLoader(world, STAGE, packed, processor_of(recipe, tokens))
-    order = BatchOrder.from_plan(packed, 6, seed=3)
-    assert order == BatchOrder.from_plan(plan, 6, seed=3)
-    n_steps = 2 * order.steps_per_epoch  # the second epoch is shuffled
-    for world_size, first_step in ((1, 0), (2, 1), (3, order.steps_per_epoch - 1)):
-        for rank in range(world_size):
-            positions = [
-                position
-                for step in range(first_step, n_steps)
-                for position in order.list_rank_packs(step, rank, world_size)
-            ]
-            for position, batch in zip(positions, loader.iter_batches(positions), strict=True):
-                if position is None:
-                    assert not batch.row_ids
-                    continue
-                other = in_place[position]
-                assert (batch.row_ids, batch.layouts, batch.n_loss_tokens) == (
-                    other.row_ids,
-                    other.layouts,
-                    other.n_loss_tokens,
-                )
-                for name in ("input_ids_1L", "position_ids_1L", "cu_seqlens", "targets_L", "tiles_T3PP"):
-                    assert torch.equal(getattr(batch, name), getattr(other, name)), name
+    for (world_size, first_step, rank), batches in expected.items():
+        packer = build_packer(packed, order, world_size)
+        packs = [pack for step in range(first_step, n_steps) for pack in packer.pack_step(step).packs_by_rank[rank]]
+        for batch, other in zip(loader.iter_batches(packs), batches, strict=True):
+            assert (batch.row_ids, batch.layouts, batch.n_loss_tokens) == (
+                other.row_ids,
+                other.layouts,
+                other.n_loss_tokens,
+            )
+            for name in ("input_ids_1L", "position_ids_1L", "cu_seqlens", "targets_L", "tiles_T3PP"):
+                assert torch.equal(getattr(batch, name), getattr(other, name)), name
+
+
+def build_packer(plan: PackPlan | PackedRows, order: BatchOrder, world_size: int) -> StepPacker:
+    return StepPacker(plan, order, lambda counts: counts.n_tokens * 1e9, PackLimits(300, 12), world_size)
 
 
 def test_counts_are_those_of_the_plan_in_blocks_and_one_by_one(world: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     materialize(world)
-    monkeypatch.setattr(packed_rows, "COUNT_BLOCK_PACKS", 4)
+    monkeypatch.setattr(packed_rows, "COUNT_BLOCK_ROWS", 4)
     plan, packed = PackPlan(world, STAGE), open_packs(world, STAGE)
     assert isinstance(packed, PackedRows)
-    assert (len(packed), packed.version, packed.count_samples()) == (len(plan), plan.version, plan.count_samples())
+    assert (len(packed), packed.version) == (len(plan), plan.version)
     last = len(plan) - 1
     for positions in ([0, 1, 2], [1, 2, 3], [2, 3, 4, 5], [last, 0, 3], [last]):
         ours, theirs = packed.read_counts(positions), plan.read_counts(positions)
-        for name in ("n_tokens", "n_loss_tokens", "n_tiles", "n_samples"):
+        for name in ("n_tokens", "n_loss_tokens", "n_tiles"):
             assert getattr(ours, name).tolist() == getattr(theirs, name).tolist()
 
 
@@ -157,19 +160,20 @@ class Backwards(Executor):
 def test_shards_that_end_in_any_order_stand_in_the_order_of_the_plan(world: Lake) -> None:
     materialize(world, Backwards())
     plan = PackPlan(world, STAGE)
-    rows = list(world.get_table(f"packed_rows/{STAGE}").iter_rows(["position", "pack_id", "lengths", "rows"]))
+    columns = ["position", "planned_id", "row_id", "n_tokens", "n_loss_tokens", "n_tiles"]
+    rows, planned = (
+        list(world.get_table(f"{name}/{STAGE}").iter_rows(columns)) for name in ("packed_rows", "pack_plan")
+    )
     assert [row["position"] for row in rows] == list(range(len(plan)))
-    packs = plan.read_packs(range(len(plan)))
-    assert [row["pack_id"] for row in rows] == [pack.pack_id for pack in packs]
-    assert [[r["row_id"] for r in row["rows"]] for row in rows] == [list(pack.row_ids) for pack in packs]
+    assert rows == planned
 
 
 def test_a_second_run_writes_nothing(world: Lake) -> None:
     first = materialize(world)
     version = world.get_table(f"packed_rows/{STAGE}").version
     again = materialize(world)
-    assert (first.n_kept_packs, again.n_kept_packs, again.n_image_bytes) == (0, first.n_packs, 0)
-    assert again.n_samples == first.n_samples == PackPlan(world, STAGE).count_samples()
+    assert (first.n_kept_rows, again.n_kept_rows, again.n_image_bytes) == (0, first.n_rows, 0)
+    assert again.n_rows == first.n_rows == len(PackPlan(world, STAGE))
     assert world.get_table(f"packed_rows/{STAGE}").version == version
 
 
@@ -178,14 +182,20 @@ import os, signal, sys
 from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import pack_materializer
+from mvl_training.data.raw_packs import FrameLimits
 
-pack_materializer.SHARD_PACKS = 3
+pack_materializer.SHARD_ROWS = 6
 pack_materializer.COMMIT_INTERVAL_S = 0.0
-def kill(n_written, n_packs):
-    if n_written >= 6:
+def kill(n_written, n_rows):
+    if n_written >= 12:
         os.kill(os.getpid(), signal.SIGKILL)
 pack_materializer.materialize_packs(
-    Lake(sys.argv[1]), "single_image", ProcessExecutor(1), max_frames=3, run_id="killed", progress_callback=kill
+    Lake(sys.argv[1]),
+    "single_image",
+    ProcessExecutor(1),
+    frame_limits=FrameLimits(3),
+    run_id="killed",
+    progress_callback=kill,
 )
 """
 
@@ -196,14 +206,15 @@ def test_after_a_kill_the_shards_that_are_there_are_kept_and_training_reads_in_p
     done = subprocess.run([sys.executable, "-c", KILLED, world.root], check=False, timeout=120)
     assert done.returncode == -9
     assert isinstance(open_packs(world, STAGE), PackPlan)
-    assert materialize(world).n_kept_packs == 6
+    assert materialize(world).n_kept_rows == 12
     runs = [row["run_id"] for row in world.get_table(f"packed_rows/{STAGE}").iter_rows(["run_id"])]
-    assert runs == ["killed"] * 6 + ["run"] * (len(runs) - 6)
+    assert runs == ["killed"] * 12 + ["run"] * (len(runs) - 12)
     packed = open_packs(world, STAGE)
     assert isinstance(packed, PackedRows)
-    batches = PackLoader(world, STAGE, packed, processor_of(recipe, tokens)).iter_batches(range(len(packed)))
+    packs = [[position] for position in range(len(packed))]
+    batches = PackLoader(world, STAGE, packed, processor_of(recipe, tokens)).iter_batches(packs)
     in_place = PackLoader(world, STAGE, PackPlan(world, STAGE), processor_of(recipe, tokens))
-    for batch, other in zip(batches, in_place.iter_batches(range(len(packed))), strict=True):
+    for batch, other in zip(batches, in_place.iter_batches(packs), strict=True):
         assert batch.row_ids == other.row_ids and torch.equal(batch.tiles_T3PP, other.tiles_T3PP)
 
 
@@ -212,10 +223,10 @@ def test_packs_of_another_plan_are_not_read_and_are_replaced(world: Lake, tokeni
     report = build_pack_plan(world, STAGE, small.build_recipe(tokenizer, max_seq_len=300), run_id="longer")
     assert isinstance(open_packs(world, STAGE), PackPlan)
     again = materialize(world)
-    assert (again.n_kept_packs, again.data_version) == (0, report.data_version)
+    assert (again.n_kept_rows, again.data_version) == (0, report.data_version)
     packed = open_packs(world, STAGE)
     assert isinstance(packed, PackedRows) and packed.version == report.data_version
-    assert world.get_table(f"packed_rows/{STAGE}").count() == report.n_packs
+    assert world.get_table(f"packed_rows/{STAGE}").count() == report.n_samples
 
 
 def test_a_plan_that_was_published_again_without_a_change_keeps_its_packs(world: Lake, recipe: Recipe) -> None:
@@ -247,29 +258,28 @@ def test_a_row_or_image_that_is_gone_is_named_and_nothing_is_written(world: Lake
 def test_of_a_video_only_the_frames_that_are_trained_on_are_written(world: Lake) -> None:
     materialize(world)
     videos = [
-        (pack, row)
-        for pack in world.get_table(f"packed_rows/{STAGE}").iter_rows(["rows", "image_ids"])
-        for row in pack["rows"]
+        row
+        for row in world.get_table(f"packed_rows/{STAGE}").iter_rows(["video", "image_ids", "stored_image_ids"])
         if row["video"] is not None
     ]
     assert videos
-    for pack, row in videos:
+    for row in videos:
         assert len(row["image_ids"]) == 5
-        assert len(set(row["image_ids"]) & set(pack["image_ids"])) == 3
+        assert len(set(row["image_ids"]) & set(row["stored_image_ids"])) == len(row["stored_image_ids"]) == 3
 
 
 def test_lance_alone_reads_texts_and_images_as_an_export(world: Lake) -> None:
     materialize(world)
     n_images = 0
     dataset = lance.dataset(f"{world.root}/packed_rows/{STAGE}.lance")
-    packs = dataset.to_table(columns=["rows", "image_ids", "image_sizes"]).to_pylist()
-    blobs = dataset.read_blobs("image_bytes", indices=list(range(len(packs))), preserve_order=True)
-    for pack, (_, data) in zip(packs, blobs, strict=True):
-        ends = np.cumsum([0, *pack["image_sizes"]])
-        for image_id, start, stop in zip(pack["image_ids"], ends, ends[1:], strict=False):
+    rows = dataset.to_table(columns=["conversations", "stored_image_ids", "stored_image_sizes"]).to_pylist()
+    blobs = dataset.read_blobs("image_bytes", indices=list(range(len(rows))), preserve_order=True)
+    for row, (_, data) in zip(rows, blobs, strict=True):
+        ends = np.cumsum([0, *row["stored_image_sizes"]])
+        for image_id, start, stop in zip(row["stored_image_ids"], ends, ends[1:], strict=False):
             assert compute_digest((data or b"")[start:stop]) == image_id
             n_images += 1
-        assert all(row["conversations"][1]["from"] == "gpt" for row in pack["rows"])
+        assert row["conversations"][1]["from"] == "gpt"
     assert n_images > 30
 
 

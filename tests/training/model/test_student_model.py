@@ -168,6 +168,30 @@ def test_visual_features_equal_those_of_transformers(student: Student, processor
     assert torch.allclose(theirs, ours, atol=1e-6)
 
 
+def test_rows_of_video_frames_end_with_a_newline_as_in_the_released_code(
+    tokenizer: Path, tokens: ChatTokenizer
+) -> None:
+    recipe = parse_recipe(small.build_recipe_data(tokenizer) | {"video_newlines": "grid"})
+    student = assemble_student(recipe, tokens).eval()
+    video_sample = build_samples(SampleProcessor.for_stage(recipe, "single_image", tokens))[-1]
+    (layout,) = video_sample.layouts
+    with torch.no_grad():
+        model = student.llava.model
+        pixels = torch.from_numpy(video_sample.tiles) / 127.5 - 1.0
+        states = model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+        # `get_2dPool` and `add_token_per_grid` of the released llava_arch.py.
+        frames = model.multi_modal_projector(states).view(3, 3, 3, -1).permute(0, 3, 1, 2).contiguous()
+        frames = torch.nn.functional.interpolate(frames, size=[2, 2], mode="bilinear")
+        frames = frames.permute(0, 2, 3, 1).view(3, 4, -1)
+        feature = frames.view(3, 1, 2, 2, -1).permute(4, 0, 2, 1, 3).contiguous().flatten(1, 2).flatten(2, 3)
+        newline = model.image_newline[:, None, None].expand(*feature.shape[:-1], 1)
+        theirs = torch.cat((feature, newline), dim=-1).flatten(1, 2).transpose(0, 1)
+        ours, _ = student.compute_visual_features(torch.from_numpy(video_sample.tiles), video_sample.layouts)
+    assert layout.n_tokens == len(ours) == 3 * 2 * 3
+    assert torch.allclose(theirs, ours, atol=1e-6)
+    assert (video_sample.encoded.input_ids == tokens.video_token_id).sum() == layout.n_tokens
+
+
 def test_features_of_shrunk_images_equal_those_of_transformers(tokenizer: Path, tokens: ChatTokenizer) -> None:
     data = small.build_recipe_data(tokenizer)
     data["grid"] |= {"side": 4, "tiles": None, "anyres_max": 2}

@@ -18,7 +18,7 @@ from mvl_assets.inference.local_server.server import ensure_server, stop_servers
 from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_installed
 from mvl_assets.media.image import compute_standard_size
 from mvl_assets.media.tiles import compute_anyres_layout
-from mvl_training.data.packing import build_pack_plan
+from mvl_training.data.planning import build_pack_plan
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.recipe import parse_recipe
 from tests.training import tiny_model as small

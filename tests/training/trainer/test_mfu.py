@@ -15,13 +15,14 @@ from mvl_training.trainer.mfu import ThroughputMeter
 
 def test_achieved_flops_count_the_head_on_loss_tokens_only(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
     stage, sizes, plan = recipe.get_stage("single_image"), compute_recipe_sizes(recipe), PackPlan(lake, "single_image")
-    packs = list(range(4))
-    samples, length, tiles, targets = (
-        int(n[packs].sum()) for n in (plan.n_samples, plan.n_tokens, plan.n_tiles, plan.n_loss_tokens)
-    )
+    counts = plan.read_counts(range(9))
+    length, targets = int(counts.n_tokens.sum()), int(counts.n_loss_tokens.sum())
     assert targets < length
-    everywhere = samples * compute_sample_flops(sizes, stage, length / samples, tiles / samples)
+    everywhere = sum(
+        compute_sample_flops(sizes, stage, float(n_tokens), float(n_tiles))
+        for n_tokens, n_tiles in zip(counts.n_tokens, counts.n_tiles, strict=True)
+    )
     head = assemble_student(recipe, tokens).llava.lm_head.weight.numel()
     meter = ThroughputMeter(sizes, stage, world_size=2)
-    result = meter.measure(plan.read_counts(packs), step_time_s=0.5)["tflops"] * 1e12
+    result = meter.measure(counts, step_time_s=0.5)["tflops"] * 1e12
     assert result == pytest.approx((everywhere - 6 * head * (length - targets)) / 2 / 0.5)

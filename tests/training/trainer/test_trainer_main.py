@@ -100,7 +100,7 @@ class Started:
         """Sends the signal to the launcher's group once this run has written `step`; returns the exit code."""
         deadline = time.monotonic() + PATIENCE_S
         # Its first line comes after it cut the metrics back to the checkpoint it goes on from.
-        while "packs, " not in self.log.read_text() or not any(line["step"] >= step for line in steps_of(out)):
+        while "samples, " not in self.log.read_text() or not any(line["step"] >= step for line in steps_of(out)):
             assert self.process.poll() is None, f"ended before it could be hit: {self.log.read_text()[-3000:]}"
             assert time.monotonic() < deadline
             time.sleep(0.005)

@@ -35,7 +35,7 @@ init_distributed()
 import deepspeed
 
 rank, recipe = dist.get_rank(), load_recipe(folder / "tiny.yaml")
-config = build_deepspeed_config(recipe.get_stage("single_image"), 1, load_universal=False)
+config = build_deepspeed_config(recipe.get_stage("single_image"), load_universal=False)
 calls = []
 
 def build():

@@ -1,6 +1,7 @@
 """Random sample shapes like LLaVA-OneVision's: 12% text only, mean 2,400 tokens, 99th percentile 4,350.
 
-Tokens and tiles of images follow from their sizes as in training; text lengths are log-normal.
+Tokens and tiles of images follow from their sizes as in training; text lengths are log-normal. Forecasts and benchmarks
+take them where there is no data.
 """
 
 from __future__ import annotations
@@ -9,12 +10,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvl_assets.media.tiles import TileGrid, TileLayout, compute_anyres_layout
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.media.tiles import TileGrid, TileLayout, compute_anyres_layout, compute_video_layout
+from mvl_training.data.pack_plan import SampleCounts
+from mvl_training.recipe import Recipe
 
 TEXT_ONLY_FRACTION = 0.12
 MIN_IMAGE_SIDE, MAX_IMAGE_SIDE = 224, 4096
 N_IMAGE_SIZES = 4000
 """Distinct image sizes, shared by all samples."""
+
+CAPTION_TOKENS = 25
+"""Median length of an alignment caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnCounts:
+    """Counts of drawn samples, read as those of a plan are."""
+
+    counts: SampleCounts
+
+    def __len__(self) -> int:
+        return len(self.counts.n_tokens)
+
+    def read_counts(self, positions: np.ndarray) -> SampleCounts:
+        """Return the counts of the samples at these positions, in their order."""
+        return self.counts.take(positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +82,33 @@ def draw_samples(n_samples: int, grid: TileGrid, seed: int, max_tokens: int) -> 
     return SampleShapes(
         text_tokens_N, np.maximum(1, (text_tokens_N * 0.7).astype(np.int64)), image_index_N, layouts, image_sizes
     )
+
+
+def draw_stage_counts(
+    recipe: Recipe, stage: TrainingStage, n_samples: int, seed: int, *, video_share: float = 0.0
+) -> DrawnCounts:
+    """Return the counts of samples that a stage might have; equal arguments give equal samples.
+
+    Args:
+        recipe: The recipe.
+        stage: One of its stages.
+        n_samples: Number of samples.
+        seed: Seed of the drawing.
+        video_share: Share of samples that are videos of as many frames as the stage takes.
+    """
+    stage_config, grid = recipe.get_stage(stage), recipe.grid.to_tile_grid()
+    if stage_config.image_mode == "flat":
+        rng = np.random.default_rng(seed)
+        captions_N = np.clip(rng.lognormal(np.log(CAPTION_TOKENS), 0.6, n_samples), 4, 400).astype(np.int64)
+        return DrawnCounts(
+            SampleCounts(grid.patches_per_side**2 + captions_N, captions_N, np.ones(n_samples, dtype=np.int64))
+        )
+    shapes = draw_samples(n_samples, grid, seed, stage_config.max_seq_len)
+    is_video_N = np.random.default_rng(seed + 1).random(n_samples) < video_share
+    video = compute_video_layout(stage_config.max_frames, grid, recipe.video_newlines)
+    n_tokens_N = np.where(is_video_N, video.n_tokens + shapes.text_tokens_N, shapes.tokens_N)
+    n_tiles_N = np.where(is_video_N, video.n_tiles, shapes.tiles_N)
+    return DrawnCounts(SampleCounts(n_tokens_N, shapes.loss_tokens_N, n_tiles_N))
 
 
 def draw_image_size(rng: np.random.Generator) -> tuple[int, int]:
