@@ -25,8 +25,11 @@ import psutil
 from mvl_assets.common.file_lock import try_lock
 from mvl_assets.errors import MvlError
 
-STARTUP_GRACE_S = 1.0
-"""A process younger than this may not show its environment yet."""
+STARTUP_GRACE_S = 10.0
+"""How long a program may take to start: until then it shows neither arguments nor environment."""
+
+KERNEL_THREADS_PID = 2
+"""Parent of the kernel's threads, which never show either."""
 
 GROUP_ENV = "MVL_PROCESS_GROUP"
 GROUP_FILE = "process_group.json"
@@ -167,20 +170,35 @@ def kill_orphans(run_dir: Path, *, grace_s: float = 5.0) -> int:
 
 
 def list_processes(group_id: str) -> list[psutil.Process]:
-    """Return the living processes of this user that have `group_id` in their environment."""
-    processes = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if _read_environment(process).get(GROUP_ENV) == group_id and process.status() != psutil.STATUS_ZOMBIE:
-                processes.append(process)
+    """Return the living processes of this user that have `group_id` in their environment.
+
+    A process may fork and end after the pids were listed and before its own was looked at; its child is then in no
+    listing yet. So pids are listed again until none is new: whoever lives by then was looked at.
+    """
+    processes: list[psutil.Process] = []
+    seen_pids: set[int] = set()
+    while new_pids := [pid for pid in psutil.pids() if pid not in seen_pids]:
+        seen_pids.update(new_pids)
+        for pid in new_pids:
+            with suppress(psutil.Error, OSError):
+                process = psutil.Process(pid)
+                if _read_environment(process).get(GROUP_ENV) == group_id and process.status() != psutil.STATUS_ZOMBIE:
+                    processes.append(process)
     return processes
 
 
 def _read_environment(process: psutil.Process) -> dict[str, str]:
-    """Return the environment; read again while it is empty, as it is for a moment after a program starts."""
-    while not (environment := process.environ()) and time.time() - process.create_time() < STARTUP_GRACE_S:
+    """Return the environment; read again while the program is being started, which takes long on a busy machine."""
+    deadline = time.monotonic() + STARTUP_GRACE_S
+    while True:
+        # The arguments first: they appear together with the environment.
+        has_started = bool(process.cmdline())
+        environment = process.environ()
+        if environment or has_started or time.monotonic() >= deadline:
+            return environment
+        if process.status() == psutil.STATUS_ZOMBIE or KERNEL_THREADS_PID in (process.pid, process.ppid()):
+            return environment
         time.sleep(0.005)
-    return environment
 
 
 def _select_sigint_targets(

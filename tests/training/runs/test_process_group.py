@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,17 +251,52 @@ def test_a_half_written_group_file_does_not_stop_the_next_start(tmp_path: Path) 
 
 
 def test_a_program_that_is_just_being_started_belongs_to_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a moment it shows no environment."""
-    read_environ, seen_pids = psutil.Process.environ, set[int]()
+    """For a while it shows neither arguments nor environment."""
+    read_cmdline, read_environ, n_looks = psutil.Process.cmdline, psutil.Process.environ, Counter[int]()
 
-    def late(process: psutil.Process) -> dict[str, str]:
-        first = process.pid not in seen_pids
-        seen_pids.add(process.pid)
-        return {} if first else read_environ(process)
+    def is_early(process: psutil.Process) -> bool:
+        return process.pid == helper.pid and n_looks[process.pid] < 3
+
+    def read_late_cmdline(process: psutil.Process) -> list[str]:
+        n_looks[process.pid] += 1
+        return [] if is_early(process) else read_cmdline(process)
+
+    def read_late_environ(process: psutil.Process) -> dict[str, str]:
+        return {} if is_early(process) else read_environ(process)
 
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(command, env=os.environ | {GROUP_ENV: "just-started"}) as helper:
-        monkeypatch.setattr(psutil.Process, "environ", late)
+        monkeypatch.setattr(psutil.Process, "cmdline", read_late_cmdline)
+        monkeypatch.setattr(psutil.Process, "environ", read_late_environ)
         result = [process.pid for process in list_processes("just-started")]
         helper.kill()
     assert result == [helper.pid]
+
+
+def test_a_process_that_forks_and_ends_while_the_group_is_listed_leaves_no_one_unseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parent is listed and ends before it is looked at; its child began after the listing."""
+    environment = {**os.environ, GROUP_ENV: "forking"}
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    parent = subprocess.Popen(command, env=environment)
+    children: list[subprocess.Popen[bytes]] = []
+    list_pids = psutil.pids
+
+    def list_pids_then_fork() -> list[int]:
+        pids = list_pids()
+        if not children:
+            assert parent.pid in pids
+            children.append(subprocess.Popen(command, env=environment))
+            parent.kill()
+            parent.wait()
+        return pids
+
+    monkeypatch.setattr(psutil, "pids", list_pids_then_fork)
+    try:
+        found = [process.pid for process in list_processes("forking")]
+        assert found == [child.pid for child in children]
+    finally:
+        for process in (parent, *children):
+            process.kill()
+            process.wait()
