@@ -90,7 +90,7 @@ from mvl_training.trainer.run_files import (
     RESULT_FILE,
     TENSORBOARD_DIR,
 )
-from mvl_training.trainer.zero3 import build_student_zero3
+from mvl_training.trainer.zero3 import build_student_zero3, gather_own_parameters
 
 VERSIONED_PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
 PR_SET_PDEATHSIG = 1
@@ -402,7 +402,7 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
     """Export the last checkpoint, compare it with the trained model, write result.json. Collective."""
     probe_batch = loader.load([0]).to(engine.device)
     engine.eval()
-    with torch.no_grad():
+    with torch.no_grad(), gather_own_parameters(engine.module):
         trained_logits = compute_probe_logits(engine.module, probe_batch)
     if dist.get_rank() == 0:
         last_checkpoint = job.output_dir / CHECKPOINTS_DIR / checkpoints.format_checkpoint_name(job.n_steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -23,13 +24,15 @@ def build_student_zero3(
     Args:
         build_student: Builds the whole student.
         deepspeed_config: DeepSpeed's configuration.
-        dtype: Type of the weights. DeepSpeed never casts a model built this way, so the stage trains in it.
+        dtype: Type of the weights that the configuration asks for. DeepSpeed never casts a model built this way, so the
+            stage trains in it.
 
     Returns:
         The partitioned student, and the sizes of the whole one.
 
     Raises:
         MvlError: `build_student` raised it on rank 0; raised on all ranks.
+        RuntimeError: DeepSpeed built the weights in another type.
     """
     import deepspeed
     from transformers.initialization import no_init_weights
@@ -44,8 +47,11 @@ def build_student_zero3(
         return llava.config, llava.generation_config, full_student.grid, sizes, buffers
 
     config, generation_config, grid, sizes, buffers = run_on_rank_0(build_and_describe)
-    with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=deepspeed_config, dtype=dtype):
+    # Without a `dtype`: given one, DeepSpeed 0.19 takes it only where the accelerator has fp16, else bf16.
+    with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=deepspeed_config):
         llava = LlavaOnevisionForConditionalGeneration(config)
+    if (dtypes := {parameter.dtype for parameter in llava.parameters()}) != {dtype}:
+        raise RuntimeError(f"DeepSpeed built weights of {dtypes}, not {dtype}")
     llava.tie_weights()
     llava.generation_config = generation_config
     student = Student(llava, grid)
@@ -58,3 +64,14 @@ def build_student_zero3(
         owner, _, leaf = name.rpartition(".")
         setattr(student.get_submodule(owner), leaf, buffers[name].to(buffer.device))
     return student, sizes
+
+
+def gather_own_parameters(student: Student) -> AbstractContextManager[Any]:
+    """Gather the weights that `Student` reads outside of their modules, for calls that do not go through its `forward`.
+
+    Without ZeRO-3 nothing happens. Collective.
+    """
+    import deepspeed
+
+    gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters([student.llava.model.image_newline])
+    return gathered
