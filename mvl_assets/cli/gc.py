@@ -66,7 +66,8 @@ def _iter_report_lines(lake: Lake, report: GcReport, dry_run: bool) -> Iterator[
         yield format_table(title, ["table", "old versions", "MB", "fragments rewritten"], rows)
     verb = "would be" if dry_run else "were"
     if report.n_images:
-        yield f"{report.n_images} images that no sample refers to {verb} deleted ({_to_megabytes(report.image_bytes)} MB)"
+        size = _to_megabytes(report.image_bytes)
+        yield f"{report.n_images} images that no sample refers to {verb} deleted ({size} MB)"
     if report.reclaimable_bytes:
         yield (
             f"{_to_megabytes(report.reclaimable_bytes)} MB of deleted images are in files that also hold others: "

@@ -101,7 +101,7 @@ def sniff_folder(path: Path, attributes: Mapping[str, Any]) -> Proposal:
     listing = list_folder(path)
     proposal = Proposal(listing.root)
     given_format = attributes.get("format")
-    if given_format != RECORDS and (native := _propose_native_format(path, listing, attributes)) is not None:
+    if given_format != RECORDS and (native := _sniff_native_format(path, listing, attributes)) is not None:
         return native
     groups = find_record_files(listing, proposal.notes)
     candidates = [candidate for group in groups if (candidate := _build_candidate(group, listing)) is not None]
@@ -124,7 +124,7 @@ def sniff_folder(path: Path, attributes: Mapping[str, Any]) -> Proposal:
     return proposal
 
 
-def _propose_native_format(path: Path, listing: Listing, given: Mapping[str, Any]) -> Proposal | None:
+def _sniff_native_format(path: Path, listing: Listing, given: Mapping[str, Any]) -> Proposal | None:
     """Return the entry of the native format that the files have or that is given; None where a field map is to be."""
     proposal = Proposal(listing.root, {**_build_base_attributes(given, listing), "modality": "single_image"})
     assert proposal.attributes is not None
@@ -136,7 +136,7 @@ def _propose_native_format(path: Path, listing: Listing, given: Mapping[str, Any
     proposal.attributes["format"] = name
     _try_rows(proposal, _validate({**proposal.attributes, "images_optional": True}))
     _set_modality(proposal, is_conversation=True, lacks_images=False)
-    used_files = {row.file for row in (*proposal.samples, *proposal.rejects)}
+    used_files = {sample.file for sample in proposal.samples} | {row.file for row in proposal.rejects}
     unused_files = [file for file in listing.files if file.endswith(RECORD_SUFFIXES) and file not in used_files]
     proposal.notes.append(f"read as {name}: {get_format(name).description}; `--format records` proposes a field map")
     if unused_files:

@@ -177,7 +177,7 @@ def test_a_local_benchmark_asset_shows_score_and_chance(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     training_run.set_current_checkpoint(checkpoint)
     suites = build_benchmark_assets()
-    (local,) = [suite for suite in suites if suite.key.path[1] == "local"]
+    (local,) = [suite for suite in suites if isinstance(suite, dg.AssetsDefinition) and suite.key.path[1] == "local"]
     result = dg.materialize(
         [local],
         partition_key="Synthetic-Counts",
@@ -188,6 +188,7 @@ def test_a_local_benchmark_asset_shows_score_and_chance(
     shown = event.materialization.metadata
     assert event.partition == "Synthetic-Counts"
     assert "| – | 20.0 | 3 |" in str(shown[metadata_keys.SCORES].value)
+    assert str(shown[metadata_keys.PREVIEW].value).count("data:image/jpeg") == 3
     assert shown[metadata_keys.LMMS_EVAL_VERSION].value == "0.7.3" and shown[metadata_keys.QUESTIONS].value == 3
 
 
