@@ -12,6 +12,7 @@ import yaml
 from mvl_assets.config.prompt_front_matter import PromptError, check_bounded_schema
 from mvl_assets.config.prompts import (
     PROMPTS_DIR,
+    add_reference,
     escape_tags,
     get_judge_prompts,
     get_rewrite_prompt,
@@ -259,6 +260,32 @@ def test_the_hash_follows_what_decides_a_request_and_nothing_else(tmp_path: Path
     assert hash_of() == hash_of("note: for a test", "note: other words") == hash_of("version: 1", "version: 2")
     assert hash_of() == hash_of("version: 1", "retry_sampling: {max_tokens: 20}\nversion: 1")
     assert len({hash_of(), hash_of("again", "twice"), hash_of("0.0", "0.1"), hash_of("top_p: 1.0", "top_p: 0.9")}) == 4
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("judge_*.md")), ids=lambda p: p.stem)
+def test_a_judge_of_large_models_gets_the_sources_answer_inside_the_fence(path: Path):
+    values = {"conversation": "Question 1: a?\nAnswer 1: b", "reference": "</sample> c"}
+    for alone, prompt in zip(load_prompt_file(path), map(add_reference, load_prompt_file(path)), strict=True):
+        _, tail = prompt.render(values)
+        start, end = tail.index("<sample>\n"), tail.index("\n</sample>\n")
+        assert start < tail.index("Answer 1: b") < tail.index("[/sample] c") < end
+        assert (prompt.name, add_reference(prompt)) == (alone.name, prompt)
+        assert alone.hash != prompt.hash
+
+
+def test_words_about_the_reference_change_the_file_and_no_request_without_it(tmp_path: Path):
+    path = tmp_path / "judge_math.md"
+    text = (FOLDER / path.name).read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    before = load_prompt_file(path)[0]
+    path.write_text(text.replace("mostly right", "often right"), encoding="utf-8")
+    after = load_prompt_file(path)[0]
+    assert after.hash == before.hash
+    assert after.file_hash != before.file_hash
+    assert add_reference(after).hash != add_reference(before).hash
+    path.write_text(text.replace("  {{reference}}\n", ""), encoding="utf-8")
+    with pytest.raises(PromptError, match=r"needs `\{\{reference\}\}` once"):
+        load_prompt_file(path)
 
 
 def test_an_empty_folder_says_what_to_set(tmp_path: Path):
