@@ -148,6 +148,8 @@ def _build_raw_row(plan: IngestPlan) -> list[object]:
 def _print_model_stage_plan(
     stage: str, specs: Iterable[SourceSpec], limit: int | None, profile: Profile, json_: bool
 ) -> None:
+    if stage == SCORED.name and not profile.score_rows:
+        raise MvlError(f"the profile {profile.name} scores no rows", hint="set `score_rows` in it")
     lake = Lake(load_settings().lake_root)
     plans: list[RequestPlan] = []
     for spec in specs:

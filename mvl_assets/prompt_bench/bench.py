@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,7 +118,11 @@ def run_rewrite_round(
         previous = run_trial(previous_round, may_send=False)
         columns.append(_build_column(PREVIOUS_TITLE, previous, previous_round, profile))
     columns.append(_build_column(NEW_TITLE, new, this_round, profile))
-    return _finish(lake, source, "rewrite", this_round, previous_round, columns, profile, page_file, started_at)
+    drawn = {sample["sample_id"]: prompt.draw_task_types(sample["sample_id"]) for sample in samples}
+    row_notes = {sample_id: f"task types: {', '.join(types)}" for sample_id, types in drawn.items() if types}
+    return _finish(
+        lake, source, "rewrite", this_round, previous_round, columns, profile, page_file, started_at, row_notes
+    )
 
 
 def run_judge_round(
@@ -209,6 +213,7 @@ def _finish(
     profile: Profile,
     page_file: Path,
     started_at: float,
+    row_notes: Mapping[str, str] | None = None,
 ) -> BenchReport:
     model = profile.models[this_round.model]
     new = columns[-1].trial
@@ -232,6 +237,7 @@ def _finish(
         summary=summary,
         prompt_text=format_prompts(this_round.prompts),
         prompt_changes="" if previous_round is None else compare_prompts(previous_round.prompts, this_round.prompts),
+        row_notes=row_notes or {},
     )
     write_page(page_file, lake, source.slug, page, columns)
     return BenchReport(

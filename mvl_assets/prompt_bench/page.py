@@ -49,13 +49,20 @@ class Column:
 
 @dataclass(slots=True)
 class Page:
-    """What the template shows. `summary` is a table, its headings first; `rows` are filled by `write_page`."""
+    """What the template shows.
+
+    Attributes:
+        summary: A table, its headings first.
+        row_notes: What there is to say about single samples, by sample id.
+        rows: Filled by `write_page`.
+    """
 
     title: str
     facts: Sequence[tuple[str, str]]
     summary: Sequence[Sequence[str]]
     prompt_text: str
     prompt_changes: str
+    row_notes: Mapping[str, str] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -85,6 +92,7 @@ def write_page(path: Path, lake: Lake, source: str, page: Page, columns: Sequenc
             {
                 "sample_id": sample["sample_id"],
                 "origin": f"{sample['file'] or ''}{position}",
+                "row_note": page.row_notes.get(sample["sample_id"], ""),
                 "images": images,
                 "image_note": _describe_missing(len(image_ids) - len(images)),
                 "original": _list_turns(sample["conversations"]),

@@ -92,6 +92,8 @@ def plan_scoring(
     limit: int | None = None,
 ) -> list[RequestPlan]:
     """Return the plans of scoring what is rewritten and, as far as that is not enough, what will be."""
+    if not profile.score_rows:
+        return []
     score_stage = ScoreStage(lake, spec, profile, limit=limit)
     plans = plan_stage(lake, score_stage)
     n_rows = min(profile.score_rows, *(plan.rows for plan in rewriting)) if rewriting else 0

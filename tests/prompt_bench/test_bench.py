@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import PROMPTS_DIR
+from mvl_assets.config.prompts import PROMPTS_DIR, load_prompt_file
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
@@ -19,7 +19,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.prompt_bench.bench import BenchOptions, BenchReport, run_judge_round, run_rewrite_round
 from mvl_assets.prompt_bench.rounds import build_page_path, list_pages
 from mvl_assets.rewriting.rewrite import rewrite_source
-from tests.rewriting.small_source import MATH, profile, put, source_of
+from tests.rewriting.small_source import CHART, MATH, profile, put, source_of
 from tests.servers import serving
 
 DAG_TABLES = ("samples", "images", "rejects", "category/code_math", "rewritten/code_math", "judged/code_math")
@@ -132,6 +132,19 @@ def test_what_checks_refuse_is_shown_with_reason_and_raw_answer(lake: Lake, tmp_
         report, page = run_math_round(lake, tmp_path, server)
     assert report.summary[-1][2:] == ["0", "3", "0", "0", "refusal 3"]
     assert "I&#39;m sorry, but I can&#39;t help" in page and "<details open>" in page
+
+
+def test_the_drawn_task_types_of_a_row_stand_above_it(
+    lake: Lake, tmp_path: Path, served: tuple[FakeServer, Endpoint]
+) -> None:
+    put(lake, CHART, [1])
+    chosen = BenchOptions(n_rows=1, judges_rewrites=False, prompt_file=PROMPTS_DIR / "rewrite_chart.md")
+    run_rewrite_round(lake, tmp_path, CHART, profile_of(served[1]), chosen, tmp_path / "page.html")
+    (sample,) = lake.get_table("samples").iter_rows(["sample_id"])
+    (prompt,) = load_prompt_file(PROMPTS_DIR / "rewrite_chart.md")
+    types = prompt.draw_task_types(sample["sample_id"])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert types and f"task types: {', '.join(types)}" in page
 
 
 def test_hostile_text_stays_text(lake: Lake, tmp_path: Path) -> None:
