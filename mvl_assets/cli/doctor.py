@@ -180,6 +180,12 @@ def _check_ray() -> Check:
     return Check("ray", is_ray_installed() or not is_needed, detail, INSTALL_HINT)
 
 
+def _check_hashes() -> Check:
+    missing = [m for m in ("imagehash", "pdqhash", "rensa") if importlib.util.find_spec(m) is None]
+    detail = "installed" if not missing else f"no {', '.join(missing)}: no image can be read, or no row compared"
+    return Check("hashes", not missing, detail, "make setup (pdqhash is compiled: it needs a C++ compiler)")
+
+
 def _check_training() -> Check:
     missing = [m for m in ("torch", "transformers", "deepspeed") if importlib.util.find_spec(m) is None]
     return Check("training", not missing, "installed" if not missing else f"no {', '.join(missing)}", "make setup")
@@ -254,6 +260,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     _check_profile,
     _check_vllm,
     _check_ray,
+    _check_hashes,
     _check_training,
     _check_torch_build,
     _check_port,

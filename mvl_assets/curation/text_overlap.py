@@ -42,7 +42,7 @@ _OPTION_LABEL = re.compile(r"(?:^|(?<=\s))\(?[A-Ha-h](?:\)|\.|:)\s+", re.MULTILI
 _FINAL_LETTER = re.compile(
     r"(?P<before>(?:answer|option|choice)(?:\s+is)?\s*:?\s*)[*_(\[]*(?P<letter>[A-H])(?![\w'])[*_)\].]*", re.IGNORECASE
 )
-_LIST_LABEL = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|[-*•+]|#{1,6})[ \t]+", re.MULTILINE)
+_LIST_LABEL = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|[-*•+]|#{1,6})[ \t]+(?=\S)", re.MULTILINE)
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>")
 _LATEX_MARKUP = re.compile(r"\\(?:text|mathrm|mathbf|boxed|left|right|[()\[\],;! ])")
 _EMPHASIS = re.compile(r"\*\*|__|`+|\$+|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
@@ -152,10 +152,9 @@ def _has_same_order(words: Sequence[str], other_words: Sequence[str]) -> bool:
 def _split_options(text: str, options: Mapping[str, str]) -> tuple[str, set[str]]:
     """Return the text without the options, and the options' words."""
     words: set[str] = set()
-    for option in options.values():
-        option_words = _read_words([option], set())
-        words |= option_words.content
-        text = text.replace(option, " ", 1)
+    for option in sorted(options.values(), key=len, reverse=True):
+        words |= _read_words([option], set()).content
+        text = " ".join(text.rsplit(option, 1))
     return _OPTION_LABEL.sub(" ", text), words
 
 

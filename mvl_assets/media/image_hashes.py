@@ -17,7 +17,7 @@ PDQ_SIDE = 64
 MIN_TRIMMED_SIDE = 16
 """Pixels that must be left, or nothing is trimmed."""
 
-FRAME_CONTRAST, CONTENT_CONTRAST = 8, 24
+FRAME_CONTRAST, CONTENT_CONTRAST = 5, 24
 """Grey levels by which a pixel differs from the border. A frame is known by its long edges, so little contrast is
 enough; for scattered content more is needed than the ringing of a JPEG."""
 
