@@ -117,7 +117,7 @@ def _list_stored(info: ImageProperties) -> list[Any]:
 
 def score(found: set[tuple[int, int]], rows: list[PlantedRow], attacks: tuple[str, ...]) -> dict[str, Any]:
     """Return recall by attack and precision of pairs of row numbers; recall is against the original."""
-    originals = {row.group: n for n, row in enumerate(rows) if row.attack == "original"}
+    originals = {n for n, row in enumerate(rows) if row.attack == "original"}
     totals = Counter(row.attack for row in rows if row.attack in attacks)
     hits: Counter[str] = Counter()
     n_right = 0
@@ -125,7 +125,7 @@ def score(found: set[tuple[int, int]], rows: list[PlantedRow], attacks: tuple[st
         is_right = rows[a].group == rows[b].group
         n_right += is_right
         for one, other in ((a, b), (b, a)):
-            if is_right and rows[one].attack in attacks and originals.get(rows[one].group) == other:
+            if is_right and rows[one].attack in attacks and other in originals:
                 hits[rows[one].attack] += 1
     return {
         "recall": {attack: hits[attack] / totals[attack] for attack in attacks if totals[attack]},
@@ -173,9 +173,9 @@ def score_phash(rows: list[PlantedRow], limit: int) -> dict[str, Any]:
     """Pairs of images whose pHash is close, whatever the words; each pair of images counts once."""
     images: dict[bytes, int] = {}
     for n, row in enumerate(rows):
-        if (
-            row.image is not None and row.attack in (*IMAGE_ATTACKS, "original") and not row.group.endswith("options")
-        ) or (row.image is not None and row.attack.startswith("negative")):
+        if (row.image is not None and row.attack in (*IMAGE_ATTACKS, "original")) or (
+            row.image is not None and row.attack.startswith("negative")
+        ):
             images.setdefault(row.image, n)
     numbers = list(images.values())
     hashes = np.array([_read_phash(rows[n].image or b"") for n in numbers], dtype=np.uint64)

@@ -9,13 +9,14 @@ import io
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mvl_assets.demo_data.drawings import charts, diagrams, documents, geometry, photos, scenes, screens, tables
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair
 
 DRAW_FUNCTIONS = (
     charts.draw_bar_chart,
@@ -144,10 +145,18 @@ def format_options(question: str, answer: str, options: list[str], style: str) -
 # -- rows ------------------------------------------------------------------------------------------------------------
 
 
+def iter_drawings(seed: int) -> Iterator[tuple[Drawing, DrawnQAPair]]:
+    """Yield drawings that say different things, with one of their questions; some generators have few variants."""
+    captions: set[str] = set()
+    for n in count():
+        drawing = DRAW_FUNCTIONS[n % len(DRAW_FUNCTIONS)](Random(seed + n))
+        if drawing.caption not in captions:
+            captions.add(drawing.caption)
+            yield drawing, drawing.qa_pairs[n % len(drawing.qa_pairs)]
+
+
 def iter_drawn_rows(n_rows: int) -> Iterator[PlantedRow]:
-    for n in range(n_rows):
-        drawing = DRAW_FUNCTIONS[n % len(DRAW_FUNCTIONS)](Random(9_000 + n))
-        pair = drawing.qa_pairs[n % len(drawing.qa_pairs)]
+    for n, (drawing, pair) in enumerate(islice(iter_drawings(9_000), n_rows)):
         image = encode(drawing.image.convert("RGB"), "PNG")
         yield PlantedRow(f"drawing {n}", "original", pair.question, pair.answer, image, "drawing", pair.choices)
 
@@ -172,12 +181,9 @@ def iter_photo_rows(folder: Path | None, n_rows: int) -> Iterator[PlantedRow]:
 
 
 def iter_text_rows(n_rows: int) -> Iterator[PlantedRow]:
-    for n in range(n_rows):
-        drawing = DRAW_FUNCTIONS[n % len(DRAW_FUNCTIONS)](Random(50_000 + n))
-        pair = drawing.qa_pairs[0]
-        yield PlantedRow(
-            f"text {n}", "original", f"{drawing.caption} {pair.question}", pair.answer, None, "text", pair.choices
-        )
+    for n, (drawing, pair) in enumerate(islice(iter_drawings(50_000), n_rows)):
+        question = f"{drawing.caption} {pair.question}"
+        yield PlantedRow(f"text {n}", "original", question, pair.answer, None, "text", pair.choices)
 
 
 def iter_copies(row: PlantedRow, rng: Random) -> Iterator[PlantedRow]:
@@ -197,12 +203,15 @@ def iter_option_rows(row: PlantedRow, rng: Random) -> Iterator[PlantedRow]:
         return
     options = list(dict.fromkeys(row.options))
     shuffled = rng.sample(options, len(options))
-    group = f"{row.group} options"
     yield PlantedRow(
-        group, "original", *format_options(row.question, row.answer, options, "({letter}) {text}"), row.image, row.kind
+        row.group,
+        "original",
+        *format_options(row.question, row.answer, options, "({letter}) {text}"),
+        row.image,
+        row.kind,
     )
     yield PlantedRow(
-        group,
+        row.group,
         "options_shuffled",
         *format_options(row.question, row.answer, shuffled, "{letter}. {text}"),
         row.image,

@@ -25,8 +25,8 @@ class DuplicateRules(StrictModel):
 
     near: bool = True
     min_correlation: float = Field(default=0.93, gt=0, le=1)
-    max_block_difference: float = Field(default=0.22, ge=0)
-    max_lost_edges: float = Field(default=0.05, ge=0)
+    max_block_difference: float = Field(default=0.25, ge=0)
+    max_lost_edges: float = Field(default=0.07, ge=0)
     min_text_overlap: float = Field(default=0.6, ge=0, le=1)
     min_text_only_overlap: float = Field(default=0.8, ge=0, le=1)
     min_text_containment: float = Field(default=0.95, ge=0, le=1)

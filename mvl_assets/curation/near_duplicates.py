@@ -86,6 +86,7 @@ def compare_new_samples(lake: Lake, search: NearSearch, *, run_id: str) -> NearR
         image_log.add(_verify_images(comparer, candidates.to_pylist()), len(candidates))
     image_log.flush()
     search.load_image_pairs()
+    search.load_old_sketches()
     sample_log = PairLog(lake.get_table(SAMPLE_PAIRS.name), run_id)
     texts = TextLookup(lake, comparer)
     for candidates in search.iter_sample_pairs():

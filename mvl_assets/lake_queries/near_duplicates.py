@@ -49,13 +49,11 @@ class NearSearch:
     def __init__(self, comparison: SampleComparison) -> None:
         self.con = comparison.con
         self.lake = comparison.lake
-        with stream_table(
-            self.con, "compared_before", self.lake.get_table("curation/compared"), ["fingerprint", "sketch"]
-        ):
+        with stream_table(self.con, "compared_before", self.lake.get_table("curation/compared"), ["fingerprint"]):
             self.con.execute(
-                f"""CREATE TABLE sketches AS SELECT DISTINCT ON (fingerprint) fingerprint::UUID AS fingerprint,
-                           sketch::BIGINT[{N_BANDS}] AS sketch FROM compared_before"""  # noqa: S608 - a number of ours
+                "CREATE TABLE compared AS SELECT DISTINCT fingerprint::UUID AS fingerprint FROM compared_before"
             )
+        self.con.execute(f"CREATE TABLE sketches (fingerprint UUID, sketch BIGINT[{N_BANDS}])")
         # Contents that were compared come first, so that what shares a band with many meets these.
         self.con.execute(
             """CREATE TABLE content_rows AS
@@ -64,7 +62,7 @@ class NearSearch:
                             arg_min(r.version_id, r.sample_id) AS version_id, arg_min(r.rank, r.sample_id) AS rank,
                             any_value(r.n_images) AS n_images, any_value(r.first_image) AS first_image,
                             any_value(s.fingerprint) IS NULL AS is_new
-                     FROM rows r LEFT JOIN sketches s USING (fingerprint) GROUP BY r.fingerprint)"""
+                     FROM rows r LEFT JOIN compared s USING (fingerprint) GROUP BY r.fingerprint)"""
         )
 
     def count_new(self) -> int:
@@ -194,6 +192,29 @@ class NearSearch:
         self.con.execute(
             "INSERT INTO links SELECT other_image_id, image_id, * EXCLUDE (image_id, other_image_id) FROM links"
         )
+
+    def load_old_sketches(self) -> None:
+        """Take the stored sketches of contents that may meet a new one: with its image or a copy, or without images."""
+        self.con.execute(
+            """CREATE TABLE meeting AS
+               WITH new_images AS (SELECT DISTINCT first_image AS image_id FROM content_rows WHERE is_new),
+                    shown AS (FROM new_images UNION
+                              SELECT l.other_image_id FROM links l JOIN new_images n ON n.image_id = l.image_id)
+               SELECT fingerprint FROM content_rows
+               WHERE NOT is_new AND (first_image IN (FROM shown WHERE image_id IS NOT NULL)
+                     OR (n_images = 0 AND EXISTS (FROM content_rows WHERE is_new AND n_images = 0)))"""
+        )
+        if not self.con.execute("SELECT 1 FROM meeting LIMIT 1").fetchall():
+            return
+        with stream_table(
+            self.con, "compared_before", self.lake.get_table("curation/compared"), ["fingerprint", "sketch"]
+        ):
+            self.con.execute(
+                f"""INSERT INTO sketches SELECT DISTINCT ON (fingerprint) fingerprint, sketch
+                    FROM (SELECT fingerprint::UUID AS fingerprint, sketch::BIGINT[{N_BANDS}] AS sketch
+                          FROM compared_before)
+                    WHERE fingerprint IN (FROM meeting)"""  # noqa: S608 - a number of ours
+            )
 
     def iter_sample_pairs(self) -> Iterator[pa.Table]:
         """Yield pairs of contents that may say the same, one of them new.

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.duplicate_rules import DuplicateRules
+from mvl_assets.config.profile import load_profile
 from mvl_assets.curation.duplicates import DuplicateReport, find_duplicates, list_emptied_sources
 from mvl_assets.curation.near_duplicates import TextLookup
 from mvl_assets.lake.lake import Lake
@@ -193,6 +194,14 @@ def test_without_rules_only_exact_duplicates_are_dropped(lake: Lake) -> None:
     put_row(lake, "c", COPIES["halved"](PHOTO))
     assert find_duplicates(lake, [source(slug) for slug in "abc"], run_id="run").near is None
     assert dropped(lake) == {"b": ("a", "exact")}
+
+
+def test_paper_parity_looks_for_no_near_duplicates() -> None:
+    profile = load_profile("demo")
+    assert profile.near_duplicate_rules == profile.duplicates
+    assert profile.model_copy(update={"paper_parity": True}).near_duplicate_rules is None
+    no_near = profile.model_copy(update={"duplicates": DuplicateRules(near=False)})
+    assert no_near.near_duplicate_rules is None
 
 
 def test_image_that_is_gone_is_like_no_other(lake: Lake) -> None:
