@@ -73,7 +73,7 @@ def test_pair_text_never_changes_the_criterion_or_the_schema(hostile: str):
     criteria = get_judge_prompts(PROMPTS, "general")
 
     def asked(question: str, answer: str) -> tuple[Request, ...]:
-        return build_judge_requests(criteria, sample(question, answer)["conversations"], ["0" * 32], SEER)[0]
+        return build_judge_requests(criteria, sample(question, answer)["conversations"], ["0" * 32], SEER, ())[0]
 
     tame = asked("What is it?", HARMLESS)
     for question, answer in (("What is it?", hostile), (hostile, HARMLESS)):
