@@ -40,11 +40,11 @@ def test_the_metadata_shows_the_numbers_and_tables_of_the_report(report: PackPla
     metadata = build_plan_metadata(data)
     assert metadata[metadata_keys.SAMPLES] == report.n_samples
     assert metadata[metadata_keys.LOCKSTEP_EFFICIENCY] == 0.97
-    assert metadata[metadata_keys.LOCKSTEP].value.splitlines()[2:] == [
+    assert metadata[metadata_keys.LOCKSTEP].value.rstrip().splitlines()[2:] == [
         "| 2 | 1.5 | 9,000 | 0.970 (0.910) | 0.550 | 44.5 GiB |",
         "| 8 | 1.5 | 9,000 | 0.970 (0.910) | 0.550 | 44.5 GiB |",
     ]
-    assert metadata[metadata_keys.BALANCE].value == render_shares_table(data["shares"])
+    assert metadata[metadata_keys.BALANCE].value.rstrip() == render_shares_table(data["shares"])
     for percentile, share in report.visual_share_percentiles.items():
         assert metadata[f"{metadata_keys.VISUAL_SHARE_OF_SAMPLE}_{percentile}"] == share
     assert (metadata[metadata_keys.REJECTED], metadata[metadata_keys.REJECTS].value) == (0, "none")
