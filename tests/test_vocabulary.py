@@ -34,7 +34,7 @@ VERBS = frozenset(
     pack parse patch peek permute pick plan plot pluralize poll pop prefetch prepare prepend print probe process
     publish push put queue quote raise read rebuild receive reclaim record reduce refuse register rehash reject rejects
     release reload remove rename render renew repair replace report request requeue require reset resize resolve
-    retain retry rewrite rotate round run runs sample save scan schedule screen seek select send serve set
+    retain retry rewrite rotate round run runs sample save scan schedule score screen seek select send serve set
     settle shut shutdown simulate skip sniff skips snapshot spawn spill split spool standardise start states step
     stop store
     stream strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to trace train

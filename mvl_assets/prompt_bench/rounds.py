@@ -72,7 +72,7 @@ class RoundFile:
         others = [stored for stored in self._read() if stored.identity != round_.identity]
         kept = [*others, round_][-MAX_ROUNDS:]
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        entries = [{"prompts": list(map(_dump_prompt, stored.prompts)), "model": stored.model} for stored in kept]
+        entries = [{"prompts": list(map(_encode_prompt, stored.prompts)), "model": stored.model} for stored in kept]
         write_text_atomic(self._path, json.dumps(entries, ensure_ascii=False))
         return others[-1] if others else None
 
@@ -95,7 +95,7 @@ def _read_prompt(entry: Mapping[str, Any]) -> Prompt:
     return Prompt(**values | tuples | {"parameters": PromptParameters.model_validate(values["parameters"])})
 
 
-def _dump_prompt(prompt: Prompt) -> dict[str, Any]:
+def _encode_prompt(prompt: Prompt) -> dict[str, Any]:
     values = {field.name: getattr(prompt, field.name) for field in fields(Prompt)}
     return values | {"parameters": prompt.parameters.model_dump(mode="json")}
 
@@ -111,7 +111,7 @@ def format_prompts(prompts: Sequence[Prompt]) -> str:
     texts = []
     for prompt in prompts:
         # Through JSON: YAML would write tuples as objects of Python.
-        values = json.loads(json.dumps(_dump_prompt(prompt)))
+        values = json.loads(json.dumps(_encode_prompt(prompt)))
         settings = {name: value for name, value in values.items() if name not in _NOT_IN_TEXT and value}
         text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True)
         texts.append(f"# {prompt.name}\n{text}---\n{prompt.template}")

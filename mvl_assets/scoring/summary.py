@@ -67,7 +67,7 @@ class ScoreSummary:
     @property
     def recommendation(self) -> str:
         """Whether to take the rewrites or the originals, and why."""
-        return recommend(self.n_samples, self.changes)
+        return suggest_rows(self.n_samples, self.changes)
 
 
 def summarize_scores(table: TableReader, source: str | None = None) -> dict[str, ScoreSummary]:
@@ -103,7 +103,7 @@ def _compute_change(pairs: list[tuple[int, int]]) -> ScoreChange:
     return ScoreChange(sum(a for a, _ in pairs) / n, sum(b for _, b in pairs) / n, mean, standard_error)
 
 
-def recommend(n_samples: int, changes: Mapping[str, ScoreChange]) -> str:
+def suggest_rows(n_samples: int, changes: Mapping[str, ScoreChange]) -> str:
     """Return whether to take the rewrites or the originals of a source, and why.
 
     A loss of relevance outweighs a gain of content: a rich answer about something else teaches the wrong thing.

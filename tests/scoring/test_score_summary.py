@@ -6,7 +6,7 @@ import pytest
 
 from mvl_assets.scoring.answer_kinds import classify_answer
 from mvl_assets.scoring.scores import ScoreError, Scores, parse_scores
-from mvl_assets.scoring.summary import ScoreChange, recommend
+from mvl_assets.scoring.summary import ScoreChange, suggest_rows
 
 SCHEMA = {"properties": {"content": {"type": "string"}, "relevance": {"type": "string"}}}
 
@@ -30,7 +30,7 @@ def test_a_loss_of_relevance_outweighs_a_gain_of_content(
     n_samples: int, content: float, relevance: float, beginning: str
 ) -> None:
     changes = {"content": change(content), "relevance": change(relevance)}
-    assert recommend(n_samples, changes).startswith(beginning)
+    assert suggest_rows(n_samples, changes).startswith(beginning)
 
 
 @pytest.mark.parametrize(
