@@ -160,6 +160,7 @@ def build_workloads(
         np.arange(len(flops_N)), counts, flops_N, PackLimits.from_tokens(max_tokens, grid), world_size=1
     ).packs_by_rank
     rng = np.random.default_rng(SEED)
+    rng.shuffle(packs)  # the largest come first
     workloads = []
     for pack in packs[:n_packs]:
         samples, sample_inputs = [], []
