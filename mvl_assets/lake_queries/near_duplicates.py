@@ -168,7 +168,8 @@ class NearSearch:
         for is_new, others in sides:
             self.con.execute(
                 f"""INSERT INTO image_candidates
-                    WITH keyed AS (SELECT *, {key} AS key FROM hashed),
+                    WITH keyed AS (SELECT *, {key} AS key FROM hashed
+                                   WHERE {key} IN (SELECT {key} FROM hashed WHERE is_new)),
                          buckets AS (SELECT key, min(image, {MAX_BUCKET_IMAGES}) AS images FROM keyed WHERE {others}
                                      GROUP BY key),
                          firsts AS (SELECT k.* FROM keyed k JOIN buckets b USING (key) WHERE k.image <= b.images[-1])
@@ -287,7 +288,8 @@ class NearSearch:
             self.con.execute(
                 f"""INSERT INTO text_candidates
                     WITH firsts AS (SELECT sketch[{nth}] AS key, unnest(min(content, {MAX_BUCKET_TEXTS})) AS content
-                                    FROM texts GROUP BY key HAVING count(*) > 1 AND bool_or(is_new))
+                                    FROM texts WHERE key IN (SELECT sketch[{nth}] FROM texts WHERE is_new)
+                                    GROUP BY key HAVING count(*) > 1)
                     SELECT f.content, a.content FROM texts a JOIN firsts f ON f.key = a.sketch[{nth}]
                     WHERE f.content < a.content AND a.is_new"""  # noqa: S608 - numbers of ours
             )
