@@ -121,8 +121,7 @@ PACK_PLAN: Final = Stage(
 )
 PACKED_ROWS: Final = Stage(
     "packed_rows",
-    "The rows of a large plan with their texts and image bytes, in the order of training: ranks read them in"
-    " sequence.",
+    "The rows of a large plan with their texts and image bytes, in the order of training: ranks read them in sequence.",
     upstream=("pack_plan",),
     table="packed_rows/{training_stage}",
 )
