@@ -51,6 +51,7 @@ class CardConfig:
         n_rows: Its rows.
         n_bytes: Bytes of its files; None where they are not counted.
         schema: Its columns; None for files whose readers find them out.
+        loads_with_datasets: Whether it is among the card's configurations, which `datasets` loads.
     """
 
     name: str
@@ -58,6 +59,7 @@ class CardConfig:
     n_rows: int
     n_bytes: int | None = None
     schema: pa.Schema | None = None
+    loads_with_datasets: bool = True
 
 
 def render_dataset_card(lake: Lake, profile: Profile, configs: Sequence[CardConfig], image_note: str = "") -> str:
@@ -117,12 +119,13 @@ def _render_front_matter(configs: Sequence[CardConfig], license_counts: Sequence
     }
     if fields["license"] == "other":
         fields |= {"license_name": "mixed", "license_link": "README.md"}
-    if configs:
+    loadable = [config for config in configs if config.loads_with_datasets]
+    if loadable:
         fields["configs"] = [
             {"config_name": config.name, "data_files": [{"split": "train", "path": config.data_files}]}
-            for config in configs
+            for config in loadable
         ]
-        described = [_describe_config(config) for config in configs if config.schema is not None]
+        described = [_describe_config(config) for config in loadable if config.schema is not None]
         fields |= {"dataset_info": described} if described else {}
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)}---"
 

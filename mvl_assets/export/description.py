@@ -51,7 +51,7 @@ def list_configs(lake: Lake, folder: ExportFolder, format_: ExportFormat) -> lis
             schema = format_.schema if isinstance(format_, TableFormat) else None
             n_bytes = None if schema is None else folder.measure_folder(stage)
             n_rows = lake.get_table(f"mixture/{stage}").count()
-            configs.append(CardConfig(stage, data_files, n_rows, n_bytes, schema))
+            configs.append(CardConfig(stage, data_files, n_rows, n_bytes, schema, format_.loads_with_datasets))
     return configs
 
 

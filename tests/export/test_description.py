@@ -66,6 +66,12 @@ def test_the_card_has_what_the_hub_asks_for(lake: Lake, tmp_path: Path) -> None:
     assert features == datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "cache")).features
 
 
+@pytest.mark.parametrize("name", ["webdataset", "energon"])
+def test_tars_have_a_card_without_configurations(lake: Lake, tmp_path: Path, name: str) -> None:
+    card = export(lake, tmp_path, name)
+    assert "configs" not in read_front_matter(card) and "12" in card  # `datasets` cannot load them
+
+
 def test_the_card_says_how_the_rows_came_to_be(lake: Lake, tmp_path: Path) -> None:
     card = export(lake, tmp_path, "llava_json")
     assert "CC-BY-4.0 AND LicenseRef-research-only AND NOASSERTION" in card

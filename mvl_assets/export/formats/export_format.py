@@ -50,6 +50,8 @@ class ExportFormat(ABC):
     """For a person who chooses."""
     layout_version: ClassVar[int] = 1
     """Raised when the same rows are written in another way: shards that are there are then made again."""
+    loads_with_datasets: ClassVar[bool] = True
+    """Whether `datasets`, and so a hub's viewer, can read the files."""
 
     @property
     def identity(self) -> Sequence[object]:
@@ -65,7 +67,7 @@ class ExportFormat(ABC):
         """Write the files of a shard, each complete or not at all."""
 
     def list_data_files(self, stage: str) -> list[str]:
-        """Return the patterns by which `datasets` may find a stage's rows; of a card they name those that are there."""
+        """Return the patterns that may match a stage's files; a card names the first that does."""
         return []
 
     def finish(self, folder: ExportFolder, stage: str, shards: Sequence[Shard]) -> None:

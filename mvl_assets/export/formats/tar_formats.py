@@ -32,6 +32,8 @@ class WebDatasetFormat(ExportFormat):
 
     name = "webdataset"
     description = "tars of samples in shards near 1 GB, as the webdataset library reads them"
+    # It wants the same files in every sample, and samples differ in their images.
+    loads_with_datasets = False
 
     def list_files(self, stage: str, shard: Shard) -> list[str]:
         return [f"{stage}/{shard.name}.tar"]

@@ -1,9 +1,10 @@
 """Exports loaded by what reads them, where that is light enough for a test: `datasets` and `webdataset`.
 
-Heavier readers were run by hand on such an export, all rows, with as many images as markers: Energon 7.4.1 (`energon
-prepare --split-parts 'train:.*'`, then its loader), ms-swift 4.6.0, LLaMA-Factory 0.9.5 (on datasets 5.2.0), TRL 1.16.0
-(`prepare_multimodal_messages`) and `_build_messages` of Qwen3-VL's fine-tuning code. LLaVA-NeXT's and nanoVLM's readers
-were not: here the columns that they document are checked.
+Heavier readers were run by hand on such an export of twelve rows and read them all: Energon 7.4.1 (`energon prepare
+--split-parts 'train:.*'`, then its loader), ms-swift 4.6.0, LLaMA-Factory 0.9.5 (on datasets 5.2.0), TRL 1.16.0
+(`prepare_multimodal_messages`) and `_build_messages` of Qwen3-VL's fine-tuning code. That there were as many images as
+markers was compared for TRL and LLaMA-Factory. LLaVA-NeXT's and nanoVLM's readers were not run: here the columns that
+they document are checked.
 """
 
 from __future__ import annotations
