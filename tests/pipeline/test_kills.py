@@ -88,7 +88,7 @@ class Stage:
         write_demo_sources(self.folder / "raw", [SLUG], n_rows=SAMPLES + 1, seed=0)
         ingest_source(self.lake, get_source(SLUG), self.folder / "raw" / SLUG, run_id="run")
         assert categorise_source(self.lake, get_source(SLUG), run_id="run").n_rows == SAMPLES
-        short_prompts(self.folder / "prompts")
+        short_prompts(self.folder / "prompts" / "small")
 
     @contextmanager
     def proxied(self, upstream: str) -> Iterator[None]:
@@ -98,7 +98,7 @@ class Stage:
         proxy = subprocess.Popen([sys.executable, "-m", "mvl_assets.inference.testing.proxy", *words], cwd=PROJECT_ROOT)
         model = self.model | {"revision": "1", "base_urls": [f"http://127.0.0.1:{port}/v1"], "concurrency": AT_ONCE}
         roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
-        profile = {"name": "test", "models": {"one": model}, "roles": roles, "score_rows": 0}
+        profile = {"name": "test", "models": {"one": model}, "roles": roles, "prompts": "small", "score_rows": 0}
         profile["keep"] = {"rule": "p_yes >= 0"}
         (self.folder / "profile.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
         self.proxy_health = f"http://127.0.0.1:{port}/health"
@@ -161,7 +161,7 @@ class Stage:
 
 def short_prompts(folder: Path) -> None:
     """The chart prompts for small models, with answers of a few tokens: one short pair, always the likeliest."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name in ("rewrite_chart.md", "judge_general.md"):
         _, front, template = (PROMPTS_DIR / "small" / name).read_text(encoding="utf-8").split("---\n", 2)
         data = yaml.safe_load(front)
@@ -214,7 +214,8 @@ def assert_complete(stage: Stage, patch: pytest.MonkeyPatch) -> None:
     for name, value in stage.environment.items():
         if name.startswith("MVL_"):
             patch.setenv(name, value)
-    profile, prompts = load_profile(str(stage.folder / "profile.yaml")), load_prompts(stage.folder / "prompts")
+    profile = load_profile(str(stage.folder / "profile.yaml"))
+    prompts = load_prompts(profile=profile)
     stages = [kind(stage.lake, get_source(SLUG), profile, prompts=prompts) for kind in (RewriteStage, JudgeStage)]
     plans = [plan for one in stages for plan in plan_stage(stage.lake, one)]
     assert [(plan.requested, plan.to_send) for plan in plans] == [(SAMPLES, 0), (SAMPLES * CRITERIA, 0)]
