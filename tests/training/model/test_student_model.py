@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
@@ -275,11 +276,12 @@ def test_a_siglip_tower_gives_the_states_before_its_last_layer(
 def test_a_pack_of_the_plan_holds_what_the_plan_counted(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
     plan = PackPlan(lake, "single_image")
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
-    for position, pack in enumerate(plan):
-        batch = loader.load(position)
-        assert batch.input_ids_1L.shape[1] == plan.n_tokens[position] <= 256
-        assert (batch.n_loss_tokens, batch.row_ids) == (plan.n_loss_tokens[position], pack.row_ids)
-        assert max(len(batch.tiles_T3PP), 1) == max(plan.n_tiles[position], 1)
+    for pack in iter_batches(range(len(plan)), 2):
+        batch, counts = loader.load(pack), plan.read_counts(pack)
+        assert batch.input_ids_1L.shape[1] == counts.n_tokens.sum()
+        assert batch.n_loss_tokens == counts.n_loss_tokens.sum()
+        assert batch.row_ids == tuple(row.row_id for row in plan.read_rows(pack))
+        assert max(len(batch.tiles_T3PP), 1) == max(counts.n_tiles.sum(), 1)
         assert len(batch.visual_positions_V) == sum(y.n_tokens for y in batch.layouts)
 
 
