@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import dagster as dg
@@ -14,6 +13,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.duplicate_examples import DuplicateExample
 from mvl_assets.media.image import ImageError, build_thumbnail
 from mvl_assets.orchestration.metadata import MAX_ID_CHARS, format_conversation, render_markdown_table
+from mvl_assets.orchestration.speed_plot import encode_plot
 
 MAX_SIDE = 88
 """Longer side of an image on the page, in pixels: all stay below 40 kB."""
@@ -80,9 +80,7 @@ def render_removed_shares(sources: Sequence[SourceDuplicates]) -> dg.MetadataVal
         if end > exact_end:
             draw.rectangle((exact_end, top + 2, end, top + BAR_HEIGHT - 3), fill=NEAR_COLOUR)
         draw.text((end + 6, middle), f"{source.removed_share:.0%}", fill=TEXT_COLOUR, font=font, anchor="lm")
-    buffer = io.BytesIO()
-    image.quantize(16).save(buffer, "PNG", optimize=True)
-    return dg.MetadataValue.md(embed_image(buffer.getvalue(), "share of samples that are duplicates, by source"))
+    return dg.MetadataValue.md(embed_image(encode_plot(image), "share of samples that are duplicates, by source"))
 
 
 def _render_sample(lake: Lake, sample: dict) -> str:

@@ -5,7 +5,6 @@ Drawn with Pillow like `speed_plot`, because matplotlib is installed only where 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +20,7 @@ from mvl_assets.orchestration.speed_plot import (
     RIGHT,
     TEXT_COLOUR,
     TOP,
+    encode_plot,
 )
 
 LEGEND_HEIGHT = 20
@@ -48,9 +48,7 @@ def draw_share_plot(panels: Mapping[str, tuple[Sequence[str], Shares]]) -> bytes
         x += 40 + font.getlength(name)
     for panel_index, (name, (labels, shares)) in enumerate(panels.items()):
         _draw_panel(draw, font, LEGEND_HEIGHT + PANEL_HEIGHT * panel_index, name, labels, shares)
-    buffer = io.BytesIO()
-    image.quantize(16).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return encode_plot(image)
 
 
 def _draw_panel(

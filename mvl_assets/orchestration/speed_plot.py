@@ -50,6 +50,11 @@ def draw_speed_plot(times_s: Sequence[float], series: Mapping[str, Sequence[floa
             font=font,
             anchor="ra",
         )
+    return encode_plot(image)
+
+
+def encode_plot(image: Image.Image) -> bytes:
+    """Return a PNG of at most 16 colours."""
     buffer = io.BytesIO()
     image.quantize(16).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

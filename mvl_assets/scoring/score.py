@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
@@ -118,7 +118,7 @@ class ScoreStage(TableStage[ScoreSubject, Scores]):
         else:
             rows_by_id = {row.row_id: row for row in self._rows}
             selected = (rows_by_id[row_id] for row_id, _ in self.shard.iter_rows(rotate_from))
-        while batch := list(islice(selected, ROW_BATCH_SIZE)):
+        for batch in iter_batches(selected, ROW_BATCH_SIZE):
             yield from self._build_requests(model.ref, batch)
 
     def rebuild_requests(
@@ -165,8 +165,7 @@ class ScoreStage(TableStage[ScoreSubject, Scores]):
 
     def iter_shard_rows(self) -> Iterator[ShardRow]:
         # A request holds the whole conversation, so equal ones are about equal text.
-        rows = iter(self._rows)
-        while batch := list(islice(rows, ROW_BATCH_SIZE)):
+        for batch in iter_batches(self._rows, ROW_BATCH_SIZE):
             for row, turns, _ in self._read_conversations(batch):
                 digest = compute_digest("shard", format_pairs(extract_qa_pairs(turns)))
                 yield ShardRow(row.row_id, get_leading_bits(digest), True, 1)
