@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_training.orchestration.benchmark_assets import build_benchmark_assets
 from mvl_training.orchestration.checkpoint_assets import build_checkpoint_asset
 from mvl_training.orchestration.held_out_asset import build_held_out_asset
@@ -26,11 +25,11 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     _, recipe = load_current_recipe()
     return dg.Definitions(
         assets=[
-            *(build_pack_plan_asset(stage, recipe) for stage in TRAINING_STAGES),
-            *(build_packed_rows_asset(stage, recipe) for stage in TRAINING_STAGES),
-            *(build_checkpoint_asset(stage, recipe) for stage in TRAINING_STAGES),
-            build_held_out_asset(),
-            *build_benchmark_assets(),
+            *(build_pack_plan_asset(stage, recipe) for stage in recipe.stage_names),
+            *(build_packed_rows_asset(stage, recipe) for stage in recipe.stage_names),
+            *(build_checkpoint_asset(stage, recipe) for stage in recipe.stage_names),
+            build_held_out_asset(recipe.stage_names),
+            *build_benchmark_assets(recipe.stage_names[-1]),
         ],
         resources={"launcher": Launcher(), **(resource_overrides or {})},
         # Steps are few and mostly wait for the processes they launch: a process per step would only cost imports.

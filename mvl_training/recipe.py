@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mvl_assets.common.suggestions import format_suggestion
-from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.config.project import RECIPES_DIR, find_own_dir, list_files
 from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
@@ -237,7 +237,7 @@ class Recipe(_StrictModel):
         language: The language tower.
         vision: The vision tower.
         grid: How images are tiled.
-        stages: The training stages, by name.
+        stages: The training stages, by name; one of the three may be all.
     """
 
     name: str
@@ -286,6 +286,16 @@ class Recipe(_StrictModel):
     def is_demo(self) -> bool:
         """Whether the recipe is small enough to be trained on a CPU, by its name."""
         return self.name == "demo" or self.name.startswith("demo-")
+
+    @property
+    def stage_names(self) -> list[TrainingStage]:
+        """The recipe's stages in the order of training."""
+        return [name for name in TRAINING_STAGES if name in self.stages]
+
+    def get_previous_stage(self, name: TrainingStage) -> TrainingStage | None:
+        """Return the stage whose checkpoint this one starts from, None for the first."""
+        index = self.stage_names.index(name)
+        return self.stage_names[index - 1] if index else None
 
     def get_stage(self, name: str) -> StageConfig:
         """Return the settings of a stage.

@@ -1,6 +1,8 @@
 """The assets `evaluation/<suite>`, partitioned by benchmark: the paper's 23 in three suites, and the synthetic ones."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
+from typing import Literal
+
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
@@ -40,7 +42,7 @@ class BenchmarkConfig(dg.Config):
     are for the local backend.
 
     Attributes:
-        stage: Training stage of the checkpoint.
+        stage: Training stage of the checkpoint; empty takes the recipe's last.
         backend: `local` (this project's code; shows videos too) or `server` (a vLLM server of the checkpoint).
         limit: Ask only the first questions of each task; 0 asks all.
         max_new_tokens: Replaces the tasks' own limits; 0 keeps them.
@@ -48,7 +50,7 @@ class BenchmarkConfig(dg.Config):
         model: The model's name there.
     """
 
-    stage: TrainingStage = "one_vision"
+    stage: Literal["", "alignment", "single_image", "one_vision"] = ""
     backend: Backend = "local"
     limit: int = 0
     max_new_tokens: int = 0
@@ -56,20 +58,24 @@ class BenchmarkConfig(dg.Config):
     model: str = ""
 
 
-def build_benchmark_assets() -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return one asset per suite of `benchmarks.yaml`; without lmms-eval they are declared only."""
+def build_benchmark_assets(last_stage: TrainingStage) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return one asset per suite of `benchmarks.yaml`; without lmms-eval they are declared only.
+
+    Args:
+        last_stage: The stage whose checkpoint answers unless the run's configuration names another.
+    """
     build = _build_suite_asset if is_lmms_eval_installed() else _build_declared_spec
-    return [build(name, suite) for name, suite in load_suites().items()]
+    return [build(name, suite, last_stage) for name, suite in load_suites().items()]
 
 
-def _build_declared_spec(name: str, suite: Suite) -> dg.AssetSpec:
+def _build_declared_spec(name: str, suite: Suite, last_stage: TrainingStage) -> dg.AssetSpec:
     """Return the asset of a suite that cannot be run here: "Materialize all" leaves it out, and it is not missing."""
     return dg.AssetSpec(
         dg.AssetKey([EVALUATION.name, name]),
         group_name=EVALUATION.name,
         description=f"{describe_suite(name, suite)} Declared only: lmms-eval is not installed (`make eval-setup`, then"
         " reload the definitions).",
-        deps=[dg.AssetKey(["checkpoint", "one_vision"])],
+        deps=[dg.AssetKey(["checkpoint", last_stage])],
         kinds={"lance", "lmms-eval"},
         owners=OWNERS,
         tags={metadata_keys.SUITE: name},
@@ -85,7 +91,7 @@ def describe_suite(name: str, suite: Suite) -> str:
     )
 
 
-def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
+def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg.AssetsDefinition:
     suite_config = {key: definition.model_dump(mode="json") for key, definition in suite.benchmarks.items()}
     key = dg.AssetKey([EVALUATION.name, name])
     partitions = dg.StaticPartitionsDefinition(list(suite.benchmarks))
@@ -94,7 +100,7 @@ def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
         key=key,
         group_name=EVALUATION.name,
         description=describe_suite(name, suite),
-        deps=[dg.AssetKey(["checkpoint", "one_vision"])],
+        deps=[dg.AssetKey(["checkpoint", last_stage])],
         partitions_def=partitions,
         kinds={"lance", "lmms-eval"},
         owners=OWNERS,
@@ -109,7 +115,7 @@ def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
         lake = open_lake()
         report = run_benchmark(
             lake,
-            load_current_checkpoint(config.stage),
+            load_current_checkpoint(config.stage or last_stage),
             name,
             context.partition_key,
             benchmark_settings=BenchmarkSettings(

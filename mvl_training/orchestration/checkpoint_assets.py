@@ -36,7 +36,7 @@ STAGE_DESCRIPTIONS: Mapping[TrainingStage, str] = {
 
 def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
     """Return the asset `checkpoint/<stage>`."""
-    previous = training_run.get_previous_stage(stage)
+    previous = recipe.get_previous_stage(stage)
     asset_key = dg.AssetKey(["checkpoint", stage])
 
     @dg.asset(

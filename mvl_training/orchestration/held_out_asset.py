@@ -1,13 +1,13 @@
 """The asset `evaluation/held_out`."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.orchestration.metadata import (
     build_schema_check,
     build_schema_result,
@@ -36,8 +36,8 @@ class HeldOutConfig(dg.Config):
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
 
 
-def build_held_out_asset() -> dg.AssetsDefinition:
-    """Return the asset `evaluation/held_out`."""
+def build_held_out_asset(stages: Sequence[TrainingStage]) -> dg.AssetsDefinition:
+    """Return the asset `evaluation/held_out` of the checkpoints of `stages`, in the order of training."""
     key = dg.AssetKey([EVALUATION.name, "held_out"])
 
     @dg.asset(
@@ -46,7 +46,7 @@ def build_held_out_asset() -> dg.AssetsDefinition:
         description="Accuracy of every training stage's checkpoint on held-out questions with reference answers,"
         " compared with chance and with the same questions over grey images. The last checkpoint answers through its"
         " server, except for questions with several images.",
-        deps=[dg.AssetKey(["checkpoint", stage]) for stage in TRAINING_STAGES],
+        deps=[dg.AssetKey(["checkpoint", stage]) for stage in stages],
         kinds={"lance", "vllm"},
         owners=OWNERS,
         tags={metadata_keys.SUITE: "held_out"},
@@ -65,7 +65,7 @@ def build_held_out_asset() -> dg.AssetsDefinition:
         lake = open_lake()
         report = evaluate_checkpoints(
             lake,
-            [load_current_checkpoint(stage) for stage in TRAINING_STAGES],
+            [load_current_checkpoint(stage) for stage in stages],
             per_category=config.per_category,
             max_new_tokens=config.max_new_tokens,
             run_id=context.run_id,
@@ -86,14 +86,16 @@ def build_held_out_asset() -> dg.AssetsDefinition:
                 metadata_keys.SCORES_BY_CATEGORY: render_in_dialog(render_category_table(report.scores)),
                 metadata_keys.PREVIEW: render_in_dialog(render_preview_table(lake, report.questions, answers_by_stage)),
             },
-            check_results=[build_schema_result(key, table), _build_baseline_result(key, report)],
+            check_results=[build_schema_result(key, table), _build_baseline_result(key, report, stages[-1])],
         )
 
     return held_out
 
 
-def _build_baseline_result(key: dg.AssetKey, report: suite.HeldOutReport) -> dg.AssetCheckResult:
-    total_score = report.scores[TRAINING_STAGES[-1]][-1]
+def _build_baseline_result(
+    key: dg.AssetKey, report: suite.HeldOutReport, last_stage: TrainingStage
+) -> dg.AssetCheckResult:
+    total_score = report.scores[last_stage][-1]
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=BASELINE_CHECK,

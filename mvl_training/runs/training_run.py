@@ -20,7 +20,7 @@ from typing import Any
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
@@ -166,7 +166,7 @@ def resolve_training_run(lake: Lake, stage: TrainingStage) -> TrainingRun:
     plan = lake.get_table(f"pack_plan/{stage}")
     if not plan.count():
         raise StageError(f"the pack plan for {stage} is missing or empty", hint=f"materialise pack_plan/{stage} first")
-    previous = get_previous_stage(stage)
+    previous = recipe.get_previous_stage(stage)
     return TrainingRun(
         stage=stage,
         recipe_name=name,
@@ -175,12 +175,6 @@ def resolve_training_run(lake: Lake, stage: TrainingStage) -> TrainingRun:
         plan_version=plan.compute_data_version(),
         initial_checkpoint=None if previous is None else load_current_checkpoint(previous),
     )
-
-
-def get_previous_stage(stage: TrainingStage) -> TrainingStage | None:
-    """Return the stage whose checkpoint this one starts from, None for the first."""
-    index = TRAINING_STAGES.index(stage)
-    return TRAINING_STAGES[index - 1] if index else None
 
 
 def build_plan_command(stage: TrainingStage, lake_root: str, run_id: str, report_path: Path) -> list[str]:

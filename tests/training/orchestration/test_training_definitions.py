@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
 
 from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.config.profile import PROFILES_DIR
 from mvl_training.definitions import defs
 from mvl_training.evaluation.benchmarks.registry import load_suites
 from mvl_training.orchestration.asset_defaults import GPU_POOL
 from mvl_training.orchestration.checkpoint_assets import CHECK_DESCRIPTIONS
+from mvl_training.recipe import RECIPES_DIR
 
 pytestmark = pytest.mark.usefixtures("demo_profile")
 
@@ -107,26 +111,47 @@ def test_every_asset_returns_its_result_instead_of_a_value_to_pickle() -> None:
 
 
 def test_a_changed_learning_rate_makes_the_checkpoint_stale_but_not_the_plan(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def versions() -> dict[dg.AssetKey, str | None]:
         graph = defs().resolve_asset_graph()
         return {key: graph.get(key).code_version for key in graph.materializable_asset_keys}
 
-    from mvl_assets.config.profile import PROFILES_DIR
-    from mvl_training.recipe import RECIPES_DIR
-
     before = versions()
-    data = yaml.safe_load((RECIPES_DIR / "demo.yaml").read_text(encoding="utf-8"))
-    data["stages"]["alignment"]["learning_rates"]["projector"] *= 2
-    recipe = tmp_path / "mine.yaml"
+    recipe = _read_demo_recipe()
+    recipe["stages"]["alignment"]["learning_rates"]["projector"] *= 2
+    _use_recipe(recipe, tmp_path, monkeypatch)
+    changed = {key for key, version in versions().items() if version != before[key]}
+    assert changed == {_key("checkpoint", "alignment")}
+
+
+def test_a_recipe_may_have_some_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = _read_demo_recipe()
+    recipe["stages"] = {"single_image": recipe["stages"]["single_image"]}
+    _use_recipe(recipe, tmp_path, monkeypatch)
+    graph = defs().resolve_asset_graph()
+    names = ("pack_plan", "packed_rows", "checkpoint")
+    assert {key for key in graph.materializable_asset_keys if key.path[0] in names} == {
+        _key(name, "single_image") for name in names
+    }
+    # Without an alignment the model is assembled from the towers.
+    assert graph.get(_key("checkpoint", "single_image")).parent_keys == {_key("packed_rows", "single_image")}
+    for suite in ("held_out", *load_suites()):
+        assert graph.get(_key("evaluation", suite)).parent_keys == {_key("checkpoint", "single_image")}
+
+
+def _read_demo_recipe() -> dict[str, Any]:
+    return yaml.safe_load((RECIPES_DIR / "demo.yaml").read_text(encoding="utf-8"))
+
+
+def _use_recipe(data: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a copy of the demo's profile with this recipe the profile in use."""
+    recipe = folder / "mine.yaml"
     recipe.write_text(yaml.safe_dump(data), encoding="utf-8")
-    profile = tmp_path / "profile.yaml"
+    profile = folder / "profile.yaml"
     demo = (PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8")
     profile.write_text(demo.replace("recipe: demo", f"recipe: {recipe}"), encoding="utf-8")
     monkeypatch.setenv("MVL_PROFILE", str(profile))
-    changed = {key for key, version in versions().items() if version != before[key]}
-    assert changed == {_key("checkpoint", "alignment")}
 
 
 def test_loading_the_location_imports_no_model_library_and_takes_little_time() -> None:

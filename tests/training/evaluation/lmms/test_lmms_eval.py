@@ -176,7 +176,7 @@ def test_a_local_benchmark_asset_shows_score_and_chance(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     training_run.set_current_checkpoint(checkpoint)
-    suites = build_benchmark_assets()
+    suites = build_benchmark_assets("one_vision")
     (local,) = [suite for suite in suites if isinstance(suite, dg.AssetsDefinition) and suite.key.path[1] == "local"]
     result = dg.materialize(
         [local],
