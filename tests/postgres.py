@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 USER, DATABASE = "dagster", "dagster"
 
 
@@ -54,7 +56,7 @@ def start_postgres(binaries: Path) -> Iterator[str]:
             yield f"postgresql+psycopg2://{USER}@/{DATABASE}?host={folder}"
         finally:
             server.send_signal(signal.SIGINT)  # SIGTERM would wait for clients
-            server.wait(30)
+            server.wait(PATIENCE_S)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

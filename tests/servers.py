@@ -26,16 +26,17 @@ from mvl_assets.inference.local_server.local_models import prepare_model
 from mvl_assets.inference.local_server.server import ensure_server, stop_servers
 from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_installed
 from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
+from tests.patience import PATIENCE_S
 
 PROJECT = Path(__file__).parents[1]
 
 
-def wait_for(url: str, seconds: float = 30.0) -> None:
+def wait_for(url: str, seconds: float = PATIENCE_S) -> None:
     """Return once something answers at the URL."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            urllib.request.urlopen(url, timeout=10).close()
+            urllib.request.urlopen(url, timeout=PATIENCE_S).close()
             return
         except OSError:
             if time.monotonic() > deadline:
@@ -71,12 +72,12 @@ def serve_in_thread(app: web.Application, port: int = 0) -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(PATIENCE_S)
     try:
         yield f"http://127.0.0.1:{address[0]}/v1"
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(PATIENCE_S)
         loop.close()
 
 
@@ -111,8 +112,13 @@ class FakeProcess:
         wait_for(f"http://{self.host}:{self.port}/health")
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://{self.host}:{self.port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{self.host}:{self.port}{path}", timeout=PATIENCE_S) as response:
             return bytes(response.read())
+
+    def release(self) -> None:
+        """Let go of what `--hold-after` holds back."""
+        request = urllib.request.Request(f"http://{self.host}:{self.port}/release", method="POST")
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
 
     def counts(self) -> dict:
         return dict(json.loads(self.get("/counts")))

@@ -20,7 +20,9 @@ def find_project_root() -> Path | None:
         MvlError: `MVL_PROJECT` names a folder that is no project.
     """
     if named_folder := os.environ.get("MVL_PROJECT"):
-        folder = Path(named_folder).expanduser().absolute()
+        folder = Path(named_folder)
+        if not folder.is_absolute():
+            folder = folder.expanduser().absolute()
         if not (folder / PROJECT_FILE).is_file():
             raise MvlError(f"MVL_PROJECT={folder} is no project: it has no {PROJECT_FILE}", hint=INIT_HINT)
         return folder

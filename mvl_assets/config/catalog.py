@@ -21,8 +21,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from mvl_assets.common.path_template import format_glob
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.project import PACKAGE_DIR, PROJECT_FILE, find_own_dir, load_project
-from mvl_assets.config.prompts import list_families
-from mvl_assets.config.settings import load_settings
+from mvl_assets.config.prompts import PROMPTS_DIR, list_families
+from mvl_assets.config.settings import resolve_raw_dir
 from mvl_assets.config.strict_yaml import StrictModel, YamlDocument, YamlError, iter_documents
 from mvl_assets.errors import MvlError
 
@@ -81,6 +81,8 @@ def _require_format(name: str) -> str:
 
 
 def _require_family(name: str) -> str:
+    if (PROMPTS_DIR / f"rewrite_{name}.md").is_file():  # without looking through all sets for almost every source
+        return name
     if name not in (families := list_families()):
         raise ValueError(f"should be one of {', '.join(families)}, or get a prompt file rewrite_{name}.md")
     return name
@@ -346,7 +348,7 @@ class SourceSpec(_CatalogModel):
     @property
     def root(self) -> Path:
         """Folder of the source's files."""
-        return Path(self.path).expanduser() if self.path is not None else load_settings().raw_dir / self.slug
+        return Path(self.path).expanduser() if self.path is not None else resolve_raw_dir() / self.slug
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,11 @@ def resolve_unpacked_dir(root: Path) -> Path:
     return resolve_local_dir("MVL_UNPACKED", root) / f"{root.name}-{digest}"
 
 
+def resolve_raw_dir() -> Path:
+    """Return the folder of the sources' folders. Raises `MvlError` where it is in an object store."""
+    return resolve_local_dir("MVL_RAW", resolve_home() / "raw")
+
+
 def load_settings() -> Settings:
     """Return the settings of the environment.
 
@@ -133,7 +138,7 @@ def load_settings() -> Settings:
     return Settings(
         home=home,
         lake_root=os.environ.get("MVL_LAKE", str(home / "lake")),
-        raw_dir=resolve_local_dir("MVL_RAW", home / "raw"),
+        raw_dir=resolve_raw_dir(),
         scratch_dir=resolve_scratch_dir(),
         export_root=os.environ.get("MVL_EXPORT") or str(home / "export"),
         checkpoints_dir=resolve_local_dir("MVL_CHECKPOINTS", home / "checkpoints"),

@@ -22,6 +22,7 @@ from mvl_assets.cli.doctor import CHROMIUM_EXECUTABLES
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.runner.dagster_home import prepare_home
 from tests.defs.world import FORGETFUL, PARTITIONS, World, point_at, prepare
+from tests.patience import PATIENCE_S
 from tests.servers import FakeServer, serving
 
 # No sandbox: tests also run as root in containers. The rest keeps Chromium from asking the internet.
@@ -49,12 +50,12 @@ class Site:
     def graphql(self, query: str, **variables: Any) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer
         return answer["data"]
 
-    def wait(self, what: str, ask: Callable[[], Any], seconds: float = 120.0) -> Any:
+    def wait(self, what: str, ask: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
         """The first true answer. Fails naming `what`, and with the last answer."""
         deadline = time.monotonic() + seconds
         while True:
@@ -131,7 +132,7 @@ class _running:
 
     def _answers(self) -> bool:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/server_info", timeout=5).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/server_info", timeout=PATIENCE_S).close()
         except OSError:
             return False
         return True

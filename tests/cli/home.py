@@ -16,9 +16,12 @@ import psutil
 import yaml
 
 from mvl_assets.lake.lake import Lake
+from tests.cli.warm_start import run_forked
+from tests.patience import PATIENCE_S
 
 PROJECT = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-c", "from mvl_assets.cli import main; main()")
+MAIN = "from mvl_assets.cli import main; main()"
+COMMAND = (sys.executable, "-c", MAIN)
 MODEL = "fake"
 
 # One source that is kept as it is and two that are rewritten, all drawn.
@@ -51,8 +54,10 @@ class Home:
     def using(self, **variables: str) -> Home:
         return replace(self, extra=self.extra | variables)
 
-    def mvl(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def mvl(self, *words: str, seconds: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Runs the command to its end."""
+        if self.command == COMMAND and not self.before:
+            return run_forked(MAIN, list(words), self.project, self.environment, seconds)
         return subprocess.run(
             [*self.before, *self.command, *words],
             cwd=self.project,

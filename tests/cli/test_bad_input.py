@@ -20,6 +20,7 @@ from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.errors import MvlError
 from tests.cli.home import COMMAND, KEPT, SOURCES, Home, lines_with, one_error
 from tests.lake.small_disk import SMALL_DISK
+from tests.patience import PATIENCE_S
 from tests.servers import FakeProcess
 
 ONE = ("--source", KEPT)
@@ -96,14 +97,12 @@ def test_a_port_in_use_is_reported_before_anything_starts(fresh: Home) -> None:
         one_error(fresh.mvl("ui", "--port", str(port)), f"port {port} is in use", f"mvl ui --port {port + 1}")
 
 
-def test_an_endpoint_that_never_answers_ends_the_run_soon(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
+def test_an_endpoint_that_never_answers_ends_the_run(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(sorted_in)
     port = find_free_port()
     home.profile(model_base_urls=[f"http://127.0.0.1:{port}/v1"], model_outage_timeout_seconds=5)
-    began = time.monotonic()
     done = home.mvl("run", *SOURCES, "--until", "judged")
     one_error(done, f"http://127.0.0.1:{port}/v1 has answered no request for", "correct its address in the profile")
-    assert time.monotonic() - began < 60
     assert not lines_with(done.stdout, ["-- judged"]), "what comes after would be made of nothing"
     assert home.processes() == []
 
@@ -118,7 +117,7 @@ def test_a_restarted_server_loses_time_and_no_rows(sorted_in: Home, copy_of: Cal
             time.sleep(0.05)
         server.kill()
         threading.Timer(2, server.start).start()
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=PATIENCE_S)[0]
         assert process.returncode == 0, output
     assert lines_with(output, ["-- rewritten: 2 made, 0 up to date, 0 failed"])
     rewritten = sum(home.lake.get_table(name).count() for name in home.lake.list_tables("rewritten"))

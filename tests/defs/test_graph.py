@@ -27,6 +27,7 @@ from mvl_assets.orchestration.resources import LakeResource
 from mvl_assets.runner.dagster_home import load_code_locations
 from tests.defs.conftest import forget
 from tests.defs.edges import EDGES
+from tests.patience import PATIENCE_S
 
 # From this many partitions on, Dagster silently stops looking whether an upstream asset changed.
 BLIND_FROM = 100
@@ -233,7 +234,7 @@ def test_a_code_location_loads_quickly_and_without_torch(module: str, tmp_path: 
         env=os.environ | {"MVL_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT_ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -250,7 +251,7 @@ def test_dagster_itself_finds_the_workspace_valid(tmp_path: Path) -> None:
         env=os.environ | {"MVL_HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -20,6 +20,7 @@ from mvl_assets.config.project import PACKAGE_DIR
 from mvl_assets.config.settings import PROJECT_ROOT
 from tests.defs.world import GENERAL, MATH, World
 from tests.execution.tasks import wait_until
+from tests.patience import PATIENCE_S
 from tests.postgres import find_postgres, start_postgres
 
 pytestmark = [
@@ -62,7 +63,7 @@ def run_daemon(home: Path) -> Iterator[None]:
             yield
         finally:
             daemon.terminate()
-            daemon.wait(60)
+            daemon.wait(PATIENCE_S)
 
 
 def test_a_backfill_of_several_partitions_runs_one_process_after_another(dagster_home: Path, world: World) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mvl_assets.errors import SourceError
 from mvl_assets.execution.executor import Report
+from tests.patience import PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def make_jobs(folder: Path, n_jobs: int) -> list[Job]:
 
 def wait_for_third_job(job: Job) -> bool:
     """Return whether the third task is made, at the latest after half a minute."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not (job.folder / "third").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     return (job.folder / "third").exists()
@@ -125,7 +126,7 @@ def run_first_at_once(job: Job) -> int:
     return 0 if job.number == 0 else run_until_interrupted(job)
 
 
-def wait_until(condition: object, seconds: float = 60.0) -> None:
+def wait_until(condition: object, seconds: float = PATIENCE_S) -> None:
     """Return once the condition, a function, holds."""
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]

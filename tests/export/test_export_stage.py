@@ -26,6 +26,7 @@ from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
 from tests.export.small_lake import STAGE, fill_judged_lake
+from tests.patience import PATIENCE_S
 
 PROJECT = Path(__file__).parents[2]
 KILLED = """
@@ -115,7 +116,7 @@ def test_both_layouts_of_json_hold_the_same_entries_and_images(lake: Lake, tmp_p
 def test_a_killed_export_goes_on_and_ends_with_the_same_files(lake: Lake, tmp_path: Path, name: str) -> None:
     whole = export_shards(lake, tmp_path / "whole", name)
     command = [sys.executable, "-c", KILLED, lake.root, str(tmp_path / "killed"), name]
-    done = subprocess.run(command, cwd=PROJECT, env={**os.environ, "MVL_SCRATCH": str(tmp_path)}, timeout=120)
+    done = subprocess.run(command, cwd=PROJECT, env={**os.environ, "MVL_SCRATCH": str(tmp_path)}, timeout=PATIENCE_S)
     assert done.returncode == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("train-*") if path.is_file()}
     assert kept and list_shards(tmp_path / "killed") != list_shards(tmp_path / "whole")

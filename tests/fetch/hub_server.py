@@ -19,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.patience import PATIENCE_S
+
 LARGE = 1000
 """Files of at least so many bytes are kept as large files, as Git LFS does."""
 PIECE = 1 << 14
@@ -306,7 +308,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                     wait_until(lambda: hub.written() >= begin + (stop or 0))
                     if fault.hold is not None:
                         hub.held.set()
-                        hub.release.wait(60)
+                        hub.release.wait(PATIENCE_S)
                     self.close_connection = True
                     return
             if fault.chunked:
@@ -316,7 +318,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.002)
 

@@ -20,6 +20,7 @@ from mvl_assets.fetch.source import MAX_CONCURRENT_DOWNLOADS, fetch_source, fetc
 from mvl_assets.fetch.state import FetchState, get_state_path, hold_source_lock, load_state, save_state
 from tests.fetch.hub_server import Fault, HubServer, Repo, wait_until
 from tests.fetch.sources import QUICK, noise, spec
+from tests.patience import PATIENCE_S
 
 FILES = {"a.json": noise(3000, 1), "b.json": b"[]", "images.zip": noise(9000, 2)}
 
@@ -209,7 +210,7 @@ def test_file_that_two_sources_share_is_downloaded_once_while_both_are_fetched(h
     failures: dict[str, MvlError] = {}
     with ThreadPoolExecutor(1) as pool:
         fetching = fetch_in_thread(pool, [one, two], failures)
-        assert hub.held.wait(30)
+        assert hub.held.wait(PATIENCE_S)
         wait_until(lambda: all((source.root / "b.json").exists() for source in (one, two)))
         hub.release.set()
         fetching.result(30)

@@ -19,6 +19,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.tombstones import add_tombstones
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import noise
+from tests.patience import PATIENCE_S
 
 SLUG, REPO = "ai2d_gpt4v", "lmms-lab/LLaVA-OneVision-Data"
 OTHER = "iiit5k"
@@ -99,7 +100,7 @@ def test_killed_fetch_command_resumes_when_run_again(data: Repo, hub: HubServer)
     words = ["sources", "fetch", "--source", SLUG]
     process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL)
     try:
-        assert hub.held.wait(60)
+        assert hub.held.wait(PATIENCE_S)
     finally:
         process.kill()
         process.wait()

@@ -19,6 +19,7 @@ from mvl_assets.fetch.state import PARTIAL_DIR, get_state_path, load_state
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import QUICK, noise, spec
 from tests.lake.small_disk import small_disk
+from tests.patience import PATIENCE_S
 
 BIG = noise(200_000)
 FETCH = """
@@ -201,7 +202,7 @@ def test_disk_that_fills_up_during_a_download_is_reported(hub: HubServer, home: 
     source = plain(hub, data=noise(3_000_000))
     hub.faults["plain/"] = Fault(times=2, chunked=True, no_ranges=True)
     command = [*small_disk(home), sys.executable, "-c", FETCH, source.url or ""]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1 and f"the disk of {source.root} is full | make room" in done.stderr, done.stderr
 
 
@@ -214,7 +215,7 @@ def test_killed_fetch_requests_only_the_rest(hub: HubServer) -> None:
     hub.written = lambda: sum(p.stat().st_size for p in parts(source))
     process = subprocess.Popen([sys.executable, "-c", FETCH, source.url or ""], cwd=PROJECT_ROOT)
     try:
-        assert hub.held.wait(60)
+        assert hub.held.wait(PATIENCE_S)
     finally:
         process.kill()
         process.wait()

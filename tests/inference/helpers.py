@@ -11,6 +11,7 @@ from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import TEXT_OUTPUT, ModelRef, OutputFormat, Request
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
+from tests.patience import PATIENCE_S
 
 MODEL = ModelRef("fake", "1")
 
@@ -38,12 +39,13 @@ def new_log(tmp_path: Path) -> Callable[[], AnswerLog]:
 
 @pytest.fixture
 def quick() -> EngineOptions:
-    """Options with short pauses and time-outs."""
+    """Options with short pauses; what a busy machine delays is neither an outage nor sent twice."""
     return EngineOptions(
         backoff_base_s=0.01,
         backoff_cap_s=0.05,
         flush_interval_s=0.1,
         probe_interval_s=0.05,
-        outage_timeout_s=20,
-        initial_outage_timeout_s=1,
+        outage_timeout_s=PATIENCE_S,
+        initial_outage_timeout_s=PATIENCE_S,
+        hedge_requests=False,
     )

@@ -28,6 +28,7 @@ from mvl_assets.inference.scheduling import quarantine
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.answers import AnswerLog
 from tests.inference.helpers import build_requests
+from tests.patience import PATIENCE_S, wait_until
 from tests.servers import FakeProcess, serving
 
 NewLog = Callable[[], AnswerLog]
@@ -50,13 +51,6 @@ def listing(tmp_path: Path) -> Callable[..., FileFleet]:
     return write
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def iter_until(condition: Callable[[], object], spare: int = 64, limit: int = 5000) -> Iterator[Request]:
     """Yield requests until a condition holds, and a few more."""
     requests = iter(build_requests(limit))
@@ -75,6 +69,7 @@ class Script(threading.Thread):
         super().__init__(daemon=True)
         self._act = act
         self.error: BaseException | None = None
+        self.reports: list[Progress] = []
         self.has_ended = False
 
     def run(self) -> None:
@@ -88,9 +83,9 @@ class Script(threading.Thread):
         """Answer requests until the script has ended."""
         self.start()
         requests = iter_until(lambda: self.has_ended)
-        options = dataclasses.replace(options, max_open_requests=64, hedge_requests=False)
-        outcome = answer_all(requests, endpoints=fleet, log=log, options=options)
-        self.join(30)
+        options = dataclasses.replace(options, max_open_requests=64, progress_interval_s=0)
+        outcome = answer_all(requests, endpoints=fleet, log=log, options=options, progress_callback=self.reports.append)
+        self.join(PATIENCE_S)
         if self.error is not None:
             raise self.error
         assert outcome.failures == []
@@ -114,12 +109,14 @@ def test_servers_join_and_leave_during_a_run(
             listing(first.base_url, second.base_url)
             wait_until(lambda: count_answers(second) >= 30)
             listing(second.base_url)
-            time.sleep(10 * POLL_S)
+            wait_until(lambda: script.reports[-1].n_endpoints == 1)
+            wait_until(lambda: first.counts()["requests"] == count_answers(first))
             sent_to_first.append(first.counts()["requests"])
             n_answers = count_answers(second)
             wait_until(lambda: count_answers(second) >= n_answers + 30)
 
-        outcome = Script(act).answer(new_log(), fleet, quick)
+        script = Script(act)
+        outcome = script.answer(new_log(), fleet, quick)
         counts = first.counts(), second.counts()
     assert counts[0]["requests"] == sent_to_first[0], "a server that has left gets nothing new"
     assert outcome.attempts_sent == outcome.answered, "its last requests were answered by itself"
@@ -240,15 +237,14 @@ def test_a_run_waits_for_a_fleet_that_is_empty_for_a_while(
             n_answers = server.answer_counts.total()
             wait_until(lambda: server.answer_counts.total() > n_answers + 20)
 
-        options = dataclasses.replace(quick, initial_outage_timeout_s=10)
-        outcome = Script(act).answer(new_log(), FileFleet(TEMPLATE, POLL_S, listing().path), options)
+        outcome = Script(act).answer(new_log(), FileFleet(TEMPLATE, POLL_S, listing().path), quick)
         assert outcome.attempts_sent == outcome.answered
 
 
 def test_a_run_without_any_endpoint_ends_with_the_reason(
     new_log: NewLog, quick: EngineOptions, listing: Callable[..., FileFleet], tmp_path: Path
 ) -> None:
-    options = dataclasses.replace(quick, initial_outage_timeout_s=0.5)
+    options = dataclasses.replace(quick, initial_outage_timeout_s=1)
     missing = FileFleet(TEMPLATE, POLL_S, tmp_path / "missing")
     with pytest.raises(EndpointError, match="missing cannot be read") as caught:
         answer_all(build_requests(3), endpoints=missing, log=new_log(), options=options)

@@ -179,7 +179,7 @@ def test_requests_with_one_image_go_to_the_server_that_has_cached_it(
             endpoints=[first, second],
             log=new_log(),
             fetch_images=lambda ids: stored,
-            options=dataclasses.replace(quick, hedge_requests=False),
+            options=quick,
         )
     assert (outcome.answered, outcome.attempts_sent) == (240, 240)
     assert one.bodies and two.bodies
@@ -203,13 +203,13 @@ def test_requests_with_one_image_that_are_far_apart_go_to_one_server(
             endpoints=[dataclasses.replace(endpoint, start_concurrency=4, max_concurrency=4) for endpoint in endpoints],
             log=new_log(),
             fetch_images=lambda ids: stored,
-            options=dataclasses.replace(quick, hedge_requests=False),
+            options=quick,
         )
     assert (outcome.answered, outcome.attempts_sent) == (300, 300)
     urls = [[body["messages"][0]["content"][0]["image_url"]["url"] for body in server.bodies] for server in servers]
     n_repeated = sum(len(seen) - len(set(seen)) for seen in urls)
-    # Of the 240 that could be: about 130 where the least loaded server is taken.
-    assert n_repeated > (200 if slow_latency_s == 0.02 else 160)
+    # Of the 240 that could be: 200 on an idle machine, about 130 where the least loaded server is taken.
+    assert n_repeated > 140
     assert len(urls[2]) < 150, "a slow server holds up nobody"
 
 

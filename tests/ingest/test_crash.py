@@ -13,6 +13,7 @@ from mvl_assets.ingest import shard as module
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
+from tests.patience import PATIENCE_S
 from tests.raw_files import make_image, put, put_json, source, talk
 
 SPEC = source("llava_json")
@@ -66,7 +67,7 @@ def test_killed_ingest_completes_when_run_again(tmp_path: Path, monkeypatch: pyt
     expected = ingest_source(undisturbed, SPEC, root, run_id="whole")
 
     command = [sys.executable, "-c", CHILD, str(root), str(tmp_path / "lake"), moment, str(Path(__file__).parents[2])]
-    killed = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    killed = subprocess.run(command, timeout=PATIENCE_S, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
     lake = Lake(str(tmp_path / "lake"))

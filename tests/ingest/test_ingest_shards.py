@@ -27,6 +27,7 @@ from mvl_assets.lake_queries.removal.tombstones import Tombstones
 from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.readers.sample import EncodedImage, Sample, Turn
 from tests.ingest.dying_worker import ingest_shard_or_die
+from tests.patience import PATIENCE_S
 from tests.raw_files import make_image, put, put_json, source, talk
 
 SPEC = source("llava_json")
@@ -143,7 +144,7 @@ def test_two_processes_ingest_different_sources_at_once(tmp_path: Path) -> None:
         assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
-    assert [child.wait(120) for child in children] == [0, 0]
+    assert [child.wait(PATIENCE_S) for child in children] == [0, 0]
     lake = Lake(str(tmp_path / "lake"))
     for slug in ("one", "two"):
         assert lake.get_table("samples").count(partition_key=slug) == 14

@@ -18,6 +18,7 @@ from mvl_assets.lake.lake import Lake
 from tests.lake.failpoints import BATCH, BATCHES, POINTS, append_all, failpoint
 from tests.lake.processes import PROJECT
 from tests.lake.rows import answer, duplicates, pages
+from tests.patience import PATIENCE_S
 
 # The passage at which it happens: once there is something to lose, where a step is passed more than once.
 TURNS = {
@@ -52,7 +53,7 @@ def assert_whole(lake: Lake, acked: int) -> None:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_process_killed_at_any_step_leaves_what_it_acknowledged(lake: Lake, point: str, when: str) -> None:
     command = [sys.executable, "-m", "tests.lake.failpoints", lake.root, point, when, str(turn(point))]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode < 0, done.stdout + done.stderr
     assert_whole(lake, sum(int(line) for line in done.stdout.split()))
 
@@ -96,7 +97,7 @@ def test_a_killed_publish_leaves_the_old_content_or_the_new_and_files_that_garba
     lake: Lake, point: str, when: str, passage: int, is_new: bool
 ) -> None:
     command = [sys.executable, "-m", "tests.lake.failpoints", lake.root, point, when, str(passage), "publish"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode < 0 and done.stdout == "old\n", done.stdout + done.stderr
     table = lake.get_table("category/ocr")
     licenses = [row["license"] for row in table.iter_rows(["license"], partition_key="a")]

@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.lake.storage import open_filesystem
+from tests.patience import PATIENCE_S
 from tests.servers import wait_for
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,7 @@ class StoreProcess:
         return int(self.get(COUNT_PATH))
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.endpoint + path, timeout=30) as response:
+        with urllib.request.urlopen(self.endpoint + path, timeout=PATIENCE_S) as response:
             return bytes(response.read())
 
     @contextmanager
@@ -73,7 +74,7 @@ class StoreProcess:
         wait_for(f"{self.endpoint}/moto-api/")
         for bucket in (BUCKET, FORGETFUL):
             request = urllib.request.Request(f"{self.endpoint}/{bucket}", b"", method="PUT")
-            urllib.request.urlopen(request, timeout=30).close()
+            urllib.request.urlopen(request, timeout=PATIENCE_S).close()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -24,6 +24,7 @@ from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.storage import open_filesystem
 from tests.object_store.server import PROJECT, list_files
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 STAGE = "single_image"
@@ -126,7 +127,7 @@ def test_a_killed_export_leaves_no_half_file(root: str, tmp_path: Path, moment: 
         [sys.executable, "-c", KILLED, root, moment],
         cwd=PROJECT,
         env={**os.environ, "MVL_SCRATCH": str(tmp_path)},
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert killed.returncode == -signal.SIGKILL
     assert list(ExportFolder(root).list_files()) == []

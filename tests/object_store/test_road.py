@@ -16,6 +16,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.storage import open_filesystem
 from tests.object_store.road import SLUGS, ask, build_profile, describe, ingest, mix, start_words
 from tests.object_store.server import KEYS, PROJECT, list_files
+from tests.patience import PATIENCE_S
 from tests.servers import serving
 
 ROWS = 6
@@ -70,7 +71,7 @@ def test_two_writers_of_different_sources_make_the_lake_of_one_after_the_other(
 ) -> None:
     writers = [start("ingest", root, slug, raw) for slug in SLUGS]
     release(*writers)
-    assert [writer.wait(120) for writer in writers] == [0, 0]
+    assert [writer.wait(PATIENCE_S) for writer in writers] == [0, 0]
     assert describe(Lake(root)) == describe(on_disk)
     with serving() as (_, endpoint):
         profile = build_profile(endpoint.base_url)
@@ -95,7 +96,7 @@ def test_a_process_killed_before_a_commit_is_simply_run_again(
     ingest(expected, slug, raw)
     killed = start("ingest", root, slug, raw, 2)
     release(killed)
-    assert killed.wait(120) == -signal.SIGKILL
+    assert killed.wait(PATIENCE_S) == -signal.SIGKILL
     ingest(Lake(root), slug, raw)
     assert describe(Lake(root)) == describe(expected)
 
@@ -109,7 +110,7 @@ def test_a_kill_before_any_commit_and_at_any_moment_changes_nothing_in_the_end(
         for number in range(1, 20):
             process = start("ingest", f"{root}/{number}", slug, raw, number)
             release(process)
-            if process.wait(120) == 0:
+            if process.wait(PATIENCE_S) == 0:
                 assert number > 2
                 break
             assert process.returncode == -signal.SIGKILL
@@ -136,7 +137,7 @@ def test_two_writers_of_the_same_source_store_every_row_once(
     for turn in range(6):
         writers = [start("ingest", f"{root}/{turn}", slug, raw) for _ in range(2)]
         release(*writers)
-        outcomes = sorted(writer.wait(120) for writer in writers)
+        outcomes = sorted(writer.wait(PATIENCE_S) for writer in writers)
         assert outcomes in ([0, 0], [0, 1]), "the second is refused unless it comes after the first"
         ingest(Lake(f"{root}/{turn}"), slug, raw)
         samples = Lake(f"{root}/{turn}").get_table("samples")

@@ -37,6 +37,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.plan import plan_stage
 from mvl_assets.rewriting.rewrite import RewriteStage
 from tests.kills import PIPELINE_KILLS
+from tests.patience import PATIENCE_S
 from tests.servers import FakeProcess, vllm_server, wait_for
 
 __all__ = ["vllm_server"]
@@ -46,8 +47,8 @@ SAMPLES, CRITERIA = 8, 3
 REQUESTS = SAMPLES + SAMPLES * CRITERIA
 KILLS = 5
 AT_ONCE = 2
-# A flush every second, and the commit itself, on a machine that does other things too.
-UNSTORED_S = 2.0
+# A flush every second, and the commit itself, on a machine that may do much else.
+UNSTORED_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Stage:
     def run(self) -> None:
         """A client that is never killed."""
         done = subprocess.run(
-            self.command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=300
+            self.command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S
         )
         assert done.returncode == 0, done.stderr
 
@@ -126,7 +127,7 @@ class Stage:
             self.command, cwd=PROJECT_ROOT, env=self.environment, stderr=subprocess.PIPE, text=True
         )
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + PATIENCE_S
             while self.forwarded() < after:
                 assert client.poll() is None, client.communicate()[1]
                 assert time.monotonic() < deadline
@@ -275,12 +276,12 @@ def test_only_requests_in_flight_at_a_kill_may_be_repeated() -> None:
     def journal(*lines: tuple[str, float]) -> list[JournalEntry]:
         return [JournalEntry(event, "a", at, None) for event, at in lines]
 
-    in_flight = journal(("received", 1.0), ("received", 6.0), ("answered", 7.0))
-    just_finished = journal(("received", 1.0), ("answered", 4.5), ("received", 6.0), ("answered", 7.0))
-    long_finished = journal(("received", 1.0), ("answered", 2.0), ("received", 6.0), ("answered", 7.0))
-    kill = Kill(5.0, 5.1)
+    in_flight = journal(("received", 1.0), ("received", 60.0), ("answered", 70.0))
+    just_finished = journal(("received", 1.0), ("answered", 45.0), ("received", 60.0), ("answered", 70.0))
+    long_finished = journal(("received", 1.0), ("answered", 2.0), ("received", 60.0), ("answered", 70.0))
+    kill = Kill(50.0, 50.1)
     assert asked_again_for_no_reason(in_flight, [kill]) == []
     assert asked_again_for_no_reason(just_finished, [kill]) == []
     assert asked_again_for_no_reason(long_finished, [kill]) == ["a"]
     assert asked_again_for_no_reason(in_flight, []) == ["a"]
-    assert asked_again_for_no_reason(in_flight, [Kill(8.0, 8.1)]) == ["a"]
+    assert asked_again_for_no_reason(in_flight, [Kill(80.0, 80.1)]) == ["a"]

@@ -109,6 +109,10 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
     category.publish([pa.Table.from_pylist(rows, schema=CATEGORY.columns)], source.slug)
 
 
+def list_rows(lake: Lake, table: str) -> list[dict[str, Any]]:
+    return sorted(lake.get_table(table).iter_rows(), key=lambda r: r["row_hash"])
+
+
 def plan_rewrite(lake: Lake, source: SourceSpec, profile: Profile, **options: Any) -> RequestPlan:
     (plan,) = plan_stage(lake, RewriteStage(lake, source, profile, **options))
     return plan

@@ -21,6 +21,7 @@ from mvl_assets.config.profile import PROFILES_DIR, Profile
 from mvl_assets.config.project import PACKAGE_DIR
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.execution.ray_cluster import is_ray_installed
+from tests.patience import PATIENCE_S
 
 DEPLOY = PACKAGE_DIR / "deploy"
 KUBERNETES_VERSION = "1.33"
@@ -157,7 +158,7 @@ def test_the_slurm_script_runs_a_command_on_a_ray_cluster_and_ends_it(tmp_path: 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert ended.stdout.splitlines()[-1] == "[0, 1, 4]", ended.stdout + ended.stderr
     status = subprocess.run(

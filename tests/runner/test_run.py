@@ -16,50 +16,53 @@ import pytest
 
 from mvl_assets.runner.orphaned_runs import UNFINISHED_STATUSES
 from tests.cli.home import KEPT, REWRITTEN, SOURCES, Home, lines_with, one_error
+from tests.patience import PATIENCE_S
 from tests.servers import FakeProcess
 
 AT_ONCE = 2
 # Two sources are asked beside each other.
 IN_FLIGHT = AT_ONCE * len(REWRITTEN)
+# Fewer than the rows of one source, so that both are still asked.
+ANSWERED = 8
 
 
 @pytest.fixture
-def slow() -> Iterator[FakeProcess]:
-    """A model that takes its time, so that there is a middle to be stopped in."""
-    with FakeProcess("--latency-ms", "300") as server:
+def holding() -> Iterator[FakeProcess]:
+    """A model that gives a few answers and waits then, so that there is a middle to be stopped in."""
+    with FakeProcess("--hold-after", str(ANSWERED)) as server:
         yield server
 
 
 @pytest.fixture
-def halfway(sorted_in: Home, slow: FakeProcess, tmp_path: Path) -> Home:
-    """Everything before the rewriting is made, and the model is a fleet of the slow one."""
+def halfway(sorted_in: Home, holding: FakeProcess, tmp_path: Path) -> Home:
+    """Everything before the rewriting is made, and the model is a fleet of the one that waits."""
     home = sorted_in.copy(tmp_path / "home")
     endpoints_file = tmp_path / "endpoints"
-    endpoints_file.write_text(slow.base_url, encoding="utf-8")
+    endpoints_file.write_text(holding.base_url, encoding="utf-8")
     home.profile(model_endpoints_file=str(endpoints_file), model_concurrency=AT_ONCE)
     return home
 
 
 @contextmanager
-def stopped_after(
-    home: Home, model: FakeProcess, requests: int, stop: Callable[[subprocess.Popen[str]], object]
+def stopped_halfway(
+    home: Home, model: FakeProcess, stop: Callable[[subprocess.Popen[str]], object]
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A run that is stopped when so many requests have arrived; gives its process and what it said."""
+    """A run that is stopped when all that it may ask at once is held; gives its process and what it said."""
     process = home.start("run", *SOURCES, "--until", "rewritten")
     try:
-        deadline = time.monotonic() + 120
-        while model.counts()["requests"] < requests:
+        deadline = time.monotonic() + PATIENCE_S
+        while model.counts()["requests"] < ANSWERED + IN_FLIGHT:
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
             time.sleep(0.05)
         stop(process)
-        yield process, process.communicate(timeout=60)[0]
+        yield process, process.communicate(timeout=PATIENCE_S)[0]
     finally:
         for left in home.processes():
             left.kill()
         process.wait()
 
 
-def gone(processes: Callable[[], list[psutil.Process]], seconds: float = 15) -> bool:
+def gone(processes: Callable[[], list[psutil.Process]], seconds: float = PATIENCE_S) -> bool:
     """Whether they end within so many seconds; a killed process is gone a moment after the kill."""
     deadline = time.monotonic() + seconds
     while processes():
@@ -80,6 +83,7 @@ def asked_keys(home: Home) -> dict[str, set[str]]:
 
 def assert_goes_on(home: Home, model: FakeProcess, built: Home, asked_twice: int) -> None:
     """The next run ends well with the rows of an undisturbed one, and asks at most so many requests again."""
+    model.release()
     home.run("run", *SOURCES, "--until", "rewritten")
     assert asked_keys(home) == asked_keys(built)
     counts = model.counts()
@@ -177,37 +181,37 @@ def test_nothing_is_made_behind_a_failed_ingest_and_the_next_run_makes_it_right(
     ],
 )
 def test_an_interrupt_stores_what_has_arrived_and_leaves_no_process(
-    halfway: Home, slow: FakeProcess, built: Home, stop: Callable[[subprocess.Popen[str]], object]
+    halfway: Home, holding: FakeProcess, built: Home, stop: Callable[[subprocess.Popen[str]], object]
 ) -> None:
-    with stopped_after(halfway, slow, 3 * IN_FLIGHT, stop) as (process, output):
+    with stopped_halfway(halfway, holding, stop) as (process, output):
         assert process.returncode == 130, output
         assert output.rstrip().endswith("stopped; run the same command again to continue") and "Traceback" not in output
         assert halfway.processes() == []
     stored = sum(halfway.lake.get_answer_log("rewritten", source).count() for source in REWRITTEN)
-    assert stored >= 2 * IN_FLIGHT, "everything answered before the interrupt is stored"
-    assert_goes_on(halfway, slow, built, asked_twice=IN_FLIGHT)
+    assert stored == ANSWERED, "everything answered before the interrupt is stored"
+    assert_goes_on(halfway, holding, built, asked_twice=IN_FLIGHT)
 
 
 def test_a_kill_leaves_no_process_no_lease_and_no_run_that_never_ends(
-    halfway: Home, slow: FakeProcess, built: Home
+    halfway: Home, holding: FakeProcess, built: Home
 ) -> None:
-    with stopped_after(halfway, slow, 5 * IN_FLIGHT, lambda process: process.kill()):
+    with stopped_halfway(halfway, holding, lambda process: process.kill()):
         assert gone(halfway.processes)
-    # Besides what was in flight, what was finished within the last second: a request takes a third of one.
-    assert_goes_on(halfway, slow, built, asked_twice=IN_FLIGHT + 4 * IN_FLIGHT)
+    # What was in flight, and what was answered and not yet stored.
+    assert_goes_on(halfway, holding, built, asked_twice=IN_FLIGHT + ANSWERED)
 
 
-def test_a_killed_worker_is_reported_in_one_line(halfway: Home, slow: FakeProcess, built: Home) -> None:
+def test_a_killed_worker_is_reported_in_one_line(halfway: Home, holding: FakeProcess, built: Home) -> None:
     def kill_a_worker(process: subprocess.Popen[str]) -> None:
         workers = [p for p in halfway.processes() if p.pid != process.pid and "spawn_main" in " ".join(p.cmdline())]
         workers[0].kill()
 
-    with stopped_after(halfway, slow, 2 * IN_FLIGHT, kill_a_worker) as (process, output):
+    with stopped_halfway(halfway, holding, kill_a_worker) as (process, output):
         assert process.returncode == 1 and "Traceback" not in output, output
         assert lines_with(output, ["error:", "the process that ran it was killed"])
         assert lines_with(output, ["what to do:", "memory"])
         assert gone(halfway.processes)
-    assert_goes_on(halfway, slow, built, asked_twice=5 * IN_FLIGHT)
+    assert_goes_on(halfway, holding, built, asked_twice=IN_FLIGHT + ANSWERED)
 
 
 def test_a_partition_missing_from_the_lake_is_made_again(

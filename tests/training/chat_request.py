@@ -9,6 +9,7 @@ import urllib.request
 from typing import Any
 
 from mvl_assets.media.image import standardise_image
+from tests.patience import PATIENCE_S
 
 
 def asked(base_url: str, pictures: list[bytes], question: str) -> dict[str, Any]:
@@ -23,5 +24,5 @@ def asked(base_url: str, pictures: list[bytes], question: str) -> dict[str, Any]
     request = urllib.request.Request(
         f"{base_url}/chat/completions", json.dumps(message).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=120) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
         return dict(json.load(response))

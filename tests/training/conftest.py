@@ -13,6 +13,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.planning import build_pack_plan
 from mvl_training.recipe import Recipe, parse_recipe
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 
@@ -52,7 +53,7 @@ def seeing(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> tuple[P
     command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(file), "--stage", "single_image"]
     command += ["--lake", filled.root, "--out", str(folder / "out")]
     done = subprocess.run(
-        command, env=small.build_environment(), capture_output=True, text=True, timeout=300, check=False
+        command, env=small.build_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "out", drawn[400:]

@@ -13,6 +13,7 @@ import yaml
 
 from mvl_training.recipe import load_recipe
 from mvl_training.runs.sample_shapes import draw_samples
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 BENCHMARKS = small.PROJECT / "benchmarks"
@@ -22,7 +23,7 @@ def run_benchmark(*command: str, home: Path) -> dict[str, Any]:
     """Return the JSON in the last line that a benchmark writes."""
     environment = small.build_environment() | {"MVL_HOME": str(home)}
     done = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=500, check=False
+        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))

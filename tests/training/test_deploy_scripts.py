@@ -12,6 +12,7 @@ import pytest
 import yaml
 from torch.distributed.run import parse_args
 
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 DEPLOY = small.PROJECT / "mvl_assets" / "deploy"
@@ -41,7 +42,7 @@ def _program(file: Path, text: str) -> None:
 def _run(command: list[str], there: Path, **more: str) -> None:
     path = f"{there / 'bin'}:{os.environ['PATH']}"
     environment = {"HOME": str(there), "PATH": path, "WRITTEN": str(there), **more}
-    subprocess.run(command, cwd=there, env=environment, timeout=60, check=True)
+    subprocess.run(command, cwd=there, env=environment, timeout=PATIENCE_S, check=True)
 
 
 def _torchrun(there: Path) -> Namespace:

@@ -61,6 +61,7 @@ class FakeServerConfig:
         latency_s: Time that each request takes.
         slots: Requests that are worked on at a time; more wait. None: all at once.
         max_queued: Requests that may wait; beyond them the answer is 503, as vLLM's with `--max-num-queued-reqs`.
+        hold_after: Answers that are given; every other request waits until `POST /release`.
         served_model: Requests for any other model are answered with 404, as vLLM does. None: every model is served.
         image_cache_size: Images that are remembered by their `uuid`.
         output_form: The form in which it takes constraints (`client.output_forms`); it refuses the others.
@@ -82,6 +83,7 @@ class FakeServerConfig:
     latency_s: float = 0.0
     slots: int | None = None
     max_queued: int | None = None
+    hold_after: int | None = None
     served_model: str | None = None
     image_cache_size: int = 0
     output_form: str = VLLM
@@ -126,6 +128,7 @@ class FakeServer:
         app.router.add_get("/v1/models", self._handle_models)
         app.router.add_get("/health", self._handle_health)
         app.router.add_get("/counts", self._handle_counts)
+        app.router.add_post("/release", self._handle_release)
         app.router.add_get("/metrics", self._handle_metrics)
         return app
 
@@ -153,6 +156,10 @@ class FakeServer:
                 "max_in_flight": self.max_in_flight,
             }
         )
+
+    async def _handle_release(self, request: web.Request) -> web.Response:
+        self.config.hold_after = None
+        return web.Response()
 
     async def _handle_chat(self, request: web.Request) -> web.StreamResponse:
         raw_body = await request.read()
@@ -202,6 +209,8 @@ class FakeServer:
             message = f"Cache miss for image at index {missing_index} but data is not provided."
             return web.json_response({"error": {"message": message}}, status=400)
         await self._simulate_work()
+        while config.hold_after is not None and sum(self.answer_counts.values()) >= config.hold_after:
+            await asyncio.sleep(0.02)
         fault = self._draw_fault(raw_body, digest)
         if fault is not None:
             self.fault_counts[fault] += 1
@@ -388,6 +397,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--slots", type=int, help="requests worked on at a time; others wait")
     parser.add_argument("--max-queued", type=int, help="requests that may wait; beyond them 503")
+    parser.add_argument("--hold-after", type=int, help="answers given; other requests wait until POST /release")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME=SHARE", help=", ".join(FAULT_KINDS))
     parser.add_argument("--poison", help="a request that holds this text kills the server")
     parser.add_argument("--retry-after", type=float, default=0.1)
@@ -401,6 +411,7 @@ def main(arguments: list[str]) -> None:
         latency_s=options.latency_ms / 1000,
         slots=options.slots,
         max_queued=options.max_queued,
+        hold_after=options.hold_after,
         served_model=options.model,
         fault_rates=fault_rates,
         poison=options.poison,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +35,7 @@ from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
 from mvl_assets.lake.answers import AnswerLog
 from tests.inference.helpers import build_requests
+from tests.patience import PATIENCE_S, wait_until
 
 FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", "20", "--port")
 PROJECT = Path(__file__).parents[3]
@@ -66,17 +67,10 @@ def list_group_members(folder: Path) -> list[psutil.Process]:
 
 def is_up(base_url: str) -> bool:
     try:
-        with urllib.request.urlopen(base_url.removesuffix("/v1") + "/health", timeout=5) as response:
+        with urllib.request.urlopen(base_url.removesuffix("/v1") + "/health", timeout=PATIENCE_S) as response:
             return response.status == 200
     except OSError:
         return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def in_another_process(code: str) -> subprocess.Popen[str]:
@@ -103,7 +97,7 @@ def test_the_second_caller_finds_the_server_of_the_first() -> None:
 
 def test_callers_at_the_same_time_start_one_server() -> None:
     clients = [in_another_process("print(ensure_server(spec).base_url)") for _ in range(3)]
-    urls = {client.communicate(timeout=60)[0].strip() for client in clients}
+    urls = {client.communicate(timeout=PATIENCE_S)[0].strip() for client in clients}
     assert urls == {ensure_server(build_spec()).base_url}
     assert len(list_servers()) == 1
 
@@ -147,15 +141,16 @@ def test_the_engine_restarts_a_server_that_is_killed_under_it(
 
 
 def test_a_slow_start_does_not_count_as_an_outage(
-    new_log: Callable[[], AnswerLog], quick: EngineOptions, monkeypatch: pytest.MonkeyPatch
+    new_log: Callable[[], AnswerLog], quick: EngineOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    slow = ("sh", "-c", f"sleep 1.5; exec {sys.executable} -m {FAKE[2]} --port $0")
-    endpoint = ensure_server(build_spec(command=slow))
+    second = tmp_path / "second"
+    script = f"test ! -e {second} || sleep 4; touch {second}; exec {sys.executable} -m {FAKE[2]} --port $0"
+    endpoint = ensure_server(build_spec(command=("sh", "-c", script)))
     probe = Transport.probe
 
     async def slow_probe(self: Transport, endpoint: Endpoint) -> RequestFault | None:
         # The run checks for an outage between the start and the first answer.
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.3)
         return await probe(self, endpoint)
 
     monkeypatch.setattr(Transport, "probe", slow_probe)
@@ -164,7 +159,8 @@ def test_a_slow_start_does_not_count_as_an_outage(
         os.killpg(list_servers()[0].pid, signal.SIGKILL)
         yield from build_requests(3)
 
-    outcome = answer_all(kill_before_the_first(), endpoints=[endpoint], log=new_log(), options=quick)
+    options = dataclasses.replace(quick, initial_outage_timeout_s=3)
+    outcome = answer_all(kill_before_the_first(), endpoints=[endpoint], log=new_log(), options=options)
     assert (outcome.answered, outcome.failures) == (3, [])
 
 
@@ -205,7 +201,6 @@ def test_the_death_of_the_supervisor_ends_the_server() -> None:
 
 def test_an_idle_server_ends_by_itself(home: Path) -> None:
     url = ensure_server(build_spec(idle_timeout_s=1.5)).base_url
-    assert is_up(url)
     wait_until(lambda: not is_up(url))
     wait_until(lambda: list_servers()[0].state == "ended")
 

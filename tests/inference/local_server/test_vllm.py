@@ -26,6 +26,7 @@ from mvl_assets.inference.request import (
     build_json_output,
 )
 from mvl_assets.lake.answers import AnswerLog
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.server
 
@@ -111,9 +112,9 @@ def test_a_killed_vllm_is_restarted_and_no_request_is_lost(
     before = listening_on(vllm_server)
     client = threading.Thread(target=run)
     client.start()
-    assert in_flight.wait(30)
+    assert in_flight.wait(PATIENCE_S)
     os.kill(before.pid, signal.SIGKILL)
-    client.join(400)
+    client.join(PATIENCE_S)
     assert not client.is_alive()
     assert (outcomes[0].answered, outcomes[0].failures) == (6, [])
     assert outcomes[0].attempts_sent > 6

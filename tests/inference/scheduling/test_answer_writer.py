@@ -11,6 +11,7 @@ from typing import Any
 from mvl_assets.inference.scheduling.answer_writer import AnswerWriter
 from mvl_assets.lake.schemas.rows import Answer
 from tests.lake.rows import answer
+from tests.patience import PATIENCE_S
 
 
 def test_answers_that_come_during_a_commit_wait_for_the_next() -> None:
@@ -48,7 +49,7 @@ def test_a_writer_that_is_cancelled_as_its_buffer_fills_ends() -> None:
         writer.add(answer(1))
         await asyncio.sleep(0)  # what waits for the event has seen it, what waits for that has not
         task.cancel()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=PATIENCE_S)
         assert task.cancelled()
 
     asyncio.run(run())
@@ -61,7 +62,7 @@ def test_a_flush_that_is_cancelled_during_its_commit_stores_nothing_twice() -> N
 
     def append(batch: Sequence[Answer]) -> int:
         begun.set()
-        assert may_end.wait(10)
+        assert may_end.wait(PATIENCE_S)
         stored.extend(batch)
         return len(batch)
 

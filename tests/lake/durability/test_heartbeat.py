@@ -10,6 +10,7 @@ import pytest
 from mvl_assets.lake.durability import heartbeat as module
 from mvl_assets.lake.durability.heartbeat import Heartbeat, read_clock, require_held_leases
 from mvl_assets.lake.errors import LeaseHeld
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_a_thread_renews_until_the_end(started: list[Heartbeat], monkeypatch: py
     heartbeat = Heartbeat(renewed.release, "the lake", 1000.0)
     started.append(heartbeat)
     heartbeat.start(read_clock())
-    assert renewed.acquire(timeout=10) and renewed.acquire(timeout=10)
+    assert renewed.acquire(timeout=PATIENCE_S) and renewed.acquire(timeout=PATIENCE_S)
     require_held_leases()
     heartbeat.stop()
     assert not any(thread.name == "mvl-lease" for thread in threading.enumerate())
@@ -84,7 +85,7 @@ def test_a_store_that_fails_for_a_while_costs_nothing(
     started.append(heartbeat)
     heartbeat.start(read_clock())
     for _ in range(3):
-        assert calls.acquire(timeout=10)
+        assert calls.acquire(timeout=PATIENCE_S)
     require_held_leases()
 
 

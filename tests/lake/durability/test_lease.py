@@ -14,6 +14,7 @@ from mvl_assets.lake.errors import LakeError, LeaseHeld
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
 from tests.lake.rows import answer, pages
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -44,14 +45,14 @@ def test_one_of_several_concurrent_holders_gets_the_lease(uri: str) -> None:
     def reach() -> None:
         lease = ConfigLease(table(uri))
         for turn in range(rounds):
-            barrier.wait(10)
+            barrier.wait(PATIENCE_S)
             try:
                 lease.__enter__()
                 winners.append(turn)
                 held = True
             except LeaseHeld:
                 held = False
-            barrier.wait(10)
+            barrier.wait(PATIENCE_S)
             if held:
                 lease.__exit__(None, None, None)
 
@@ -59,7 +60,7 @@ def test_one_of_several_concurrent_holders_gets_the_lease(uri: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert winners == list(range(rounds))
 
 

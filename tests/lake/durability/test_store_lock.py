@@ -15,6 +15,7 @@ import pytest
 from mvl_assets.lake.durability import heartbeat, store_lock
 from mvl_assets.lake.durability.holder import describe_holder, is_known_dead
 from mvl_assets.lake.durability.store_lock import LIFETIME_S, try_store_lock
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -93,14 +94,14 @@ def test_two_that_come_at_once_are_never_both_alone(folder: Path) -> None:
 
     def come(person: int) -> None:
         for _ in range(rounds):
-            barrier.wait(10)
+            barrier.wait(PATIENCE_S)
             with try_store_lock(str(folder), shared=False) as is_acquired:
                 inside[person].append(is_acquired)
-                barrier.wait(10)
+                barrier.wait(PATIENCE_S)
 
     threads = [threading.Thread(target=come, args=(person,)) for person in range(people)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert all(sum(turn) <= 1 for turn in zip(*inside, strict=True)) and all(len(turns) == rounds for turns in inside)

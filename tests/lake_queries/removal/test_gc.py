@@ -21,6 +21,7 @@ from mvl_assets.lake_queries.removal.gc import collect_garbage
 from tests.lake.processes import PROJECT, workers
 from tests.lake.rows import make_image, pages, put_samples, sample
 from tests.lake_queries.removal.purge_world import on_disk
+from tests.patience import PATIENCE_S
 
 NOW, WEEK = dt.timedelta(0), dt.timedelta(days=7)
 KILLED = """
@@ -191,7 +192,7 @@ def test_old_torn_manifests_are_removed(lake: Lake) -> None:
 def test_a_killed_collection_is_completed_by_running_it_again(lake: Lake, call: int) -> None:
     kept, unused = fill(lake, used=1, unused=3)
     command = [sys.executable, "-c", KILLED, lake.root, str(call)]
-    killed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    killed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert Lake(lake.root).images.read_images([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
     collect_garbage(Lake(lake.root), NOW, compact_images=True)

@@ -34,6 +34,7 @@ from tests.lake_queries.removal.purge_world import (
     secret,
     state,
 )
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -258,4 +259,4 @@ def test_a_killed_purge_is_completed_by_running_it_again(
 
 def purge_in_a_process(root: str, moment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.lake_queries.removal.purge_world", root, moment]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S)

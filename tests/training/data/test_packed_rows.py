@@ -37,6 +37,7 @@ from mvl_training.data.processing import SampleProcessor
 from mvl_training.data.raw_packs import FrameLimits
 from mvl_training.data.step_packs import PackLimits, StepPacker
 from mvl_training.recipe import Recipe
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 STAGE = "single_image"
@@ -203,7 +204,7 @@ pack_materializer.materialize_packs(
 def test_after_a_kill_the_shards_that_are_there_are_kept_and_training_reads_in_place_until_all_are(
     world: Lake, recipe: Recipe, tokens: ChatTokenizer
 ) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, world.root], check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILLED, world.root], check=False, timeout=PATIENCE_S)
     assert done.returncode == -9
     assert isinstance(open_packs(world, STAGE), PackPlan)
     assert materialize(world).n_kept_rows == 12

@@ -21,6 +21,7 @@ from mvl_assets.media.tiles import compute_anyres_layout
 from mvl_training.data.planning import build_pack_plan
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.recipe import parse_recipe
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 from tests.training.chat_request import asked
 
@@ -58,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
     command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(file), "--stage", "single_image"]
     command += ["--lake", lake.root, "--out", str(folder / "out")]
     done = subprocess.run(
-        command, env=small.build_environment(), capture_output=True, text=True, timeout=300, check=False
+        command, env=small.build_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "out"

@@ -14,6 +14,7 @@ import pytest
 
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.runs.process_group import CommandFailed
+from tests.patience import PATIENCE_S
 
 CHILD = """
 import os
@@ -96,7 +97,7 @@ def test_a_cancelled_run_leaves_no_process_and_is_recorded_as_cancelled(tmp_path
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while len(list(tmp_path.glob("*.pid"))) < 2:
             assert time.monotonic() < deadline and run.poll() is None, "the group did not start"
             time.sleep(0.05)
@@ -105,7 +106,7 @@ def test_a_cancelled_run_leaves_no_process_and_is_recorded_as_cancelled(tmp_path
         with dg.DagsterInstance.local_temp(str(tmp_path / "instance")) as instance:
             instance.report_run_canceling(instance.get_runs()[0])
         run.send_signal(signal.SIGINT)
-        run.wait(timeout=60)
+        run.wait(timeout=PATIENCE_S)
     finally:
         run.kill()
     assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]

@@ -18,6 +18,7 @@ from mvl_training.evaluation.benchmarks.registry import load_suites
 from mvl_training.orchestration.asset_defaults import GPU_POOL
 from mvl_training.orchestration.checkpoint_assets import CHECK_DESCRIPTIONS
 from mvl_training.recipe import RECIPES_DIR
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("demo_profile")
 
@@ -164,7 +165,7 @@ def test_loading_the_location_imports_no_model_library_and_takes_little_time() -
         "heavy = {'torch', 'transformers', 'tokenizers', 'deepspeed', 'vllm', 'lancedb', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     seconds, heavy = done.stdout.splitlines()[-2:]
     assert heavy == "[]"
     assert float(seconds) < 3.0

@@ -25,6 +25,7 @@ from mvl_training.runs.process_group import (
     list_processes,
     run_process_group,
 )
+from tests.patience import PATIENCE_S
 
 # A launcher like torchrun: its worker gets a session of its own, the worker has a helper, and all of them ignore SIGINT
 # and SIGTERM. Each writes its pid, so a test can look for it by name instead of trusting the code it tests.
@@ -79,7 +80,7 @@ def _script(folder: Path, text: str) -> Path:
     return file
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def _wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -22,6 +22,7 @@ from mvl_training.data.processing import SampleProcessor, load_tokenizer
 from mvl_training.model.student_model import assemble_student
 from mvl_training.recipe import LossWeighting, Recipe, parse_recipe
 from mvl_training.trainer.loop import build_parameter_groups
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 STAGE = "single_image"
@@ -105,7 +106,7 @@ def trained(
         env=small.build_environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

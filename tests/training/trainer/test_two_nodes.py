@@ -14,6 +14,7 @@ import yaml
 
 from mvl_assets.lake.lake import Lake
 from mvl_training.runs.training_run import LAUNCHER_ENV
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 STEPS = 4
@@ -44,7 +45,7 @@ def losses(out: Path) -> list[tuple[int, float, float]]:
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=180)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, output[-3000:]
 
 
@@ -97,7 +98,7 @@ def test_a_machine_that_fails_ends_the_others(tmp_path: Path) -> None:
     reach.write_text('#!/bin/bash\n[ "$1" = second ] && exit 7\nexec sleep 600\n', encoding="utf-8")
     reach.chmod(0o755)
     command = [str(DEPLOY / "train-hosts.sh"), str(tmp_path / "hosts.txt"), "--nproc_per_node", "1"]
-    done = subprocess.run(command, env={**os.environ, "MVL_SSH": str(reach)}, timeout=60, check=False)
+    done = subprocess.run(command, env={**os.environ, "MVL_SSH": str(reach)}, timeout=PATIENCE_S, check=False)
     assert done.returncode == 7
 
 

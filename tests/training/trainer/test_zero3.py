@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 # Writes what each rank holds into a file of its own.
@@ -97,7 +98,7 @@ def rank_results(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> l
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(folder / "script.py"), str(folder)]
     done = subprocess.run(
-        command, env=small.build_environment(), capture_output=True, text=True, timeout=300, check=False
+        command, env=small.build_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]

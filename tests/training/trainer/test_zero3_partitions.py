@@ -14,6 +14,7 @@ import yaml
 
 from mvl_training.data.planning import build_pack_plan
 from mvl_training.recipe import parse_recipe
+from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
 # Two ranks train the same steps with ZeRO-2 and with ZeRO-3, then compare the model's logits outside of its `forward`.
@@ -115,7 +116,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> dict[s
         env=small.build_environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

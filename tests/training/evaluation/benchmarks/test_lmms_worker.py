@@ -24,6 +24,7 @@ from mvl_training.evaluation.benchmarks.lmms_worker import (
 )
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.runs.training_run import Checkpoint
+from tests.patience import PATIENCE_S
 from tests.servers import serving
 from tests.training import tiny_model
 from tests.training.evaluation.untrained import untrained_checkpoint
@@ -56,7 +57,7 @@ def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[st
         env=tiny_model.build_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -159,7 +160,7 @@ def test_output_of_libraries_does_not_disturb_the_protocol(tmp_path: Path) -> No
     command = [sys.executable, "-m", "mvl_training.evaluation.benchmarks.lmms_worker", json.dumps(job)]
     env = tiny_model.build_environment()
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
-    done = subprocess.run(command, input="", env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input="", env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     # The first line is written before anything of ours runs.
     assert done.stdout.splitlines() == ["hello from a library", '{"ready": true}']
     assert "bye" in done.stderr

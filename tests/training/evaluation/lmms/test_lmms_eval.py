@@ -35,6 +35,7 @@ from mvl_training.orchestration.launch import Launcher
 from mvl_training.runs import training_run
 from mvl_training.runs.process_group import CommandFailed
 from mvl_training.runs.training_run import Checkpoint
+from tests.patience import PATIENCE_S
 from tests.servers import serving
 from tests.training import tiny_model
 from tests.training.evaluation.untrained import untrained_checkpoint
@@ -73,7 +74,12 @@ def _launch(command: Sequence[str], folder: Path) -> None:
     log = folder / "log.txt"
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
-            command, env=tiny_model.build_environment(), stdout=file, stderr=subprocess.STDOUT, timeout=300, check=False
+            command,
+            env=tiny_model.build_environment(),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE_S,
+            check=False,
         )
     if done.returncode:
         raise CommandFailed(command, done.returncode, log)
@@ -307,7 +313,7 @@ def test_every_declared_task_and_both_models_are_importable() -> None:
         env=tiny_model.build_environment() | {"OPENAI_API_KEY": "none"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
