@@ -31,7 +31,7 @@ VERBS = frozenset(
     interpolate interrupt is isolate iter join judge keep kill label lay lengthen link list load lock log lookup
     maintain
     make mark mask match matches materialize may measure merge move needs normalize number observe on open order overlay
-    pack parse patch peek permute pick plan plot pluralize poll pop prefetch prepare prepend print probe process
+    pack parse patch peek permute pick permits plan plot pluralize poll pop prefetch prepare prepend print probe process
     publish push put queue quote raise read rebuild receive reclaim record reduce refuse register rehash reject rejects
     release reload remove rename render renew repair replace report request requeue require reset resize resolve
     retain retry rewrite rotate round run runs sample save scan schedule score screen seek select send serve set

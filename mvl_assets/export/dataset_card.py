@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from mvl_assets.common.licenses import combine, describe_terms, to_hub_license, to_spdx
 from mvl_assets.common.markdown import escape_cell, format_markdown_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.export.formats.table_schemas import IMAGE
-from mvl_assets.export.licenses import combine, describe_terms, to_hub_license, to_spdx
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.provenance_counts import (
     count_by_license,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
+from mvl_assets.common.licenses import combine
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import Profile
 from mvl_assets.export import croissant
@@ -14,7 +15,6 @@ from mvl_assets.export.export_stage import Layout, has_shards
 from mvl_assets.export.formats.export_format import ExportFormat
 from mvl_assets.export.formats.json_formats import LlavaJsonFormat
 from mvl_assets.export.formats.table_formats import TableFormat
-from mvl_assets.export.licenses import combine
 from mvl_assets.export.row_reader import ImageForm
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.provenance_counts import count_by_license

@@ -17,7 +17,6 @@ from mvl_assets.export.description import describe_export, list_llava_configs
 from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.export_stage import ExportOptions, export_stage
 from mvl_assets.export.formats.registry import get_format
-from mvl_assets.export.licenses import combine, describe_terms, to_hub_license, to_spdx
 from mvl_assets.lake.lake import Lake
 from tests.export.small_lake import STAGE, fill_judged_lake
 
@@ -93,18 +92,3 @@ def test_croissant_is_valid_and_its_records_load(lake: Lake, tmp_path: Path, cap
     assert record[f"{STAGE}/messages/role"] == [b"user", b"assistant"]
     assert record[f"{STAGE}/messages/content"][1] == b"First, see. So it is 1."
     assert [len(images) for images in (r[f"{STAGE}/images/bytes"] for r in records)] == [1] * 8 + [2, 0, 3, 1]
-
-
-def test_licences_are_spdx_where_they_can_be() -> None:
-    declared = ["cc-by-4.0", "apache-2.0", "gpl-3.0", "cc0", "research only", None, "MIT AND ("]
-    expected = ["CC-BY-4.0", "Apache-2.0", "GPL-3.0-only", "CC0-1.0", "LicenseRef-research-only", "NOASSERTION"]
-    assert [to_spdx(text) for text in declared] == [*expected, "LicenseRef-MIT-AND"]
-    assert combine(["mit", "MIT", "cc-by-nc-4.0"]) == "CC-BY-NC-4.0 AND MIT"
-    assert [to_hub_license(texts) for texts in (["mit"], ["mit", None], [None], ["own terms"])] == [
-        "mit",
-        "other",
-        "unknown",
-        "other",
-    ]
-    assert describe_terms(["mit"]) == []
-    assert "non-commercial" in describe_terms(["cc-by-nc-4.0"])[0]

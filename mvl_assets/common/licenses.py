@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
+from typing import Literal
 
-from license_expression import ExpressionError, Licensing, get_spdx_licensing
+from license_expression import ExpressionError, LicenseExpression, Licensing, get_license_index, get_spdx_licensing
+
+Use = Literal["permissive", "research", "all"]
+"""Which rows are taken. `permissive`: those whose terms allow any use of them and of what is made of them, and ask for
+a notice at most. `research`: also those with other known terms (non-commercial, share-alike, for research), unless
+they forbid what is derived. `all`: also those with unknown terms."""
+
+USES: tuple[Use, ...] = ("permissive", "research", "all")
 
 UNKNOWN = "NOASSERTION"
 """SPDX for: nobody has said."""
@@ -20,6 +28,8 @@ _ALIASES = {
     "c-uda": "C-UDA-1.0",
 }
 _NONCOMMERCIAL = re.compile(r"-NC\b|non-?commercial|research", re.IGNORECASE)
+_PERMISSIVE_CATEGORIES = frozenset({"Permissive", "Public Domain"})
+_NO_DERIVATIVES = re.compile(r"-ND\b|no-?derivatives", re.IGNORECASE)
 _SHARE_ALIKE = re.compile(r"-SA\b|^GPL|share-?alike", re.IGNORECASE)
 
 
@@ -33,6 +43,19 @@ def to_spdx(declared: str | None) -> str:
         return str(_get_licensing().parse(candidate, validate=True, strict=True).render())
     except (ExpressionError, AttributeError):  # no expression, or an unknown key in it
         return f"LicenseRef-{re.sub(r'[^A-Za-z0-9.]+', '-', text).strip('-')}"
+
+
+def permits(declared: str | None, use: Use) -> bool:
+    """Return whether terms permit a use. Of an expression with OR one side is enough; unknown terms permit nothing."""
+    if use == "all":
+        return True
+    expression = to_spdx(declared)
+    if expression == UNKNOWN:
+        return False
+    if expression.startswith("LicenseRef-"):
+        is_for_research = _NONCOMMERCIAL.search(expression) is not None and _NO_DERIVATIVES.search(expression) is None
+        return use == "research" and is_for_research
+    return _evaluate(_get_licensing().parse(expression), use)
 
 
 def combine(declared: Iterable[str | None]) -> str:
@@ -74,6 +97,27 @@ def describe_terms(declared: Iterable[str | None]) -> list[str]:
             names = ", ".join(sorted(member for member in members if member))
             sentences.append(f"{sentence[:-1]} ({names})." if names else sentence)
     return sentences
+
+
+def _evaluate(expression: LicenseExpression, use: Use) -> bool:
+    if expression.args and expression.operator in (" AND ", " OR "):
+        outcomes = [_evaluate(part, use) for part in expression.args]
+        return all(outcomes) if expression.operator == " AND " else any(outcomes)
+    identifier = str(expression).partition(" WITH ")[0]
+    if use == "permissive":
+        return _load_categories().get(identifier) in _PERMISSIVE_CATEGORIES
+    return _NO_DERIVATIVES.search(identifier) is None
+
+
+@cache
+def _load_categories() -> dict[str, str]:
+    """Return the category of every SPDX identifier, as the ScanCode LicenseDB that `license_expression` brings says."""
+    return {
+        identifier: entry["category"]
+        for entry in get_license_index()
+        for identifier in (entry.get("spdx_license_key"), *entry.get("other_spdx_license_keys", []))
+        if identifier
+    }
 
 
 @cache
