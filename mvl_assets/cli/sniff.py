@@ -16,6 +16,11 @@ from mvl_assets.readers.sample import EncodedImage, Sample
 from mvl_assets.readers.sniffing.propose import MAX_NOTES, N_PREVIEWED, Proposal, sniff_folder
 
 MAX_TEXT_CHARS = 160
+FIELD_OPTIONS = ("question", "answer", "image")
+BY_HAND_HINT = (
+    "name the fields with --question, --answer and --image; or write a field map by hand: docs/add_a_source.md"
+    " (sources/README.md in a project of your own) shows one for each form"
+)
 
 
 def _add_entry_options(command: Any) -> Any:
@@ -32,6 +37,11 @@ def _add_entry_options(command: Any) -> Any:
             metavar="FORMAT",
             help="Native format; `records`: a field map.",
         ),
+        click.option(
+            "--question", metavar="FIELD", help="Field of the question; or a template, or a text for all rows."
+        ),
+        click.option("--answer", metavar="FIELD", help="Field of the answer, or a template such as '{a} ({b})'."),
+        click.option("--image", metavar="FIELD", help="Field that holds or names the image, or a template."),
         click.option("--license", "license", metavar="LICENSE", help="Licence, such as cc-by-4.0."),
     ):
         command = option(command)
@@ -42,9 +52,9 @@ def _add_entry_options(command: Any) -> Any:
 @click.argument("path", type=click.Path(path_type=Path))
 @_add_entry_options
 @click.option("--json", "json_", is_flag=True, help="As a JSON object.")
-def sniff(path: Path, json_: bool, **attributes: str | None) -> None:
+def sniff(path: Path, json_: bool, **options: str | None) -> None:
     """Look at the files in PATH and propose the source that reads them. Nothing is written."""
-    proposal = sniff_folder(path, {key: value for key, value in attributes.items() if value is not None})
+    proposal = _sniff(path, options)
     if json_:
         click.echo(as_json(_to_json(proposal)))
     else:
@@ -52,25 +62,31 @@ def sniff(path: Path, json_: bool, **attributes: str | None) -> None:
     if proposal.attributes is None:
         raise MvlError(
             f"{proposal.root} is not understood",
-            hint="write a field map by hand; docs/add_a_source.md shows one for each form",
+            hint=BY_HAND_HINT,
         )
 
 
 @click.command(name="add")
 @click.argument("path", type=click.Path(path_type=Path))
 @_add_entry_options
-def add(path: Path, **attributes: str | None) -> None:
+def add(path: Path, **options: str | None) -> None:
     """Look at the files in PATH and declare the source that reads them, in a file that you can edit."""
-    proposal = sniff_folder(path, {key: value for key, value in attributes.items() if value is not None})
+    proposal = _sniff(path, options)
     _print_proposal(proposal)
     if proposal.attributes is None or not proposal.samples:
         raise MvlError(
             f"no row of {proposal.root} can be read, so nothing was declared",
-            hint="write a field map by hand; docs/add_a_source.md shows one for each form",
+            hint=BY_HAND_HINT,
         )
     target = write_entry(proposal)
     slug = proposal.attributes["slug"]
     click.echo(f"\ndeclared in {target}; edit it there. `mvl run --source {slug}` reads it")
+
+
+def _sniff(path: Path, options: dict[str, str | None]) -> Proposal:
+    given = {key: value for key, value in options.items() if value is not None}
+    fields = {key: given.pop(key) for key in FIELD_OPTIONS if key in given}
+    return sniff_folder(path, given, fields)
 
 
 def write_entry(proposal: Proposal) -> Path:

@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from mvl_assets.readers.parsers.embedded_bytes import EmbeddedBytes
 from mvl_assets.readers.sample import EncodedImage
+from mvl_assets.readers.sniffing.listing import IMAGE_SUFFIXES, SPLIT_NAMES
 
 QUESTION_NAMES = (
     "question",
@@ -31,6 +33,7 @@ QUESTION_NAMES = (
     "text1",
     "request",
     "prefix",
+    *("frage", "fragetext", "aufgabe", "pregunta", "domanda", "pergunta", "vraag", "вопрос", "问题", "問題", "質問"),
 )
 ANSWER_NAMES = (
     "answer",
@@ -58,6 +61,8 @@ ANSWER_NAMES = (
     "suffix",
     "chosen",  # of a pair of preferences the better one
     "preferred",
+    *("antwort", "lösung", "réponse", "reponse", "respuesta", "risposta", "resposta", "antwoord", "ответ"),
+    *("答案", "回答", "答え"),
 )
 CAPTION_NAMES = (
     "caption",
@@ -84,6 +89,7 @@ CAPTION_NAMES = (
     "category",
     "cls",
     "value",
+    *("beschreibung", "bildunterschrift", "légende", "descripción", "描述"),
 )
 CHOICE_NAMES = ("choices", "options", "candidates", "multiplechoices", "answerchoices", "mcoptions", "possibleanswers")
 ID_NAMES = (
@@ -103,6 +109,7 @@ ID_NAMES = (
 TURN_NAMES = ("conversations", "messages", "conversation", "dialog", "dialogue", "turns", "texts", "chosen")
 CONTEXT_NAMES, HINT_NAMES, UNIT_NAMES = ("context", "passage"), ("hint",), ("unit",)
 MAX_KEY_VALUES = 12
+FILE_SUFFIXES = IMAGE_SUFFIXES | {".mp4", ".webm", ".avi", ".mov", ".mkv", ".wav", ".mp3", ".txt", ".json", ".pdf"}
 CAPTION_QUESTION = "Describe the image."
 LABEL_NAMES = frozenset(("cls", "label", "class", "classname", "target", "category"))
 TRANSCRIBE_NAMES = frozenset(("transcription", "latex", "formula", "html", "code"))
@@ -159,8 +166,19 @@ def _collect(record: Mapping[str, Any], prefix: str, values: dict[str, list[Any]
             values.setdefault(path, []).append(value)
 
 
-def infer_text_fields(fields: Fields, label_names: Mapping[str, Sequence[str]], notes: list[str]) -> dict[str, Any]:
-    """Return the keys of a field map that say where the texts are; none when no field looks like one."""
+def infer_text_fields(
+    fields: Fields, label_names: Mapping[str, Sequence[str]], notes: list[str], given: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the keys of a field map that say where the texts are; none when no field looks like one.
+
+    Args:
+        fields: The fields of the records.
+        label_names: Names of label numbers, by field.
+        notes: Gets what a person should check.
+        given: `question` and `answer` as far as they are known: fields, or templates.
+    """
+    if given:
+        return _use_given_fields(fields, label_names, notes, given)
     if (guess := _infer_turns(fields)) or (guess := _infer_pairs(fields)):
         return guess
     question = fields.find(QUESTION_NAMES, is_text) or next(
@@ -177,6 +195,8 @@ def infer_text_fields(fields: Fields, label_names: Mapping[str, Sequence[str]], 
         return {"pairs": [question, answer], "question": f"{{{question}}}", "answer": f"{{{answer}}}"}
     guess = {"question": f"{{{fields.take(question)}}}"} if question is not None else {}
     answer_path = fields.find(ANSWER_NAMES, _is_answer) or _find_by_part(fields, ("answer", "label", "response"))
+    if answer_path is None and question is not None and (answer_path := _find_by_exclusion(fields)) is not None:
+        notes.append(f"no field is named like an answer: {answer_path} is taken (`--answer FIELD` names another)")
     if answer_path is None and question is None:
         answer_path = fields.find(CAPTION_NAMES, _is_answer) or _find_by_part(fields, ("caption", "description"))
     if answer_path is None:
@@ -192,6 +212,52 @@ def infer_text_fields(fields: Fields, label_names: Mapping[str, Sequence[str]], 
         if question is not None and (path := fields.find(names, is_text)) is not None:
             guess[key] = fields.take(path)
     return guess
+
+
+def _use_given_fields(
+    fields: Fields, label_names: Mapping[str, Sequence[str]], notes: list[str], given: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return question and answer as given, and what is not given as it looks; none where a field is missing."""
+    names = [name for value in given.values() for name in list_fields(value) or [value]]
+    constants = {value for key, value in given.items() if key == "question" and " " in value}
+    if any(name not in fields.values and name not in constants for name in names):
+        return {}
+    for name in names:
+        fields.used.add(name)
+    texts = {key: f"{{{value}}}" if value in fields.values else value for key, value in given.items()}
+    if "answer" not in texts:
+        answer = fields.find(ANSWER_NAMES, _is_answer) or _find_by_exclusion(fields)
+        return {} if answer is None else texts | _infer_answer(fields, fields.take(answer), label_names, notes)
+    if "question" not in texts:
+        question = fields.find(QUESTION_NAMES, is_text)
+        texts["question"] = CAPTION_QUESTION if question is None else f"{{{fields.take(question)}}}"
+    if given["answer"] in fields.values:
+        texts |= _infer_answer(fields, given["answer"], label_names, notes)
+    return texts | _infer_choices(fields, texts, notes)
+
+
+def list_fields(template: str) -> list[str]:
+    """Return the fields that a template names."""
+    return [name.split(":")[0] for name in re.findall(r"\{([^{}]+)\}", template)]
+
+
+def _find_by_exclusion(fields: Fields) -> str | None:
+    """Return the one field that can be an answer: neither used nor the name of a file, a split, a number of the row."""
+
+    def may_be_answer(path: str, values: list[Any]) -> bool:
+        texts = [str(value).strip() for value in values]
+        return (
+            path not in fields.used
+            and 2 * len(values) > fields.n_records
+            and all(isinstance(value, str | int | float) for value in values)
+            and any(texts)
+            and normalize(path) not in ID_NAMES
+            and not any(PurePosixPath(text[-100:]).suffix.lower() in FILE_SUFFIXES for text in texts)
+            and not {text.lower() for text in texts if text} <= SPLIT_NAMES
+        )
+
+    candidates = [path for path, values in fields.values.items() if may_be_answer(path, values)]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _choose_question(answer_name: str) -> str:
@@ -240,7 +306,7 @@ def is_text(values: Sequence[Any]) -> bool:
 
 def normalize(path: str) -> str:
     """Return the last part of a field's path in lower case, letters and digits only."""
-    return re.sub(r"[^a-z0-9]", "", path.rpartition(".")[2].lower())
+    return re.sub(r"[\W_]", "", path.rpartition(".")[2].lower())
 
 
 def parse_cell(value: Any) -> Any:

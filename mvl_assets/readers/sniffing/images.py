@@ -22,9 +22,30 @@ _NUMBERED_STEM = re.compile(r"(.*?)(\d+)")
 
 
 def infer_image_fields(
-    fields: Fields, group: RecordFiles, template: str, listing: Listing, notes: list[str]
+    fields: Fields,
+    group: RecordFiles,
+    template: str,
+    listing: Listing,
+    notes: list[str],
+    given: str | None = None,
 ) -> dict[str, Any]:
-    """Return the keys of a field map that say where a record's images are; none when it has none."""
+    """Return the keys of a field map that say where a record's images are; none when it has none.
+
+    Args:
+        fields: The fields of the records.
+        group: Their files.
+        template: The path template of these.
+        listing: All files.
+        notes: Gets what a person should check.
+        given: The field or template, where it is known.
+    """
+    if given is not None and "{" in given:
+        return {"images": [given]}
+    if given is not None:
+        values = fields.values.get(given, [])
+        guess = {} if _has_images(values) else _infer_from_names(given, _list_texts(values), group, listing)
+        fields.used.add(given)
+        return guess or {"image_field": given}
     if embedded := [path for path, values in fields.values.items() if _has_images(values)]:
         paths = [fields.take(path) for path in _order_by_number(embedded)]
         return {"image_field": paths[0] if len(paths) == 1 else paths}

@@ -18,6 +18,10 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".heic", ".jp2")
 )
 
+SPLIT_NAMES = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "minival", "testmini", "eval")
+)
+
 
 @dataclass(slots=True)
 class Listing:

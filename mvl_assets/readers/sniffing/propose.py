@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -88,25 +90,32 @@ class Proposal:
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 
-def sniff_folder(path: Path, attributes: Mapping[str, Any]) -> Proposal:
+def sniff_folder(path: Path, attributes: Mapping[str, Any], given_fields: Mapping[str, str] | None = None) -> Proposal:
     """Look at the files of a folder and propose the source's entry.
 
     Args:
         path: The folder, or one file.
         attributes: What the entry says besides: slug, title, category, group and so on.
+        given_fields: `question`, `answer` and `image` where they are known: fields of the records, or templates.
 
     Raises:
         MvlError: There is no such path, or a value of `attributes` is wrong.
     """
     listing = list_folder(path)
     proposal = Proposal(listing.root)
-    given_format = attributes.get("format")
-    if given_format != RECORDS and (native := _sniff_native_format(path, listing, attributes)) is not None:
+    needs_field_map = bool(given_fields) or attributes.get("format") == RECORDS
+    if not needs_field_map and (native := _sniff_native_format(path, listing, attributes)) is not None:
         return native
     groups = find_record_files(listing, proposal.notes)
-    candidates = [candidate for group in groups if (candidate := _build_candidate(group, listing)) is not None]
+    candidates = [
+        candidate for group in groups if (candidate := _build_candidate(group, listing, given_fields or {})) is not None
+    ]
     if not candidates and (image_group := build_image_group(listing)) is not None:
         candidates = [c for c in (_build_image_candidate(image_group, listing),) if c is not None]
+    if not candidates and given_fields:
+        given = ", ".join(given_fields.values())
+        proposal.notes += [f"not all of {given} are fields of {_describe_group(group)}" for group in groups]
+        return proposal
     if not candidates:
         proposal.notes += [_describe_unknown(group) for group in groups] or [_describe_listing(listing)]
         return proposal
@@ -178,7 +187,9 @@ def _choose_candidate(
     return best
 
 
-def _build_candidate(group: RecordFiles, listing: Listing) -> _Candidate | None:
+def _build_candidate(
+    group: RecordFiles, listing: Listing, given_fields: Mapping[str, str] = MappingProxyType({})
+) -> _Candidate | None:
     notes: list[str] = []
     files = format_files(group, listing.files)
     template = files if isinstance(files, str) else files[0]
@@ -188,7 +199,8 @@ def _build_candidate(group: RecordFiles, listing: Listing) -> _Candidate | None:
         fields = collect_fields([])
     else:
         fields = collect_fields(group.records)
-        texts = infer_text_fields(fields, group.label_names, notes)
+        given_texts = {key: value for key, value in given_fields.items() if key != "image"}
+        texts = infer_text_fields(fields, group.label_names, notes, given_texts)
     if not texts and group.shape == "json":
         texts = infer_key_values(fields, notes)
     if not texts:
@@ -199,7 +211,11 @@ def _build_candidate(group: RecordFiles, listing: Listing) -> _Candidate | None:
     if part_images and isinstance(part_images[0], str):
         notes += describe_base_folder(listing.root, part_images[0])
     video = {} if has_part_images else infer_video_field(fields, listing)
-    images = {} if has_part_images or video else infer_image_fields(fields, group, template, listing, notes)
+    images = (
+        {}
+        if has_part_images or video
+        else infer_image_fields(fields, group, template, listing, notes, given_fields.get("image"))
+    )
     mapping: dict[str, Any] = {"files": files, "shape": group.shape, **group.options}
     if group.shape in ("json", "text", "image") and "{name}" in template:
         mapping["id"] = "name"
@@ -275,7 +291,8 @@ def _build_attributes(candidate: _Candidate, given: Mapping[str, Any], listing: 
 
 def _build_base_attributes(given: Mapping[str, Any], listing: Listing) -> dict[str, Any]:
     """Return the entry but for what the files say: modality, format and field map."""
-    slug = str(given.get("slug") or re.sub(r"[^a-z0-9]+", "_", listing.root.name.lower()).strip("_") or "my_source")
+    name = unicodedata.normalize("NFKD", listing.root.name.lower()).encode("ascii", "ignore").decode()
+    slug = str(given.get("slug") or re.sub(r"[^a-z0-9]+", "_", name).strip("_") or "my_source")
     return {
         "slug": slug,
         "title": given.get("title") or listing.root.name,

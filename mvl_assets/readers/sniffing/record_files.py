@@ -29,7 +29,7 @@ from mvl_assets.readers.parsers import (
     webdataset,
 )
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
-from mvl_assets.readers.sniffing.listing import IMAGE_SUFFIXES, Listing
+from mvl_assets.readers.sniffing.listing import IMAGE_SUFFIXES, SPLIT_NAMES, Listing
 
 SAMPLE_RECORDS = 60
 """Records of a group of files that are looked at."""
@@ -44,9 +44,6 @@ WHOLE_JSON_BYTES = 64 << 20
 PREFIX_BYTES = 4 << 20
 """A JSON file is read whole up to the first; of a larger one, the second of its beginning tells what it is."""
 
-SPLIT_NAMES = frozenset(
-    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "minival", "testmini", "eval")
-)
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 

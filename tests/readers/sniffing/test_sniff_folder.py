@@ -319,3 +319,36 @@ def test_the_path_in_the_entry_has_no_dots(tmp_path: Path) -> None:
     lay_out_csv(tmp_path)
     proposal = sniff(tmp_path / "photos" / "..")
     assert proposal.attributes is not None and proposal.attributes["path"] == str(tmp_path)
+
+
+FOREIGN = """Bild,Frage,Antwort,Teil
+a.png,"Wie heißt der ""Turm"", genau?","Eiffel, in Paris",train
+b.png,Welche Farbe?,grün,val
+"""
+
+
+@pytest.mark.parametrize(
+    ("header", "given"),
+    [
+        ("Bild,Frage,Antwort,Teil", {}),
+        ("Datei,Was,Wert,Teil", {}),  # the question by its marks, the answer because nothing else is left
+        ("c1,c2,c3,c4", {"question": "c2", "answer": "{c3}", "image": "c1"}),
+    ],
+)
+def test_fields_are_known_by_names_of_other_languages_by_values_or_by_hand(
+    tmp_path: Path, header: str, given: dict[str, str]
+) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(make_image(3))
+    (tmp_path / "rows.csv").write_text(FOREIGN.replace("Bild,Frage,Antwort,Teil", header), encoding="utf-8")
+    proposal = sniff_folder(tmp_path, {}, given)
+    assert [[turn.value for turn in sample.turns] for sample in proposal.samples] == [
+        ['<image>\nWie heißt der "Turm", genau?', "Eiffel, in Paris"],
+        ["<image>\nWelche Farbe?", "grün"],
+    ]
+
+
+def test_a_given_field_that_no_record_has_is_said(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(FOREIGN, encoding="utf-8")
+    proposal = sniff_folder(tmp_path, {}, {"answer": "nothing"})
+    assert proposal.attributes is None and any("nothing" in note and "Antwort" in note for note in proposal.notes)
