@@ -5,6 +5,7 @@ A prompt's data version is the hash of what decides a request, so an edited note
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import textwrap
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -22,9 +23,6 @@ def build_prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
     """Return the observable asset `prompts/<name>`."""
     name = prompt.name
 
-    @dg.multi_observable_source_asset(
-        name=f"observe_{name}", specs=[_build_asset_spec(prompt)], partitions_def=dg.StaticPartitionsDefinition([name])
-    )
     def _observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
         latest_prompt = load_prompts()[name]
         return dg.ObserveResult(
@@ -33,7 +31,14 @@ def build_prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
             metadata=_build_metadata(latest_prompt),
         )
 
-    return _observe
+    with warnings.catch_warnings():
+        # A beta feature: said once for each prompt, at every load of the definitions.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.multi_observable_source_asset(
+            name=f"observe_{name}",
+            specs=[_build_asset_spec(prompt)],
+            partitions_def=dg.StaticPartitionsDefinition([name]),
+        )(_observe)
 
 
 def report_edited_prompts(instance: dg.DagsterInstance) -> list[str]:
