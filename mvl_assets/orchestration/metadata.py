@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.markdown import MAX_CELL_CHARS, encode_data_uri, escape_cell, format_markdown_table
@@ -29,6 +30,7 @@ SAMPLE_COLUMNS = ("sample_id", "file", "position", "question", "answer")
 MAX_ID_CHARS = 12
 MAX_PREVIEW_ROWS = 6
 MAX_INLINE_COLUMNS = 3
+MAX_TYPE_CHARS = 50
 # Dagster shows shorter markdown within the page, in a cell of 300 pixels that clips a wide table.
 MIN_DIALOG_CHARS = 1000
 # Of one turn, where a cell shows a whole conversation.
@@ -105,8 +107,8 @@ def build_table_metadata(
             columns=[
                 dg.TableColumn(
                     f.name,
-                    str(f.type),
-                    description=describe_column(table.spec.name, f.name),
+                    format_column_type(f.type),
+                    description=describe_column(table.spec.name, f.name) + _describe_fields(f.type),
                     constraints=dg.TableColumnConstraints(nullable=f.nullable, unique=f.name == table.spec.key_column),
                 )
                 for f in table.schema
@@ -116,6 +118,22 @@ def build_table_metadata(
         metadata_keys.SCHEMA_VERSION: table.spec.schema_version,
         **{k: v for k, v in (stage_metadata or {}).items() if v is not None},
     }
+
+
+def format_column_type(type_: pa.DataType) -> str:
+    """Return a column's type, short enough that its description is on the page beside it."""
+    text = str(type_)
+    if len(text) <= MAX_TYPE_CHARS:
+        return text
+    return f"list<{format_column_type(type_.value_type)}>" if pa.types.is_list(type_) else "struct"
+
+
+def _describe_fields(type_: pa.DataType) -> str:
+    """Return the fields of a type that is shown without them."""
+    if len(str(type_)) <= MAX_TYPE_CHARS:
+        return ""
+    struct = type_.value_type if pa.types.is_list(type_) else type_
+    return f" Fields: {', '.join(struct.field(n).name for n in range(struct.num_fields))}."
 
 
 def get_table_name(table: Table) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
@@ -14,6 +15,7 @@ from mvl_assets.orchestration.metadata import (
     MAX_PREVIEW_BYTES,
     MAX_PREVIEW_IMAGES,
     MIN_DIALOG_CHARS,
+    format_column_type,
     render_preview,
 )
 
@@ -64,3 +66,11 @@ def test_a_table_of_many_columns_is_shown_in_a_dialog_and_a_narrow_one_on_the_pa
     assert len(str(render_preview(lake, [row], ["a", "b"]).value)) < MIN_DIALOG_CHARS
     wide = str(render_preview(lake, [row], list(row)).value)
     assert len(wide) == MIN_DIALOG_CHARS and wide.rstrip().endswith("| 1 | 2 | 3 | 4 |")
+
+
+def test_long_types_of_columns_are_shown_without_their_fields() -> None:
+    short = pa.list_(pa.struct([("from", pa.string())]))
+    assert format_column_type(short) == str(short)
+    long = pa.struct([(f"field_{n}", pa.string()) for n in range(20)])
+    assert format_column_type(long) == "struct"
+    assert format_column_type(pa.list_(long)) == "list<struct>"
