@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mvl_assets.common.installation import require_training_packages
 from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_training.data.pack_plan import PackPlan
@@ -42,6 +43,7 @@ def recipe_group() -> None:
 @click.option("--json", "json_", is_flag=True, help="Print a JSON list, one object per stage.")
 def show(name: str, stages: tuple[TrainingStage, ...], gpus: int | None, mfu: float, peak: float, json_: bool) -> None:
     """Show parameters, steps, FLOPs, lock-step efficiency, memory per GPU and GPU-days of recipe NAME (or a file)."""
+    require_training_packages()
     recipe = load_recipe(name)
     sizes = compute_recipe_sizes(recipe)
     forecasts = [

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import click
 
+from mvl_assets.common.installation import build_install_hint, list_missing_packages
+from mvl_assets.common.project_root import find_project_root
 from mvl_assets.common.scratch_location import find_filesystem_type
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
@@ -62,7 +65,9 @@ def _check_system() -> Check:
 
 def _check_python() -> Check:
     version = platform.python_version()
-    return Check("python", sys.version_info[:2] in ((3, 11), (3, 12)), version, "make PYTHON=python3.11 setup")
+    return Check(
+        "python", sys.version_info[:2] in ((3, 11), (3, 12)), version, "install Python 3.11 or 3.12, and this with it"
+    )
 
 
 def _check_cpu() -> Check:
@@ -111,14 +116,19 @@ def _check_disk() -> Check:
 
 def _check_writable() -> Check:
     home = load_settings().home
+    # The folder is not made: outside of a project it would be made where one happens to stand.
+    folder = next(path for path in (home, *home.absolute().parents) if path.exists())
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        probe = home / ".probe"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         return Check("writable", False, f"{home}: {error.strerror}", "set MVL_HOME to a folder you may write")
     return Check("writable", True, str(home), "")
+
+
+def _check_project() -> Check:
+    root = find_project_root()
+    return Check("project", True, "none here: `mvl init my-lake` makes one" if root is None else str(root), "")
 
 
 def _check_scratch() -> Check:
@@ -167,7 +177,7 @@ def _check_vllm() -> Check:
         "vllm",
         is_installed or not needs_local_server,
         "installed" if is_installed else "not installed",
-        "make setup, or give the models of the profile a base_url",
+        f"{build_install_hint('serve-cpu')}, or give the models of the profile `base_urls`",
     )
 
 
@@ -181,21 +191,24 @@ def _check_ray() -> Check:
 
 
 def _check_hashes() -> Check:
-    missing = [m for m in ("imagehash", "pdqhash", "rensa") if importlib.util.find_spec(m) is None]
+    missing = list_missing_packages(("imagehash", "pdqhash", "rensa"))
     detail = "installed" if not missing else f"no {', '.join(missing)}: no image can be read, or no row compared"
-    return Check("hashes", not missing, detail, "make setup (pdqhash is compiled: it needs a C++ compiler)")
+    return Check(
+        "hashes", not missing, detail, "install the package again (pdqhash is compiled: it needs a C++ compiler)"
+    )
 
 
 def _check_training() -> Check:
-    missing = [m for m in ("torch", "transformers", "deepspeed") if importlib.util.find_spec(m) is None]
-    return Check("training", not missing, "installed" if not missing else f"no {', '.join(missing)}", "make setup")
+    missing = list_missing_packages()
+    detail = "installed" if not missing else f"no {', '.join(missing)}: the stages up to export run without"
+    return Check("training", not missing, detail, build_install_hint("train"), required=False)
 
 
 def _check_torch_build() -> Check:
     """Check PyTorch's build: on a GPU machine, a CPU build would silently train on the CPUs."""
     build = _read_torch_build()
     if build is None:
-        return Check("torch build", True, "not installed", "make setup")
+        return Check("torch build", True, "not installed", "")
     version, cuda_version = build
     gpu = _describe_gpu()
     if gpu is None:
@@ -204,7 +217,7 @@ def _check_torch_build() -> Check:
         "torch build",
         cuda_version is not None,
         f"{version} with CUDA {cuda_version}; {gpu}" if cuda_version else f"{version} has no CUDA, but {gpu}",
-        "make setup ACCELERATOR=cuda (or hide the GPU: export CUDA_VISIBLE_DEVICES=)",
+        "install PyTorch's CUDA build: make setup ACCELERATOR=cuda (or hide the GPU: export CUDA_VISIBLE_DEVICES=)",
     )
 
 
@@ -254,6 +267,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     _check_numa,
     _check_memory,
     _check_disk,
+    _check_project,
     _check_writable,
     _check_scratch,
     _check_lake_store,

@@ -48,7 +48,10 @@ def command(folder: Path, copied: tuple[str, ...]) -> None:
     n_written = sum(_copy_file(source, target) for source, target in copies)
     click.echo(f"{folder.resolve()}: {n_written} files written, {len(copies) - n_written} were there")
     if is_new:
-        click.echo(f"next: cd {folder}; describe your files in sources/ (README.md says how); mvl run --until category")
+        click.echo(
+            f"next: cd {folder}; `mvl sources sniff PATH` looks at your files, `mvl sources add PATH` declares them,"
+            " and `mvl run --until category` reads them; README.md has the rest"
+        )
 
 
 def _iter_template_files(folder: Path) -> Iterator[tuple[Path, Path]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -45,6 +45,7 @@ FIXES = {
 """What a person can do, by error class. Other messages say it themselves."""
 
 N_EXAMPLES, N_FILTERED_EXAMPLES = 2, 20
+MAX_ANSWER_CHARS = 160
 
 
 @click.command(name="rejects")
@@ -75,13 +76,27 @@ def command(
         raise MvlError(
             f"no row was rejected as {' or '.join(errors)}", hint=f"the lake has: {', '.join(known_errors) or 'none'}"
         )
-    click.echo("\n".join(line for group in groups for line in _format_group(group)) if groups else "no rejects")
+    if not groups:
+        click.echo("no rejects")
+        return
+    for group in groups:
+        click.echo("\n".join(_format_group(group, _read_answers(lake, group))))
+    if any(row["file"] for group in groups for row in group.examples):
+        click.echo("rows of a file are counted from 0, without a header")
 
 
-def _format_group(group: RejectSummary) -> Iterator[str]:
+def _read_answers(lake: Lake, group: RejectSummary) -> dict[str, Any]:
+    """Return what the model answered to the examples, by request."""
+    keys = [row["request_key"] for row in group.examples if row["request_key"] is not None]
+    return dict(lake.get_answer_lookup(group.stage, group.source).get(keys)) if keys else {}
+
+
+def _format_group(group: RejectSummary, answers: Mapping[str, Any]) -> Iterator[str]:
     yield f"{group.source}  {group.stage}  {group.error}: {group.n_rows:,} row{'s' if group.n_rows > 1 else ''}"
     for row in group.examples:
         yield f"  {_format_row_location(row)}: {' '.join(row['message'].split())}"
+        if text := " ".join((answers.get(row["request_key"]) or {}).get("text", "").split()):
+            yield f"    the model's answer: {text[:MAX_ANSWER_CHARS]}{'…' if len(text) > MAX_ANSWER_CHARS else ''}"
     if (n_more := group.n_rows - len(group.examples)) and group.examples:
         yield f"  and {n_more:,} more (--limit)"
     if fix := _get_fix(group.error, is_request=any(row["request_key"] for row in group.examples)):

@@ -91,7 +91,8 @@ def command(
         click.echo(
             "no source matches; `mvl sources` lists all of them"
             if any(filters)
-            else f"no source is declared: put a YAML document into {find_own_dir('sources') or 'sources/ of a project'}"
+            else "no source is declared: `mvl sources add PATH` writes one into"
+            f" {find_own_dir('sources') or 'sources/ of a project'}"
         )
         return
     click.echo(describe_project())

@@ -20,6 +20,8 @@ import click
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
+from mvl_assets.common.installation import build_install_hint, list_missing_packages
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import SourceSpec, get_source, load_catalog
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import load_settings
@@ -37,12 +39,12 @@ from mvl_assets.readers.files import is_demo_source
 from mvl_assets.runner import selection
 from mvl_assets.runner.asset_steps import AssetStep, StepResult, StepRunner
 from mvl_assets.runner.display import RunDisplay
-from mvl_assets.runner.ingest_warnings import build_ingest_warning
 from mvl_assets.runner.orphaned_runs import fail_orphaned_runs
 from mvl_assets.runner.pipelining import run_pipelined
+from mvl_assets.runner.reject_warnings import build_answer_warning, build_ingest_warning
 from mvl_assets.runner.summary import render_summary
 from mvl_assets.runner.user_errors import ErrorReport
-from mvl_assets.stages import JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGE_NAMES, STAGES_BY_NAME
+from mvl_assets.stages import EXPORT, JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGE_NAMES, STAGES_BY_NAME
 
 WARNING_STATUS = 3
 MODEL_STAGE_NAMES = tuple(stage.name for stage in MODEL_STAGES)
@@ -291,6 +293,8 @@ class PipelineRunner:
                     self.display.log(f"{result.step.name}  {result.summary} ({result.seconds:.1f} s)")
                     if result.step.stage == RAW.name:
                         self._check_ingest(result)
+                    elif result.step.stage in MODEL_STAGE_NAMES and result.step.partition_key is not None:
+                        self._check_answers(result, result.step.partition_key)
                 elif result.error.is_fatal:
                     raise InfrastructureError(f"{result.step.name}: {result.error.message}", hint=result.error.hint)
                 else:
@@ -307,10 +311,19 @@ class PipelineRunner:
         n_rows = round(result.figures.get(metadata_keys.ROWS_READ, 0))
         self.n_rejected += round(result.figures.get(metadata_keys.REJECTED, 0))
         if (warning := build_ingest_warning(self.lake, source, n_rows)) is not None:
-            self.warnings[source.slug] = warning
+            self.warnings[warning] = f"`mvl rejects --source {source.slug}` shows file, row and reason"
         profile = asset_keys.load_active_profile()
         if profile.limit is not None and n_rows >= profile.limit and not is_demo_source(source.root):
             self.display.log(f"{source.slug}: the profile {profile.name} takes {profile.limit:,} of its rows, by hash")
+
+    def _check_answers(self, result: StepResult, slug: str) -> None:
+        """Note that most answers of a model could not be used."""
+        stage, n_rows = result.step.stage, round(result.figures.get(metadata_keys.PARTITION_ROW_COUNT, 0))
+        if (warning := build_answer_warning(self.lake, stage, get_source(slug), n_rows)) is not None:
+            self.warnings[warning] = (
+                f"`mvl rejects --stage {stage} --source {slug}` shows reasons and answers; is this the right model and"
+                " prompt? `mvl retry` asks again"
+            )
 
     def finish(self) -> None:
         """Print the summary, and exit with 1 when a step failed, or else with `WARNING_STATUS` after a warning."""
@@ -324,9 +337,9 @@ class PipelineRunner:
                 )
         if self.n_rejected:
             click.echo(f"{_format_count(self.n_rejected, 'row')} rejected: `mvl rejects` shows file, row and reason")
-        for slug, warning in self.warnings.items():
+        for warning, hint in self.warnings.items():
             click.secho(f"warning: {warning}", fg="yellow", err=True)
-            click.echo(f"  what to do: `mvl rejects --source {slug}` shows file, row and reason", err=True)
+            click.echo(f"  what to do: {hint}", err=True)
         self.exit_if_failed()
         if self.warnings:
             sys.exit(WARNING_STATUS)
@@ -380,6 +393,16 @@ def format_limits(profile: Profile) -> str:
     return f"the profile {profile.name} limits each source: at most {' and '.join(limits)}" if limits else ""
 
 
+def find_training_obstacle() -> str | None:
+    """Return why nothing can be trained here, and what to do about it; None where it can."""
+    if missing := list_missing_packages():
+        return f"{', '.join(missing)} not installed ({build_install_hint('train')})"
+    profile = asset_keys.load_active_profile()
+    if empty := [stage for stage in TRAINING_STAGES if not getattr(profile.mixture, stage)]:
+        return f"the profile {profile.name} has no rows for {empty[0]}, and each stage starts from the one before"
+    return None
+
+
 def _require_in_graph(source: SourceSpec) -> None:
     if source.slug in asset_keys.list_graph_sources():
         return
@@ -401,19 +424,25 @@ def warm_up_models(sources: list[str]) -> None:
 @click.command(name="run")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--select", metavar="SELECTION", help=selection.SELECT_HELP)
-@click.option("--until", type=click.Choice(STAGE_NAMES), default=STAGE_NAMES[-1], help="Stop after this stage.")
+@click.option(
+    "--until",
+    type=click.Choice(STAGE_NAMES),
+    help="Stop after this stage. Default: the last one, or export where nothing can be trained.",
+)
 @click.option("--force", is_flag=True, help="Run what is fresh, too.")
-def command(sources: tuple[str, ...], select: str | None, until: str, force: bool) -> None:
+def command(sources: tuple[str, ...], select: str | None, until: str | None, force: bool) -> None:
     """Materialise the whole pipeline, or a part of it.
 
-    Exit status: 0 all is well; 1 a step failed; 3 all was made, but most rows of a source were rejected or a file
-    breaks off; 130 interrupted.
+    Exit status: 0 all is well; 1 a step failed; 3 all was made, but most rows of a source or most answers about it
+    were rejected, or a file breaks off; 130 interrupted.
     """
     # `kill` ends the run like Ctrl-C: answers that arrived are stored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     slugs = resolve_sources(sources)
     keys = None if select is None else selection.resolve_selection(select)
-    candidates = STAGE_NAMES[: STAGE_NAMES.index(until) + 1]
+    obstacle = find_training_obstacle() if until is None and keys is None else None
+    last_stage = until or (EXPORT.name if obstacle is not None else STAGE_NAMES[-1])
+    candidates = STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1]
     stages = [stage for stage in candidates if keys is None or any(key.path[0] == stage for key in keys)]
     if not stages:
         raise MvlError(
@@ -423,6 +452,8 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
     click.echo(f"{counts}, lake {load_settings().lake_root}")
     if limits := format_limits(asset_keys.load_active_profile()):
         click.echo(limits)
+    if obstacle is not None:
+        click.echo(f"nothing is trained: {obstacle}")
     if set(MODEL_STAGE_NAMES) & set(stages):
         warm_up_models(slugs)
     pipeline_runner = PipelineRunner(force=force, selected_keys=keys)

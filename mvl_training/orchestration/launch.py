@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from mvl_assets.common.installation import require_training_packages
 from mvl_training.runs.process_group import run_process_group
 
 
@@ -45,7 +46,9 @@ class Launcher(dg.ConfigurableResource):
         Raises:
             CommandFailed: The command ended with an error.
             FolderBusy: Another run uses the folder.
+            MvlError: A package that training needs is not installed.
         """
+        require_training_packages()
         pipes_session = dg.open_pipes_session(
             context=context,
             context_injector=dg.PipesTempFileContextInjector(),

@@ -11,6 +11,7 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
+from mvl_assets.errors import MvlError
 from mvl_assets.execution.create import create_executor
 from mvl_assets.orchestration.metadata import (
     SCHEMA_CHECK,
@@ -54,6 +55,10 @@ def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDe
     def packed_rows(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake, profile = open_lake(), load_profile(load_settings().profile)
         table = lake.get_table(f"packed_rows/{stage}")
+        if not lake.get_table(f"pack_plan/{stage}").count():
+            raise MvlError(
+                f"the pack plan for {stage} is missing or empty", hint=f"materialise pack_plan/{stage} first"
+            )
         if not pack_materializer.is_materialized(lake, stage, profile.materialize_packs):
             pack_materializer.remove_packed_rows(lake, stage)
             plan_version = lake.get_table(f"pack_plan/{stage}").compute_data_version()

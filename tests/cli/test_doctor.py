@@ -75,3 +75,11 @@ def test_missing_ray_fails_only_where_the_profile_needs_it(
     check = doctor._check_ray()
     assert (check.ok, check.detail) == (ok, "not installed")
     assert "pip install 'mvl[ray]'" in check.fix
+
+
+def test_nothing_is_made_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MVL_HOME", "MVL_PROJECT", "MVL_SCRATCH"):
+        monkeypatch.delenv(name, raising=False)
+    assert doctor._check_writable().ok and doctor._check_project().ok
+    assert list(tmp_path.iterdir()) == []

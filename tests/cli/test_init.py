@@ -34,7 +34,7 @@ BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_w
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the unpacked wheel, with nothing of the clone beside it."""
     tree, folder = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("installed")
-    for part in ("mvl_assets", "mvl_training", "prompts"):
+    for part in ("mvl_assets", "mvl_training", "prompts", "docs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT_ROOT / part, tree / part, ignore=ignored, symlinks=True)
     for file in ("pyproject.toml", "README.md", "LICENSE"):

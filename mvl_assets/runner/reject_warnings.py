@@ -1,4 +1,4 @@
-"""Warnings about sources that were read, but not as they should be: most rows rejected, or a file that breaks off."""
+"""Warnings about steps that ended well and made little: most rows or answers rejected, or a file that breaks off."""
 
 from __future__ import annotations
 
@@ -35,6 +35,22 @@ def build_ingest_warning(lake: Lake, source: SourceSpec, n_rows: int) -> str | N
     if counts.total() > MAX_REJECTED_SHARE * n_rows:
         problems.append(f"{counts.total():,} of {n_rows:,} rows were rejected ({_format_counts(counts)})")
     return f"{source.slug}: {'; '.join(problems)}" if problems else None
+
+
+def build_answer_warning(lake: Lake, stage: str, source: SourceSpec, n_rows: int) -> str | None:
+    """Return what is wrong with a stage that asked a model; None if most of it became rows, or if it is demo data.
+
+    Args:
+        lake: The lake with its rejects.
+        stage: The stage that asked.
+        source: The source that it asked about.
+        n_rows: Rows that the stage has of the source.
+    """
+    counts = count_rejects(lake, stage, source.slug)
+    if is_demo_source(source.root) or counts.total() <= n_rows:
+        return None
+    reasons = _format_counts(counts)
+    return f"{source.slug}, {stage}: {counts.total():,} answers rejected ({reasons}), {n_rows:,} rows made"
 
 
 def _format_counts(counts: Counter[str]) -> str:

@@ -11,7 +11,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
 from mvl_assets.readers.files import DEMO_MARKER_FILE
-from mvl_assets.runner.ingest_warnings import build_ingest_warning
+from mvl_assets.runner.reject_warnings import build_answer_warning, build_ingest_warning
 
 
 @pytest.fixture
@@ -38,3 +38,14 @@ def test_what_is_warned_of(
     assert build_ingest_warning(lake, source, n_rows) == warning
     (tmp_path / DEMO_MARKER_FILE).write_text("{}", encoding="utf-8")
     assert build_ingest_warning(lake, source, n_rows) is None
+
+
+def test_answers_are_warned_of_where_more_are_rejected_than_rows_made(tmp_path: Path, source: SourceSpec) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    rejects = [Reject("rewritten", "gqa", f"{n:032x}", "schema", "no pairs", request_key="k") for n in range(3)]
+    publish_rejects(lake, "rewritten", "gqa", [build_reject_table(rejects, "run")])
+    assert build_answer_warning(lake, "rewritten", source, 3) is None
+    warning = build_answer_warning(lake, "rewritten", source, 0)
+    assert warning == "gqa, rewritten: 3 answers rejected (schema 3), 0 rows made"
+    (tmp_path / DEMO_MARKER_FILE).write_text("{}", encoding="utf-8")
+    assert build_answer_warning(lake, "rewritten", source, 0) is None
