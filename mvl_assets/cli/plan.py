@@ -1,4 +1,4 @@
-"""`mvl plan`: what a stage would fetch or send, and what it would cost, before anything moves."""
+"""`mvl plan`: what a stage would fetch, send or take, and what it would cost, before anything moves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from mvl_assets.cli.mixture import print_mixture_plan
 from mvl_assets.common.tables import as_json, format_narrow_table, format_short_number, format_table
 from mvl_assets.config.catalog import SourceSpec, get_source, list_all_categories
 from mvl_assets.config.profile import Profile
@@ -22,10 +23,10 @@ from mvl_assets.orchestration import asset_keys
 from mvl_assets.runner import selection
 from mvl_assets.runner.forecasts import plan_source
 from mvl_assets.runner.model_stages import build_model_stage
-from mvl_assets.stages import CATEGORY, JUDGED, MODEL_STAGES, RAW, REWRITTEN, SCORED, STAGES_BY_NAME
+from mvl_assets.stages import CATEGORY, JUDGED, MIXTURE, MODEL_STAGES, RAW, REWRITTEN, SCORED, STAGES_BY_NAME
 
 ALL_STAGES = "all"
-PLANNED_STAGES = (RAW.name, *(stage.name for stage in MODEL_STAGES), ALL_STAGES)
+PLANNED_STAGES = (RAW.name, *(stage.name for stage in MODEL_STAGES), MIXTURE.name, ALL_STAGES)
 
 
 @click.command(name="plan")
@@ -53,18 +54,22 @@ def command(
     bandwidth_mbit: float,
     json_: bool,
 ) -> None:
-    """Say what a stage would fetch (raw) or send (rewritten, judged, scored), before anything moves.
+    """Say what a stage would fetch (raw), send (rewritten, judged, scored) or take (mixture), before anything moves.
 
     `all` is rewriting, judging and scoring of every source, rewrites to come and sources that are not ingested yet
     included.
     """
-    selected_names = None if select is None else _select_asset_names(stage, select)
+    selected_names = None if select is None or stage == MIXTURE.name else _select_asset_names(stage, select)
 
     def is_selected(spec: SourceSpec) -> bool:
         asset_name = spec.slug if stage == RAW.name else spec.category
         return category in (None, spec.category) and (selected_names is None or asset_name in selected_names)
 
-    if stage == RAW.name:
+    if stage == MIXTURE.name:
+        if limit or select:
+            raise click.UsageError("the mixture takes its rows by the profile: --limit and --select do not change it")
+        print_mixture_plan(asset_keys.load_active_profile(), sources, category, json_)
+    elif stage == RAW.name:
         specs = filter(is_selected, _list_raw_sources(sources))
         _print_raw_plan(specs, limit, bandwidth_mbit, asset_keys.load_active_profile(), json_)
     else:

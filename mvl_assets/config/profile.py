@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.duplicate_rules import DuplicateRules
-from mvl_assets.config.project import PACKAGE_DIR, find_own_dir, list_files, load_project
+from mvl_assets.config.mixture_config import MixtureConfig
+from mvl_assets.config.project import PACKAGE_DIR, find_own_dir, list_files
 from mvl_assets.config.prompt_parameters import PromptParameters
 from mvl_assets.config.strict_yaml import StrictModel, read_document
 from mvl_assets.errors import MvlError
@@ -185,46 +186,6 @@ CheckName = Literal[
     "other_language",
 ]
 """Checks of rewritten pairs (`rewriting.checks`), which are reject reasons."""
-
-
-PAPER_SHARES = {
-    "general": 0.154,
-    "ocr": 0.137,
-    "chart": 0.154,
-    "caption": 0.109,
-    "domain": 0.089,
-    "code_math": 0.083,
-    "detection": 0.032,
-    "multi_image": 0.058,
-    "video": 0.025,
-    "language": 0.160,
-}
-"""Shares of the categories in the last two training stages (paper, Figure 3)."""
-
-
-class MixtureConfig(StrictModel):
-    """Rows per training stage and how they are chosen. The defaults are the paper's (§2.3, Table 1, Figure 3)."""
-
-    seed: int = 0
-    alignment: int = Field(default=558_000, ge=0)
-    single_image: int = Field(default=10_000_000, ge=0)
-    one_vision: int = Field(default=2_000_000, ge=0)
-    # Share of single-image rows in one_vision, none of which single_image used; the rest is multi-image and video.
-    one_vision_single_share: float = Field(default=0.5, ge=0, le=1)
-    rewritten_share: float = Field(default=0.7, ge=0, le=1)
-    # Shares of the categories in single_image and one_vision, relative to each other.
-    shares: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(PAPER_SHARES))
-    upsample: bool = False
-    drop_duplicates: bool = True
-    drop_contaminated: bool = True
-
-    @model_validator(mode="after")
-    def _validate_shares(self) -> MixtureConfig:
-        if unknown_categories := sorted(set(self.shares) - set(PAPER_SHARES) - set(load_project().categories)):
-            raise ValueError(
-                f"shares of {', '.join(unknown_categories)}: not categories of a mixture; declare own ones in mvl.yaml"
-            )
-        return self
 
 
 class ExecutorConfig(StrictModel):

@@ -9,28 +9,32 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
-from mvl_assets.config.catalog import list_all_categories, list_partition_keys
+from mvl_assets.config.catalog import list_all_categories
+from mvl_assets.config.mixture_config import ALIGNMENT_CATEGORY
+from mvl_assets.curation.missed_shares import sum_rewrites
 from mvl_assets.defs.curation import CONTAMINATION_KEY, DUPLICATES_KEY
-from mvl_assets.lake_queries.candidates import KeptRewrites
 from mvl_assets.lake_queries.views import read_first_mixture_rows
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
     build_schema_check,
     build_schema_result,
     build_table_metadata,
-    render_markdown_table,
     render_preview,
+)
+from mvl_assets.orchestration.mixture_page import (
+    build_share_checks,
+    build_share_results,
+    render_fills,
+    render_kept_rewrites,
+    render_source_fills,
 )
 from mvl_assets.orchestration.resources import LakeResource
 from mvl_assets.stages import CATEGORY, JUDGED
 
-TARGETS_CHECK = "targets_met"
-ALIGNMENT_CATEGORY = "alignment"
-LINE_BREAK = "\u200b"  # where a narrow column may break a cell, and only there
 STAGE_DESCRIPTIONS = {
     "alignment": "Image-caption pairs for the projector alone (paper, Table 1, stage 1).",
-    "single_image": "Single images and text, by category shares and 70% rewritten where a category has rewrites "
-    "(paper, Table 1, stage 2; Figure 3; §2.3).",
+    "single_image": "Single images and text, by category shares and with a share of rewritten rows that the profile "
+    "wants and the check `rewritten_share_met` compares (paper, Table 1, stage 2; Figure 3; §2.3).",
     "one_vision": "Single images that stage 2 did not take, multiple images, and video (paper, Table 1, stage 3).",
 }
 
@@ -47,11 +51,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
     ]
     profile = asset_keys.load_active_profile()
     # The tables keep the rows of a source that the catalog has moved to another group or category.
-    groups_by_category = {
-        category: asset_keys.list_source_groups(category)
-        for category in stage_categories
-        if list_partition_keys(category)
-    }
+    groups_by_category = asset_keys.list_category_groups(stage_categories, profile)
 
     @dg.asset(
         key=key,
@@ -65,78 +65,42 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         owners=asset_keys.OWNERS,
         check_specs=[
             build_schema_check(key),
-            dg.AssetCheckSpec(TARGETS_CHECK, asset=key, description="Every category filled its share."),
+            *build_share_checks(key, profile.mixture),
         ],
     )
     def _materialize_mixture(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.curation.mixing import build_mixture
 
-        report = build_mixture(
-            lake.lake, asset_keys.load_active_profile(), stage, run_id=context.run_id, groups=groups_by_category
-        )
+        report = build_mixture(lake.lake, profile, stage, run_id=context.run_id, groups=groups_by_category)
         table = lake.lake.get_table(f"mixture/{stage}")
-        fills = [
-            {
-                "category": f.category,
-                "taken": f"{f.selected:,}/{LINE_BREAK}{f.target:,}",
-                "rewritten": f.rewritten,
-                "available": f.available,
-            }
-            for f in report.fills
-        ]
-        shortfall = sum(f.shortfall for f in report.fills)
-        taken_by_category = {f.category: f.rewritten for f in report.fills}
-        rewrites = [
-            {
-                "category": k.category,
-                "taken": f"{taken_by_category.get(k.category, 0):,}/{LINE_BREAK}{k.kept:,}",
-                "not to be taken": _format_exclusions(k),
-            }
-            for k in report.kept_rewrites
-        ]
         preview_rows = read_first_mixture_rows(lake.lake, stage)
+        n_rewritten, n_rows, n_rewritten_target, n_rows_target = sum_rewrites(profile.mixture, report.fills)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
             metadata=build_table_metadata(
                 table,
                 {
-                    metadata_keys.FILL: render_markdown_table(fills),
-                    metadata_keys.SHORTFALL: shortfall,
+                    metadata_keys.FILL: render_fills(profile.mixture, report),
+                    metadata_keys.SOURCES: render_source_fills(report),
+                    metadata_keys.SHORTFALL: sum(f.shortfall for f in report.fills),
+                    metadata_keys.REWRITTEN_SHARE: n_rewritten / max(1, n_rows),
+                    metadata_keys.REWRITTEN_SHARE_TARGET: n_rewritten_target / max(1, n_rows_target),
                     metadata_keys.REWRITES_KEPT: sum(k.kept for k in report.kept_rewrites),
                     metadata_keys.REWRITES_OUTDATED: sum(k.outdated for k in report.kept_rewrites),
                     metadata_keys.REWRITES_HELD_OUT: sum(k.held_out for k in report.kept_rewrites),
                     metadata_keys.REWRITES_EXCLUDED: sum(k.excluded for k in report.kept_rewrites),
-                    metadata_keys.REWRITES_TAKEN: sum(taken_by_category.values()),
-                    metadata_keys.REWRITES: render_markdown_table(rewrites),
+                    metadata_keys.REWRITES_TAKEN: n_rewritten,
+                    metadata_keys.REWRITES: render_kept_rewrites(report),
                     metadata_keys.PREVIEW: render_preview(
                         lake.lake, preview_rows, ["row_id", "source", "kind", "question", "answer"]
                     ),
                 },
                 rows=report.published.n_rows,
             ),
-            check_results=[
-                build_schema_result(key, table),
-                dg.AssetCheckResult(
-                    asset_key=key,
-                    check_name=TARGETS_CHECK,
-                    passed=shortfall == 0,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    metadata={metadata_keys.SHORTFALL: shortfall},
-                ),
-            ],
+            check_results=[build_schema_result(key, table), *build_share_results(key, profile.mixture, report)],
         )
 
     return _materialize_mixture
-
-
-def _format_exclusions(kept_rewrites: KeptRewrites) -> str:
-    """Return why kept rewrites cannot be taken, in words: columns of their own would not fit a narrow page."""
-    counts = {
-        "outdated": kept_rewrites.outdated,
-        "held out": kept_rewrites.held_out,
-        "duplicate or benchmark": kept_rewrites.excluded,
-    }
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count) or "none"
 
 
 @dg.definitions

@@ -137,6 +137,23 @@ class TableReader:
         reader._partition_map = self._partition_map
         return reader
 
+    def read_version(self, version: int) -> TableReader:
+        """Return a reader that stays at a version.
+
+        Raises:
+            FileNotFoundError: The table does not exist.
+            LakeError: It has no such version, or no longer.
+        """
+        reader = self.snapshot()
+        versions = [entry["version"] for entry in self.open().versions()]
+        if version not in versions:
+            raise LakeError(
+                f"{self.uri} has no version {version}",
+                hint=f"there are {', '.join(map(str, sorted(versions)))}; `mvl gc` removes old ones",
+            )
+        reader._dataset = self.open().checkout_version(version)
+        return reader
+
     def sync(self, *, has_new_data: bool = True) -> None:
         """Make all commits so far survive a power cut. See `Fsyncer.sync`."""
         self._fsyncer.sync(has_new_data=has_new_data)

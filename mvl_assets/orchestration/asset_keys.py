@@ -25,8 +25,10 @@ from mvl_assets.config.catalog import (
     list_partition_keys,
     load_catalog,
 )
+from mvl_assets.config.mixture_sources import require_reachable_shares
 from mvl_assets.config.profile import Profile, load_profile
 from mvl_assets.config.settings import load_settings
+from mvl_assets.curation.strata import resolve_strata
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.lake.lake import Lake
 from mvl_assets.stages import RAW
@@ -65,10 +67,16 @@ def list_categories() -> tuple[Category, ...]:
     return tuple(c for c in list_all_categories() if list_partition_sources(c))
 
 
-def list_source_groups(category: str) -> dict[str, str]:
-    """Return the sources of a category that the profile includes, with their group, A or B."""
-    group_by_slug = {slug: spec.group for slug, spec in load_catalog().items() if spec.category == category}
-    return {slug: group for slug, group in group_by_slug.items() if group in ("A", "B") and _is_in_profile(slug)}
+def list_category_groups(categories: Iterable[str], profile: Profile) -> dict[str, dict[str, str]]:
+    """Return the sources of each category that a profile includes, with their group, A or B.
+
+    Categories are left out that have no source of these groups.
+    """
+    groups: dict[str, dict[str, str]] = {category: {} for category in categories if list_partition_keys(category)}
+    for slug, spec in load_catalog().items():
+        if spec.category in groups and spec.group in ("A", "B") and _is_in_profile(slug, profile):
+            groups[spec.category][slug] = spec.group
+    return groups
 
 
 def list_profile_sources() -> list[str]:
@@ -80,12 +88,11 @@ def list_profile_sources() -> list[str]:
     profile_sources = load_active_profile().sources
     for slug in () if profile_sources == "all" else profile_sources:
         get_source(slug)
-    return [slug for slug in load_catalog() if _is_in_profile(slug)]
+    return [slug for slug in load_catalog() if _is_in_profile(slug, load_active_profile())]
 
 
-def _is_in_profile(slug: str) -> bool:
-    profile_sources = load_active_profile().sources
-    return profile_sources == "all" or slug in profile_sources
+def _is_in_profile(slug: str, profile: Profile) -> bool:
+    return profile.sources == "all" or slug in profile.sources
 
 
 def list_benchmark_sources() -> list[tuple[str, list[str]]]:
@@ -158,8 +165,21 @@ def compute_code_version(*values: object) -> str:
 
 @cache
 def load_active_profile() -> Profile:
-    """Return the profile this code location was loaded with."""
-    return load_profile(load_settings().profile)
+    """Return the profile this code location was loaded with.
+
+    Raises:
+        MvlError: There is no such profile, it has a mistake, or its mixtures cannot be reached with the catalog.
+    """
+    return load_checked_profile(load_settings().profile)
+
+
+def load_checked_profile(name: str) -> Profile:
+    """Return a profile by name or path. Raises as `load_active_profile` does."""
+    profile = load_profile(name)
+    require_reachable_shares(profile)
+    if profile.mixture.strata is not None:
+        resolve_strata(profile.mixture.strata)
+    return profile
 
 
 def build_category_tags(category: str | None = None) -> dict[str, str]:

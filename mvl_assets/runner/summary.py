@@ -27,6 +27,8 @@ _REWRITE_KEYS = (
     metadata_keys.REWRITES_EXCLUDED,
     metadata_keys.REWRITES_TAKEN,
     metadata_keys.ROW_COUNT,
+    metadata_keys.REWRITTEN_SHARE,
+    metadata_keys.REWRITTEN_SHARE_TARGET,
 )
 
 
@@ -47,7 +49,17 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
     if SCORED.name in seconds_by_stage and (scores := render_scores(lake)):
         sections.append(scores)
     if MIXTURE.name in seconds_by_stage and (mixed := _read_metadata_rows(instance, MIXTURE.name, _REWRITE_KEYS)):
-        columns = ["mixture", "kept", "outdated", "held out", "duplicate or benchmark", "taken", "all rows"]
+        columns = [
+            "mixture",
+            "kept",
+            "outdated",
+            "held out",
+            "duplicate or benchmark",
+            "taken",
+            "all rows",
+            "share",
+            "wanted",
+        ]
         sections.append(format_table("Kept rewrites in the mixtures", columns, mixed))
     if CHECKPOINT.name in seconds_by_stage and (losses := _read_metadata_rows(instance, CHECKPOINT.name, _LOSS_KEYS)):
         sections.append(format_table("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))

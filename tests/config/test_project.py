@@ -9,11 +9,11 @@ import pytest
 
 from mvl_assets.common.project_root import find_project_root, require_project
 from mvl_assets.config.catalog import load_catalog, load_full_catalog
-from mvl_assets.config.profile import MixtureConfig, load_profile
+from mvl_assets.config.mixture_config import MixtureConfig
+from mvl_assets.config.profile import load_profile
 from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.prompts import PROMPTS_DIR, get_rewrite_prompt, list_families, load_prompts
 from mvl_assets.config.settings import load_settings
-from mvl_assets.curation.mixing import compute_targets
 from mvl_assets.errors import MvlError
 from mvl_training.recipe import RECIPES_DIR, load_recipe
 
@@ -130,10 +130,10 @@ def test_a_category_of_ones_own_needs_a_line_and_no_code(project: Path) -> None:
         load_catalog()
     put(project / "mvl.yaml", "catalog: null\ncategories: {medical: {}, surgery: {multi_image: true}}\n")
     assert load_catalog()["mine"].category == "medical"
-    shares = {"medical": 1.0, "chart": 1.0, "surgery": 2.0}
+    shares = {"medical": 1.0, "chart": 1.0, "surgery": 1.0}
     mixture = MixtureConfig(single_image=10, one_vision=8, shares=shares)
-    assert compute_targets(mixture, "single_image") == {"medical": 5, "chart": 5}
-    assert compute_targets(mixture, "one_vision") == {"medical": 2, "chart": 2, "surgery": 4}
+    assert mixture.compute_targets("single_image") == {"medical": 5, "chart": 5}
+    assert mixture.compute_targets("one_vision") == {"medical": 2, "chart": 2, "surgery": 4}
     with pytest.raises(ValueError, match=r"medicine: not categories of a mixture; declare own ones in mvl\.yaml"):
         MixtureConfig(shares={"medicine": 1.0})
 

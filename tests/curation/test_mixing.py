@@ -1,4 +1,4 @@
-"""Mixtures: shares first, then 70/30, never a held-out row, never a row in two stages, the same one every time."""
+"""Mixtures: categories, sources, 70/30; never a held-out row, never a row in two stages, the same one every time."""
 
 from __future__ import annotations
 
@@ -11,27 +11,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.config.profile import MixtureConfig, Profile, load_profile
-from mvl_assets.curation.mixing import apportion, build_mixture, build_quotas, compute_targets, split_by_kind
+from mvl_assets.config.mixture_config import MixtureConfig, apportion
+from mvl_assets.curation.mixing import build_mixture, plan_mixtures
+from mvl_assets.curation.quotas import fill_stage, split_by_kind
+from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.data_tables import CATEGORY, CONTAMINATION, DUPLICATES
-from mvl_assets.lake_queries.candidates import Quota
+from mvl_assets.lake.schemas.data_tables import CATEGORY, CONTAMINATION, DUPLICATES, JUDGED, REWRITTEN
 from mvl_assets.lake_queries.holdout import is_held_out
+from mvl_assets.lake_queries.mixtures.candidates import Cell, Quota
 from mvl_assets.lake_queries.views import iter_mixture_rows
-from tests.lake.rows import category_row, put, put_category, put_samples, sample
+from tests.curation.mixture_profile import profile
+from tests.lake.rows import category_row, judgement, put, put_category, put_samples, sample
 
 CATEGORIES = ("ocr", "chart", "video")
-
-
-def profile(**changed: Any) -> Profile:
-    """The demo's profile with the given fields of its mixture (or `holdout_fraction`, `paper_parity`) changed."""
-    base = load_profile("demo")
-    own = {k: changed.pop(k) for k in ("holdout_fraction", "paper_parity") if k in changed}
-    whole = base.model_dump() | {"holdout_fraction": 0.0} | own
-    small = {"alignment": 10, "single_image": 20, "one_vision": 10, "one_vision_single_share": 0.6, "seed": 0}
-    shares = {"ocr": 0.5, "chart": 0.25, "video": 0.25}
-    whole["mixture"] = whole["mixture"] | {"shares": shares, "upsample": False} | small | changed
-    return Profile.model_validate(whole)
 
 
 def manifest(lake: Lake, stage: str) -> list[dict[str, Any]]:
@@ -76,53 +68,57 @@ def test_category_is_filled_70_to_30_and_each_kind_covers_for_the_other(
     assert tuple(split_by_kind(target, rewritten, original, 0.7).values()) == expected
 
 
-COUNTS = st.fixed_dictionaries({(c, k): st.integers(0, 40) for c in CATEGORIES for k in ("rewritten", "original")})
+CELLS = [Cell(c, s, k) for c in CATEGORIES for s in ("a", "b") for k in ("rewritten", "original")]
+COUNTS = st.fixed_dictionaries({cell: st.integers(0, 20) for cell in CELLS})
 
 
 @settings(derandomize=True, database=None, deadline=None)
-@given(COUNTS, st.integers(0, 60), st.integers(0, 60), st.floats(0, 1), st.booleans())
+@given(COUNTS, st.integers(0, 60), st.integers(0, 60), st.floats(0, 1), st.booleans(), st.floats(0.5, 10))
 def test_quotas_take_available_rows_once_and_report_the_shortfall(
-    counts: dict[tuple[str, str], int], single: int, both: int, still: float, upsample: bool
+    counts: dict[Cell, int], single: int, both: int, still: float, upsample: bool, temperature: float
 ) -> None:
-    mixture = profile(single_image=single, one_vision=both, one_vision_single_share=still, upsample=upsample).mixture
-    taken: Counter[tuple[str, str, int]] = Counter()
+    changed = {"one_vision_single_share": still, "upsample": upsample, "temperature": temperature}
+    mixture = profile(single_image=single, one_vision=both, **changed).mixture
+    taken: Counter[tuple[Cell, int]] = Counter()
     for stage in ("single_image", "one_vision"):
-        chosen, fills = build_quotas(mixture, stage, counts)
-        wanted = compute_targets(mixture, stage)
-        assert {f.category: f.target for f in fills} == wanted
-        for fill in fills:
-            rows = sum(q.n_rows for q in chosen if q.category == fill.category)
+        filled = fill_stage(mixture, stage, counts)
+        assert {f.category: f.target for f in filled.categories} == mixture.compute_targets(stage)
+        for fill in filled.categories:
+            rows = sum(q.n_rows for q in filled.quotas if q.cell.category == fill.category)
             assert fill.selected == rows == fill.target - fill.shortfall
+            assert rows == sum(f.selected for f in filled.sources if f.category == fill.category)
             assert fill.selected <= (fill.target if upsample else min(fill.target, fill.available))
             assert fill.shortfall == 0 or fill.selected == fill.available or (upsample and not fill.available)
-        for quota in chosen:
-            assert quota.start + quota.n_rows <= counts[quota.category, quota.kind]
+        for quota in filled.quotas:
+            assert quota.start + quota.n_rows <= counts[quota.cell]
             if quota.repeat_index == 0:
-                taken.update((quota.category, quota.kind, quota.start + n) for n in range(quota.n_rows))
+                taken.update((quota.cell, quota.start + n) for n in range(quota.n_rows))
     assert not [row for row, times in taken.items() if times > 1], "no row is in both stages"
 
 
 def test_rows_repeat_only_with_upsample() -> None:
     mixture = profile(upsample=True).mixture
-    counts = {("ocr", "original"): 2, ("ocr", "rewritten"): 1, ("chart", "original"): 100}
-    chosen, fills = build_quotas(mixture, "single_image", counts)
-    assert [f.shortfall for f in fills] == [0, 0]
-    assert [(q.kind, q.n_rows, q.repeat_index) for q in chosen if q.category == "ocr" and q.n_rows][:4] == [
+    counts = {Cell("ocr", "a", "original"): 2, Cell("ocr", "a", "rewritten"): 1, Cell("chart", "c", "original"): 100}
+    filled = fill_stage(mixture, "single_image", counts)
+    assert [f.shortfall for f in filled.categories] == [0, 0]
+    assert [(q.cell.kind, q.n_rows, q.repeat_index) for q in filled.quotas if q.cell.category == "ocr" and q.n_rows][
+        :4
+    ] == [
         ("rewritten", 1, 0),
         ("original", 2, 0),
         ("rewritten", 1, 1),
         ("original", 2, 1),
     ]
-    assert sum(q.n_rows for q in chosen if q.category == "ocr") == 13
-    assert Quota("chart", "original", 0, 7) in chosen
+    assert sum(q.n_rows for q in filled.quotas if q.cell.category == "ocr") == 13
+    assert Quota(Cell("chart", "c", "original"), 0, 7) in filled.quotas
 
 
 def test_the_papers_mixture_has_ten_and_two_million_rows() -> None:
-    assert sum(compute_targets(MixtureConfig(), "single_image").values()) == 10_000_000
-    assert sum(compute_targets(MixtureConfig(), "one_vision").values()) == 2_000_000
-    assert compute_targets(MixtureConfig(), "alignment") == {"alignment": 558_000}
-    assert not {"video", "multi_image"} & compute_targets(MixtureConfig(), "single_image").keys()
-    assert {"video", "multi_image"} < compute_targets(MixtureConfig(), "one_vision").keys()
+    assert sum(MixtureConfig().compute_targets("single_image").values()) == 10_000_000
+    assert sum(MixtureConfig().compute_targets("one_vision").values()) == 2_000_000
+    assert MixtureConfig().compute_targets("alignment") == {"alignment": 558_000}
+    assert not {"video", "multi_image"} & MixtureConfig().compute_targets("single_image").keys()
+    assert {"video", "multi_image"} < MixtureConfig().compute_targets("one_vision").keys()
 
 
 # -- mixing ---------------------------------------------------------------------------------------------------------
@@ -225,6 +221,70 @@ def test_a_larger_mixture_contains_the_smaller(full: Lake) -> None:
     small = set(who(manifest(full, "single_image")))
     build_mixture(full, profile(single_image=24), "single_image", run_id="two")
     assert small < set(who(manifest(full, "single_image")))
+
+
+def test_a_new_source_takes_rows_from_the_others_and_changes_none(full: Lake) -> None:
+    build_mixture(full, profile(), "single_image", run_id="one")
+    before = manifest(full, "single_image")
+    put_category(full, "ocr", "new", 30, rewritten=15)
+    build_mixture(full, profile(), "single_image", run_id="two")
+    after = manifest(full, "single_image")
+    assert any(r["source"] == "new" for r in after)
+    assert {r["row_id"] for r in after if r["source"] != "new"} < {r["row_id"] for r in before}
+    order = [r["row_id"] for r in before]
+    stayed = [r["row_id"] for r in after if r["row_id"] in order]
+    assert stayed == sorted(stayed, key=order.index)
+
+
+def test_a_sample_stays_in_the_mixture_when_its_rewrite_is_made_anew(full: Lake) -> None:
+    build_mixture(full, profile(), "single_image", run_id="one")
+    before = {r["sample_id"] for r in manifest(full, "single_image")}
+    old = list(full.get_table("rewritten/ocr").iter_rows([f.name for f in REWRITTEN.columns]))
+    new = [row | {"rewrite_id": compute_digest(row["rewrite_id"], "new prompt")} for row in old]
+    kept = [judgement(row, keep=n < 20) for n, row in enumerate(new)]
+    put(full, "rewritten/ocr", REWRITTEN, new, "a")
+    put(full, "judged/ocr", JUDGED, kept, "a")
+    build_mixture(full, profile(), "single_image", run_id="two")
+    after = manifest(full, "single_image")
+    assert {r["sample_id"] for r in after} == before
+    assert not {r["rewrite_id"] for r in after} & {row["rewrite_id"] for row in old}
+
+
+def test_rows_are_taken_evenly_from_the_strata_of_a_score(full: Lake) -> None:
+    judged = list(full.get_table("judged/ocr").iter_rows([f.name for f in JUDGED.columns]))
+    scores = {row["judged_id"]: n / len(judged) if n else None for n, row in enumerate(judged)}
+    put(full, "judged/ocr", JUDGED, [row | {"p_yes": scores[row["judged_id"]]} for row in judged], "a")
+    strata = {"column": "p_yes", "edges": [0.6], "shares": [0.5, 0.5]}
+    build_mixture(full, profile(strata=strata, rewritten_share=0.5), "single_image", run_id="one")
+    taken = [scores[r["judged_id"]] for r in manifest(full, "single_image") if r["kind"] == "rewritten"]
+    assert len(taken) == 6 and None not in taken
+    assert sum(score >= 0.6 for score in taken if score is not None) == 3
+    build_mixture(full, profile(strata={"column": "n_images"}), "single_image", run_id="two")
+    assert len(manifest(full, "single_image")) == 17
+
+
+def test_a_column_with_too_many_values_for_strata_is_refused(full: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvl_assets.lake_queries.mixtures.candidates.MAX_STRATA", 5)
+    with pytest.raises(MvlError, match=r"strata: about .* values, and 5 strata at most"):
+        build_mixture(full, profile(strata={"column": "version_id"}), "single_image", run_id="one")
+
+
+def test_a_plan_says_what_the_mixtures_then_take_and_writes_nothing(full: Lake) -> None:
+    wants = profile(temperature=2.0, sources={"b": {"share": 0.5}})
+    plans = plan_mixtures(full, wants, ["single_image", "one_vision"])
+    assert not full.list_tables("mixture")
+    for plan in plans:
+        report = build_mixture(full, wants, plan.stage, run_id="one")
+        assert (report.fills, report.source_fills, report.kept_rewrites) == (
+            plan.fills,
+            plan.source_fills,
+            plan.kept_rewrites,
+        )
+        rows = manifest(full, plan.stage)
+        assert Counter(r["source"] for r in rows) == {f.source: f.selected for f in plan.source_fills if f.selected}
+        assert Counter(r["source"] for r in rows if r["kind"] == "rewritten") == {
+            f.source: f.rewritten for f in plan.source_fills if f.rewritten
+        }
 
 
 def test_repeated_rows_have_their_own_ids(full: Lake) -> None:

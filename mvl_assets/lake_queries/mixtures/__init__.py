@@ -1,0 +1,1 @@
+"""Queries of mixtures: their candidates, and how two of them differ."""

@@ -1,0 +1,346 @@
+"""Candidate pool of a mixture, and seeded selection of the first n rows of each category, source, kind and stratum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mvl_assets.common.digest import compute_id_digests
+from mvl_assets.common.id_array import format_ids
+from mvl_assets.errors import MvlError
+from mvl_assets.lake.durability.spill import open_duckdb, stream_table
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.holdout import compute_holdout_limit
+
+if TYPE_CHECKING:
+    import duckdb
+
+BATCH_ROWS = 4096
+
+DIFFERENCE_BATCH_ROWS = 65_536
+
+# The candidates of the quotas, each with its repetition.
+_SELECTED = """FROM pool p JOIN bounds b
+               ON b.category = p.category AND b.source = p.source AND b.kind = p.kind AND b.stratum = p.stratum
+              AND p.rank BETWEEN b.first_rank AND b.last_rank"""
+
+NO_STRATUM = ""
+"""The stratum of rows without a value."""
+
+MAX_STRATA = 10_000
+
+SourceGroups = Mapping[str, Mapping[str, str]]
+"""Group (A or B) by category and source."""
+
+
+@dataclass(frozen=True, slots=True)
+class StratumColumn:
+    """The column that strata are of.
+
+    Attributes:
+        table: Family of its tables: judged, rewritten or category.
+        name: Its name.
+        sql: The stratum of a row as an SQL expression over a column called `stratum_value`.
+    """
+
+    table: str
+    name: str
+    sql: str
+
+
+class Cell(NamedTuple):
+    """The rows among which a mixture chooses by nothing but their order: of a category, source, kind and stratum."""
+
+    category: str
+    source: str
+    kind: str
+    stratum: str = NO_STRATUM
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A part of a mixture: `n_rows` rows of one cell, from `start` of their seeded order.
+
+    Attributes:
+        cell: The cell.
+        start: First position in the seeded order.
+        n_rows: Number of rows.
+        repeat_index: 0, or the number of the repetition if rows are repeated.
+    """
+
+    cell: Cell
+    start: int
+    n_rows: int
+    repeat_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRewrites:
+    """The kept rewrites of one category: how many can be taken, and why the others cannot.
+
+    Attributes:
+        kept: Rewrites that the keep rule keeps.
+        outdated: Those of an older version of their sample, or of one that is in the category no more.
+        held_out: Those of samples that are held out for evaluation.
+        excluded: Those of samples that a table of `exclusion_tables` lists.
+        available: The rest.
+    """
+
+    category: str
+    kept: int
+    outdated: int
+    held_out: int
+    excluded: int
+    available: int
+
+
+class CandidatePool:
+    """All candidates of a mixture, in a database on disk: the view `pool`, in no order."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
+        self._con = connection
+        self._seed = seed
+
+    def count_candidates(self) -> dict[Cell, int]:
+        """Return the number of candidates in each cell.
+
+        Raises:
+            MvlError: The strata's column has too many values.
+        """
+        (n_strata,) = self._con.execute("SELECT approx_count_distinct(stratum) FROM pool").fetchone() or (0,)
+        if n_strata > 2 * MAX_STRATA:
+            raise MvlError(
+                f"mixture: strata: about {n_strata:,} values, and {MAX_STRATA:,} strata at most",
+                hint="take a column with fewer values, or give edges",
+            )
+        count_rows = self._con.execute(
+            "SELECT category, source, kind, stratum, count(*) FROM pool GROUP BY ALL"
+        ).fetchall()
+        return {Cell(*cell): count for *cell, count in count_rows}
+
+    def count_kept_rewrites(self) -> list[KeptRewrites]:
+        """Return, for each category with kept rewrites, how many of them are candidates."""
+        rows = self._con.execute(
+            """SELECT k.category, any_value(k.kept),
+                      count(*) FILTER (p.left_out = 'held_out'), count(*) FILTER (p.left_out = 'excluded'),
+                      count(p.category) FILTER (p.left_out IS NULL)
+               FROM kept_counts k LEFT JOIN all_candidates p ON p.category = k.category AND p.kind = 'rewritten'
+               WHERE k.kept > 0 GROUP BY k.category ORDER BY k.category"""
+        ).fetchall()
+        return [
+            KeptRewrites(category, kept, kept - held_out - excluded - available, held_out, excluded, available)
+            for category, kept, held_out, excluded, available in rows
+        ]
+
+    def iter_selected(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.Table]:
+        """Yield the rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled by the seed."""
+        self._create_bounds(quotas)
+        reader = self._con.sql(
+            f"""SELECT p.* EXCLUDE (rank, stratum), b.repeat_index {_SELECTED}
+                ORDER BY md5(concat_ws('/', $seed, $stage, p.rank, b.repeat_index))::UUID""",
+            params={"seed": str(self._seed), "stage": stage},
+        ).to_arrow_reader(BATCH_ROWS)
+        n_before = 0
+        for batch in reader:
+            rows = format_ids(batch)
+            positions = pa.array(np.arange(n_before, n_before + len(rows)), pa.int64())
+            yield rows.append_column("position", positions).append_column("row_id", _compute_row_ids(rows, stage))
+            n_before += len(rows)
+
+    def read_selected(self, quotas: Sequence[Quota]) -> pa.RecordBatchReader:
+        """Return what identifies the rows of the quotas: category, source, kind, content_id and repeat_index."""
+        self._create_bounds(quotas)
+        return self._con.sql(
+            f"""SELECT p.category, p.source, p.kind, coalesce(p.rewrite_id, p.version_id)::VARCHAR AS content_id,
+                       b.repeat_index {_SELECTED}"""
+        ).to_arrow_reader(DIFFERENCE_BATCH_ROWS)
+
+    def _create_bounds(self, quotas: Sequence[Quota]) -> None:
+        """Create the table `bounds`: where each quota begins and ends, so that only ranks are sorted for it."""
+        self._con.execute(
+            """CREATE OR REPLACE TABLE quotas (cell INTEGER, category VARCHAR, source VARCHAR, kind VARCHAR,
+               stratum VARCHAR, start BIGINT, n_rows BIGINT, repeat_index INTEGER)"""
+        )
+        filled_quotas = [quota for quota in quotas if quota.n_rows]
+        numbers = {cell: number for number, cell in enumerate(dict.fromkeys(quota.cell for quota in filled_quotas))}
+        if filled_quotas:
+            rows = [{"cell": numbers[q.cell], **q.cell._asdict(), **_describe_extent(q)} for q in filled_quotas]
+            self._con.register("quota_rows", pa.Table.from_pylist(rows))
+            self._con.execute("INSERT INTO quotas BY NAME SELECT * FROM quota_rows")
+            self._con.unregister("quota_rows")
+        self._con.execute(
+            """CREATE OR REPLACE TABLE bounds AS
+               SELECT q.category, q.source, q.kind, q.stratum, q.repeat_index,
+                      min(r.rank) AS first_rank, max(r.rank) AS last_rank
+               FROM (SELECT cell, rank, row_number() OVER (PARTITION BY cell ORDER BY rank) - 1 AS nth
+                     FROM (SELECT c.cell, p.rank
+                           FROM pool p JOIN (SELECT DISTINCT cell, category, source, kind, stratum FROM quotas) c
+                             USING (category, source, kind, stratum))) r
+               JOIN quotas q ON q.cell = r.cell AND (r.nth = q.start OR r.nth = q.start + q.n_rows - 1)
+               GROUP BY ALL"""
+        )
+
+
+def _describe_extent(quota: Quota) -> dict[str, int]:
+    return {"start": quota.start, "n_rows": quota.n_rows, "repeat_index": quota.repeat_index}
+
+
+def _compute_row_ids(rows: pa.Table, stage: str) -> pa.Array:
+    contents = pc.coalesce(rows["rewrite_id"], rows["version_id"]).to_numpy()
+    row_ids = np.empty(len(rows), dtype=object)
+    for group in rows.select(["kind", "repeat_index"]).group_by(["kind", "repeat_index"]).aggregate([]).to_pylist():
+        kind, repeat_index = group["kind"], group["repeat_index"]
+        is_member = pc.and_(pc.equal(rows["kind"], kind), pc.equal(rows["repeat_index"], repeat_index)).to_numpy()
+        row_ids[is_member] = compute_id_digests([stage, kind], contents[is_member], [repeat_index])
+    return pa.array(row_ids, pa.string())
+
+
+@contextmanager
+def open_candidate_pool(
+    lake: Lake,
+    categories: Iterable[str],
+    *,
+    seed: int,
+    holdout_fraction: float,
+    exclusion_tables: Sequence[str],
+    groups: SourceGroups | None = None,
+    strata: StratumColumn | None = None,
+) -> Iterator[CandidatePool]:
+    """Open the pool of all samples in the category tables that are neither held out nor excluded.
+
+    A sample with a kept rewrite enters as that rewrite and not as itself.
+
+    Args:
+        lake: The lake.
+        categories: Categories to read.
+        seed: Seed of the order.
+        holdout_fraction: Share of image groups that is held out for evaluation.
+        exclusion_tables: Tables whose samples are excluded, such as `curation/duplicates`.
+        groups: If given, only sources in it are read, and rewrites only of sources in group B. Tables keep rows of
+            sources that have left the catalog or changed their group.
+        strata: Column by whose values the candidates are divided; None for no strata.
+    """
+    with open_duckdb() as con:
+        con.execute("CREATE TABLE listed_ids (sample_id UUID)")
+        for name in exclusion_tables:
+            with stream_table(con, "listed", lake.get_table(name), ["sample_id"]):
+                con.execute("INSERT INTO listed_ids SELECT sample_id::UUID FROM listed")
+        con.execute("CREATE TABLE excluded AS SELECT DISTINCT sample_id FROM listed_ids")
+        con.execute("CREATE TABLE used_sources (category VARCHAR, source VARCHAR, is_rewritten BOOLEAN)")
+        used_sources = [
+            (category, source, group == "B")
+            for category, group_by_source in (groups or {}).items()
+            for source, group in group_by_source.items()
+        ]
+        if used_sources:
+            con.executemany("INSERT INTO used_sources VALUES (?, ?, ?)", used_sources)
+        con.execute(
+            """CREATE TABLE all_candidates (
+                 category VARCHAR, kind VARCHAR, rank UUID, sample_id UUID, version_id UUID, rewrite_id UUID,
+                 judged_id UUID, source VARCHAR, modality VARCHAR, license VARCHAR, stratum VARCHAR,
+                 left_out VARCHAR)"""
+        )
+        con.execute("CREATE VIEW pool AS SELECT * EXCLUDE (left_out) FROM all_candidates WHERE left_out IS NULL")
+        con.execute("CREATE TABLE kept_counts (category VARCHAR, kept BIGINT)")
+        for category in categories:
+            _create_kept_rewrites(con, lake, category, strata, uses_all_sources=groups is None)
+            holdout_limit = compute_holdout_limit(holdout_fraction)
+            _insert_candidates(con, lake, category, seed, holdout_limit, strata, uses_all_sources=groups is None)
+        yield CandidatePool(con, seed)
+
+
+def _create_kept_rewrites(
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    category: str,
+    strata: StratumColumn | None,
+    *,
+    uses_all_sources: bool,
+) -> None:
+    """Create the table `kept_rewrites` of a category, with the version of the sample that each was made from.
+
+    `nth` numbers the kept rewrites of a version, from 0. Unlike a rewrite's id it stays when a prompt changes.
+    """
+    judged_columns, judged_stratum = _build_stratum(strata, "judged", "judged")
+    table = lake.get_table(f"judged/{category}")
+    with stream_table(
+        con, "judged", table, _join_columns(["judged_id", "rewrite_id", "source"], judged_columns), "keep"
+    ):
+        con.execute(
+            f"""CREATE OR REPLACE TABLE kept AS
+                SELECT judged_id::UUID AS judged_id, rewrite_id::UUID AS rewrite_id, {judged_stratum} AS stratum
+                FROM judged WHERE $all OR source IN (
+                  SELECT source FROM used_sources WHERE category = $category AND is_rewritten)""",  # noqa: S608 - of ours
+            {"all": uses_all_sources, "category": category},
+        )
+    rewritten_columns, rewritten_stratum = _build_stratum(strata, "rewritten", "r", "k.stratum")
+    table = lake.get_table(f"rewritten/{category}")
+    columns = _join_columns(["rewrite_id", "version_id", "ordinal"], rewritten_columns)
+    with stream_table(con, "rewritten", table, columns):
+        con.execute(
+            f"""CREATE OR REPLACE TABLE kept_rewrites AS
+                SELECT * EXCLUDE (ordinal),
+                       row_number() OVER (PARTITION BY version_id ORDER BY ordinal, rewrite_id) - 1 AS nth
+                FROM (SELECT k.judged_id, k.rewrite_id, r.version_id::UUID AS version_id, r.ordinal,
+                             {rewritten_stratum} AS stratum
+                      FROM rewritten r JOIN kept k ON k.rewrite_id = r.rewrite_id::UUID)"""  # noqa: S608 - of ours
+        )
+    con.execute("INSERT INTO kept_counts SELECT $category, count(*) FROM kept", {"category": category})
+
+
+def _build_stratum(
+    strata: StratumColumn | None, table: str, alias: str, default: str = f"'{NO_STRATUM}'"
+) -> tuple[list[str], str]:
+    """Return the columns that the stratum needs from a table, and the stratum in SQL; the default without any."""
+    if strata is None or strata.table != table:
+        return [], default
+    return [strata.name], strata.sql.replace("stratum_value", f'{alias}."{strata.name}"')
+
+
+def _join_columns(columns: list[str], further: list[str]) -> list[str]:
+    return list(dict.fromkeys([*columns, *further]))
+
+
+def _insert_candidates(
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    category: str,
+    seed: int,
+    holdout_limit: int,
+    strata: StratumColumn | None,
+    *,
+    uses_all_sources: bool,
+) -> None:
+    stratum_columns, stratum = _build_stratum(strata, "category", "s", f"coalesce(r.stratum, '{NO_STRATUM}')")
+    columns = ["sample_id", "version_id", "source", "modality", "license", "holdout_hash"]
+    table = lake.get_table(f"category/{category}")
+    with stream_table(con, "samples", table, _join_columns(columns, stratum_columns)):
+        # A rewrite of an older version of the sample answers a question that has changed since. Originals that cannot
+        # be taken are not kept: nobody asks why. The order follows from seed and sample alone: whatever comes or goes
+        # around it, and whatever a new prompt makes of it, a sample stays where it was.
+        con.execute(
+            f"""INSERT INTO all_candidates
+                SELECT $category, if(r.rewrite_id IS NULL, 'original', 'rewritten'),
+                       md5(concat_ws('/', $seed, s.sample_id, coalesce(r.nth, 0)))::UUID,
+                       s.sample_id, s.version_id, r.rewrite_id, r.judged_id, s.source, s.modality, s.license,
+                       {stratum},
+                       CASE WHEN s.holdout_hash < $holdout_limit THEN 'held_out'
+                            WHEN e.sample_id IS NOT NULL THEN 'excluded' END AS reason
+                FROM samples s
+                LEFT JOIN kept_rewrites r ON r.version_id = s.version_id::UUID
+                LEFT JOIN excluded e ON e.sample_id = s.sample_id::UUID
+                WHERE ($all OR s.source IN (SELECT source FROM used_sources WHERE category = $category))
+                  AND (reason IS NULL OR r.rewrite_id IS NOT NULL)""",  # noqa: S608 - of ours
+            {
+                "category": category,
+                "seed": str(seed),
+                "all": uses_all_sources,
+                "holdout_limit": holdout_limit,
+            },
+        )
