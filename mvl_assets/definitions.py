@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from mvl_assets.defs import (
+    benchmarks,
     category,
     curation,
     export,
@@ -25,7 +26,20 @@ from mvl_assets.defs import (
 )
 from mvl_assets.orchestration.resources import LakeResource
 
-STAGE_MODULES = (raw, category, prompts, rewritten, judged, scored, freshness, curation, mixture, export, refresh)
+STAGE_MODULES = (
+    raw,
+    benchmarks,
+    category,
+    prompts,
+    rewritten,
+    judged,
+    scored,
+    freshness,
+    curation,
+    mixture,
+    export,
+    refresh,
+)
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

@@ -65,6 +65,12 @@ RAW: Final = Stage(
     table="samples",
     is_partitioned=True,
 )
+BENCHMARKS: Final = Stage(
+    "benchmarks",
+    "The items of one benchmark (images, questions, options, answers), which training rows are compared with and which"
+    " nothing trains on.",
+    table="samples",
+)
 CATEGORY: Final = Stage(
     "category",
     "The samples of one category, sorted into group A (used as they are) and group B (to be rewritten).",
@@ -99,7 +105,7 @@ SCORED: Final = Stage(
 CURATION: Final = Stage(
     "curation",
     "Samples that a mixture must not take: duplicates of others, and items of benchmarks.",
-    upstream=("category",),
+    upstream=("benchmarks", "category"),
     table="curation/{kind}",
 )
 MIXTURE: Final = Stage(
@@ -140,6 +146,7 @@ EVALUATION: Final = Stage(
 
 STAGES: Final = (
     RAW,
+    BENCHMARKS,
     CATEGORY,
     REWRITTEN,
     JUDGED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from mvl_assets.cli.sniff import add, sniff
 from mvl_assets.common.tables import as_json, format_table, get_output_width
+from mvl_assets.config.benchmarks import load_benchmarks
 from mvl_assets.config.catalog import SourceSpec, get_source, list_all_categories, load_catalog, load_full_catalog
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.project import find_own_dir, load_project
@@ -54,6 +56,7 @@ STATE_MEANINGS = {
 )
 @click.option("--state", type=click.Choice(STATES), help="Only sources in this state.")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be repeated.")
+@click.option("--benchmarks", is_flag=True, help="The items of benchmarks instead of the sources.")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list of objects.")
 @click.pass_context
 def command(
@@ -63,10 +66,11 @@ def command(
     license_: str | None,
     state: str | None,
     sources: tuple[str, ...],
+    benchmarks: bool,
     json_: bool,
 ) -> None:
     """List the declared sources with what is known about them and what is on disk and in the lake."""
-    filters = (category, group, license_, state, sources)
+    filters = (category, group, license_, state, sources, benchmarks)
     if context.invoked_subcommand is not None:
         if json_ or any(filters):
             raise click.UsageError(f"options of `{context.invoked_subcommand}` come after it")
@@ -78,7 +82,7 @@ def command(
         _build_source_row(
             spec, lock, row_counts[slug], reject_counts[slug], is_purged=load_tombstones(lake, slug).is_whole_source
         )
-        for slug, spec in _resolve_specs(sources).items()
+        for slug, spec in _resolve_specs(sources, benchmarks=benchmarks).items()
         if (category is None or spec.category == category)
         and (group is None or spec.group == group)
         and (license_ is None or license_.lower() in (spec.license or "unknown").lower())
@@ -113,11 +117,12 @@ def command(
 @command.command(name="lock")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be repeated.")
 @click.option("--category", type=click.Choice(list_all_categories()), help="Only this category.")
-def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
+@click.option("--benchmarks", is_flag=True, help="The items of benchmarks instead of the sources.")
+def update_lock_file(sources: tuple[str, ...], category: str | None, benchmarks: bool) -> None:
     """Look up commits, files, sizes and licences, and write them to the lock file."""
     from mvl_assets.fetch.lookup import lock_sources
 
-    specs = _filter_specs(sources, category)
+    specs = _filter_specs(sources, category, benchmarks=benchmarks)
     lock = lock_sources(specs, read_lockfile(), click.echo)
     write_lockfile(lock)
     entries = [lock.sources[spec.slug] for spec in specs]
@@ -136,8 +141,9 @@ def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
 @command.command(name="fetch")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be repeated.")
 @click.option("--category", type=click.Choice(list_all_categories()), help="Only this category.")
+@click.option("--benchmarks", is_flag=True, help="The items of benchmarks instead of the sources.")
 @click.option("--refetch", is_flag=True, help="Also fetch files that were removed after their ingest.")
-def fetch_sources(sources: tuple[str, ...], category: str | None, refetch: bool) -> None:
+def fetch_sources(sources: tuple[str, ...], category: str | None, benchmarks: bool, refetch: bool) -> None:
     """Fetch the sources' files; without --source, all sources of the profile that can be fetched.
 
     Several sources are fetched at a time; one that fails does not stop the others.
@@ -145,8 +151,10 @@ def fetch_sources(sources: tuple[str, ...], category: str | None, refetch: bool)
     from mvl_assets.fetch.source import fetch_source
     from mvl_assets.fetch.source import fetch_sources as fetch_all
 
-    specs = _filter_specs(sources, category)
-    if not sources:
+    specs = _filter_specs(sources, category, benchmarks=benchmarks)
+    if benchmarks:
+        specs = [s for s in specs if is_fetchable(s)]
+    elif not sources:
         profile_sources = load_profile(load_settings().profile).sources
         specs = [s for s in specs if is_fetchable(s) and (profile_sources == "all" or s.slug in profile_sources)]
     specs = _exclude_purged(specs, are_explicit=bool(sources))
@@ -167,12 +175,13 @@ def fetch_sources(sources: tuple[str, ...], category: str | None, refetch: bool)
         )
 
 
-def _filter_specs(sources: tuple[str, ...], category: str | None) -> list[SourceSpec]:
-    return [spec for spec in _resolve_specs(sources).values() if category is None or spec.category == category]
+def _filter_specs(sources: tuple[str, ...], category: str | None, *, benchmarks: bool) -> list[SourceSpec]:
+    specs = _resolve_specs(sources, benchmarks=benchmarks).values()
+    return [spec for spec in specs if category is None or spec.category == category]
 
 
-def _resolve_specs(sources: tuple[str, ...]) -> dict[str, SourceSpec]:
-    return {slug: get_source(slug) for slug in sources} or load_catalog()
+def _resolve_specs(sources: tuple[str, ...], *, benchmarks: bool) -> Mapping[str, SourceSpec]:
+    return {slug: get_source(slug) for slug in sources} or (load_benchmarks() if benchmarks else load_catalog())
 
 
 def _exclude_purged(specs: list[SourceSpec], *, are_explicit: bool) -> list[SourceSpec]:
@@ -210,7 +219,7 @@ def _build_source_row(
         "category": spec.category,
         "group": spec.group,
         "catalog": "project" if spec.slug in load_full_catalog().own_files else load_project().catalog,
-        "in_paper": load_full_catalog().is_in_paper(spec.slug),
+        "in_paper": spec.slug in load_catalog() and load_full_catalog().is_in_paper(spec.slug),
         "modality": spec.modality,
         "format": spec.format,
         "family": spec.family,

@@ -7,6 +7,7 @@ from collections import Counter
 import click
 
 from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.config.catalog import BENCHMARK_PREFIX
 from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts
@@ -15,7 +16,7 @@ from mvl_assets.lake_queries.summaries import count_by_source, count_rejects_by_
 from mvl_assets.orchestration.asset_status import AssetStatusResolver
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
 from mvl_assets.runner.summary import render_keep_rates, render_scores
-from mvl_assets.stages import MODEL_STAGES, RAW, STAGE_NAMES
+from mvl_assets.stages import BENCHMARKS, MODEL_STAGES, RAW, STAGE_NAMES
 
 
 @click.command(name="status")
@@ -62,7 +63,9 @@ def command(json_: bool) -> None:
 
 
 def _count_rows(lake: Lake, stage: str) -> int | None:
-    if stage == RAW.name:
-        return count_by_source(lake)[0].total()
+    if stage in (RAW.name, BENCHMARKS.name):
+        counts = count_by_source(lake)[0]
+        of_benchmarks = sum(n for source, n in counts.items() if source.startswith(BENCHMARK_PREFIX))
+        return of_benchmarks if stage == BENCHMARKS.name else counts.total() - of_benchmarks
     table_names = lake.list_tables(stage)
     return sum(lake.get_table(n).count() for n in table_names) if table_names else None

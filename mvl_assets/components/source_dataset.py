@@ -6,7 +6,7 @@ The fields of a declaration are defined by `config.catalog.SourceSpec`; `ingest`
 # No `from __future__ import annotations`: Dagster reads the annotation of an asset's `context` as an object.
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
 
@@ -34,6 +34,9 @@ from mvl_assets.orchestration.metadata import (
 )
 from mvl_assets.orchestration.resources import LakeResource
 from mvl_assets.stages import RAW
+
+if TYPE_CHECKING:
+    from mvl_assets.ingest.ingest import IngestReport
 
 GROUP_DESCRIPTIONS = {
     "A": "used unchanged (group A)",
@@ -108,20 +111,8 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
             metadata=build_table_metadata(
                 table,
                 {
-                    metadata_keys.ROWS_READ: report.n_rows,
-                    metadata_keys.ROWS_NEW: report.n_new,
-                    metadata_keys.ROWS_CHANGED: report.n_changed,
-                    metadata_keys.ROWS_WITHDRAWN: report.n_withdrawn,
-                    metadata_keys.REJECTED: sum(report.reject_counts.values()),
-                    metadata_keys.REJECTS: render_markdown_table(
-                        [{"error": e, "rows": n} for e, n in sorted(report.reject_counts.items())]
-                    ),
-                    metadata_keys.IMAGES_NEW: report.n_new_images,
-                    metadata_keys.IMAGE_BYTES_NEW: report.new_image_bytes,
+                    **build_ingest_metadata(spec, report),
                     metadata_keys.LIMIT: limit,
-                    metadata_keys.FOLDER: dg.MetadataValue.path(spec.root),
-                    metadata_keys.SECONDS: round(report.duration_s, 2),
-                    metadata_keys.ROWS_PER_S: round(report.n_rows / max(report.duration_s, 1e-9), 1),
                     metadata_keys.SCREENING: render_screening_table(screening),
                     metadata_keys.PREVIEW: render_preview(lake.lake, screening.examples, SAMPLE_COLUMNS),
                 },
@@ -139,6 +130,25 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
         )
 
     return _materialize_raw
+
+
+def build_ingest_metadata(spec: SourceSpec, report: "IngestReport") -> dict[str, Any]:
+    """Return what an ingest of a source counted."""
+    return {
+        metadata_keys.ROWS_READ: report.n_rows,
+        metadata_keys.ROWS_NEW: report.n_new,
+        metadata_keys.ROWS_CHANGED: report.n_changed,
+        metadata_keys.ROWS_WITHDRAWN: report.n_withdrawn,
+        metadata_keys.REJECTED: sum(report.reject_counts.values()),
+        metadata_keys.REJECTS: render_markdown_table(
+            [{"error": e, "rows": n} for e, n in sorted(report.reject_counts.items())]
+        ),
+        metadata_keys.IMAGES_NEW: report.n_new_images,
+        metadata_keys.IMAGE_BYTES_NEW: report.new_image_bytes,
+        metadata_keys.FOLDER: dg.MetadataValue.path(spec.root),
+        metadata_keys.SECONDS: round(report.duration_s, 2),
+        metadata_keys.ROWS_PER_S: round(report.n_rows / max(report.duration_s, 1e-9), 1),
+    }
 
 
 def build_group_name(spec: SourceSpec) -> str:

@@ -37,6 +37,10 @@ FORMATS = tuple(
 
 COMPONENT_TYPE = "mvl_assets.components.source_dataset.SourceDataset"
 
+BENCHMARK_CATEGORY, BENCHMARK_PREFIX = "benchmark", "benchmark_"
+"""What the items of benchmarks are (`config.benchmarks`): no category of the catalog, and the beginning of slugs that
+no other source may have."""
+
 CATEGORIES = (
     "general",
     "ocr",
@@ -330,6 +334,8 @@ class SourceSpec(_CatalogModel):
             raise ValueError("`records` goes with the format `records` only")
         if self.split is not None and self.format not in SPLIT_FORMATS:
             raise ValueError(f"`split` goes with {' and '.join(f'`{name}`' for name in SPLIT_FORMATS)} only")
+        if self.slug.startswith(BENCHMARK_PREFIX) != (self.category == BENCHMARK_CATEGORY):
+            raise ValueError(f"only the items of benchmarks have slugs that begin with {BENCHMARK_PREFIX}")
         if (self.group == "C") != (self.reason is not None):
             raise ValueError("every source of group C has a `reason`, and no other source has one")
         if self.group == "B" and self.family is None:
@@ -416,7 +422,16 @@ def _read_base_catalog(own_dir: Path | None) -> dict[str, SourceSpec]:
 
 
 def get_source(slug: str) -> SourceSpec:
-    """Return the declared source. Raises `MvlError` for an unknown slug."""
+    """Return the declared source, or the items of a benchmark. Raises `MvlError` for an unknown slug."""
+    if slug.startswith(BENCHMARK_PREFIX):
+        from mvl_assets.config.benchmarks import load_benchmarks  # it declares sources with the classes of this module
+
+        if slug in load_benchmarks():
+            return load_benchmarks()[slug]
+        raise MvlError(
+            f"there are no items of a benchmark {slug!r}",
+            hint=f"{format_suggestion(slug, load_benchmarks())}`mvl sources --benchmarks` lists them",
+        )
     if slug not in load_catalog():
         catalog_hint = (
             "" if load_project().catalog else f"; `catalog: {PAPER_CATALOG}` in {PROJECT_FILE} adds the paper's"

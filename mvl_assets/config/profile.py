@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from mvl_assets.common.suggestions import format_suggestion
+from mvl_assets.config.contamination_rules import ContaminationRules
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.config.mixture_config import MixtureConfig
 from mvl_assets.config.project import PACKAGE_DIR, find_own_dir, list_files
@@ -235,6 +236,7 @@ class Profile(StrictModel):
     keep: KeepConfig = KeepConfig()
     mixture: MixtureConfig = MixtureConfig()
     duplicates: DuplicateRules = DuplicateRules()
+    contamination: ContaminationRules = ContaminationRules()
     executor: ExecutorConfig = ExecutorConfig()
     # Share of the samples with a short answer that no mixture may take; they are the questions of held-out evaluation.
     holdout_fraction: float = Field(default=0.0, ge=0, lt=1)

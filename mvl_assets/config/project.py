@@ -27,7 +27,7 @@ from mvl_assets.config.strict_yaml import StrictModel, YamlError, iter_documents
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 RECIPES_DIR = PACKAGE_DIR.parent / "mvl_training" / "recipes"
 """Recipes of the training package, which this one does not import."""
-OwnFolder = Literal["sources", "prompts", "profiles", "recipes"]
+OwnFolder = Literal["sources", "benchmarks", "prompts", "profiles", "recipes"]
 PROJECT_HINT = "correct the file; a new one is made by `mvl init`"
 CATEGORY_NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -115,13 +115,14 @@ def _compute_sketches(conversations: list[list[dict[str, str]]], n_images: np.nd
 def _verify_images(comparer: ImageComparer, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
     scores = comparer.compare([(row["image_id"], row["other_image_id"]) for row in candidates])
     return [
-        {**row, **_to_columns(score), "pair_id": compute_digest(row["image_id"], row["other_image_id"])}
+        {**row, **build_score_columns(score), "pair_id": compute_digest(row["image_id"], row["other_image_id"])}
         for row, score in zip(candidates, scores, strict=True)
         if score is not None and score.correlation >= MIN_STORED_CORRELATION
     ]
 
 
-def _to_columns(scores: ImageScores) -> dict[str, float]:
+def build_score_columns(scores: ImageScores) -> dict[str, float]:
+    """Return the scores of two images by the names of their columns."""
     names = ("correlation", "block_difference", "lost_edges")
     return dict(zip(names, map(float, astuple(scores)), strict=True))
 

@@ -129,6 +129,32 @@ def compare_texts(text: ComparableText, other: ComparableText) -> TextScores:
     return TextScores(overlap, containment)
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionScores:
+    """How alike two questions are, whatever is answered.
+
+    Attributes:
+        containment: Share of the words of the shorter question that the longer one has; 0 if numbers, operators or the
+            order of shared words differ.
+        overlap: Shared words over all words of both questions (Jaccard).
+    """
+
+    containment: float
+    overlap: float
+
+
+def compare_questions(question: RoleWords, other: RoleWords) -> QuestionScores:
+    """Return the scores of two questions; two without any word that says something are the same."""
+    union = question.content | other.content
+    overlap = len(question.content & other.content) / len(union) if union else 1.0
+    return QuestionScores(_compute_containment(question, other), overlap)
+
+
+def compute_answer_overlap(answers: frozenset[str], reference: frozenset[str]) -> float | None:
+    """Return the share of the words of a reference that the answers have; None if it has none that say something."""
+    return len(answers & reference) / len(reference) if reference else None
+
+
 def _compute_containment(words: RoleWords, other: RoleWords) -> float:
     if sorted(words.numbers) != sorted(other.numbers) or not _has_same_order(words.words, other.words):
         return 0.0

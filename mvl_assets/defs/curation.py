@@ -7,32 +7,33 @@ Both read the current samples of the category tables' sources; neither removes a
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.config.catalog import list_partition_keys, load_catalog
+from mvl_assets.config.benchmarks import load_benchmarks
+from mvl_assets.config.catalog import BENCHMARK_PREFIX, list_partition_keys, load_catalog
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.config.profile import Profile
 from mvl_assets.curation.duplicates import DuplicateReport
+from mvl_assets.lake_queries.contamination import HitCounts
 from mvl_assets.lake_queries.duplicate_examples import read_duplicate_examples
+from mvl_assets.lake_queries.hit_examples import read_hit_examples
 from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.contamination_page import render_hit_counts, render_hits
 from mvl_assets.orchestration.duplicates_page import (
     render_duplicate_pairs,
     render_removed_shares,
     render_source_duplicates,
 )
 from mvl_assets.orchestration.metadata import (
-    MAX_ID_CHARS,
     build_schema_check,
     build_schema_result,
     build_table_metadata,
-    read_first_rows,
     render_markdown_table,
-    render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
 
 DUPLICATES_KEY = dg.AssetKey(["curation", "duplicates"])
 CONTAMINATION_KEY = dg.AssetKey(["curation", "contamination"])
-CONTAMINATION_COLUMNS = ("source", "sample_id", "kind", "benchmark")
 SOURCES_CHECK = "sources_keep_their_samples"
+HITS_CHECK = "few_samples_touch_a_benchmark"
 
 
 def build_duplicates_asset() -> dg.AssetsDefinition:
@@ -114,33 +115,52 @@ def _build_sources_result(report: DuplicateReport, rules: DuplicateRules, *, is_
 
 def build_contamination_asset() -> dg.AssetsDefinition:
     """Return the asset `curation/contamination`."""
+    profile = asset_keys.load_active_profile()
 
     @dg.asset(
         key=CONTAMINATION_KEY,
         code_version=asset_keys.compute_code_version(
-            asset_keys.load_active_profile().holdout_fraction, asset_keys.list_benchmark_sources()
+            profile.holdout_fraction,
+            asset_keys.list_benchmark_sources(),
+            profile.contamination,
+            profile.paper_parity,
+            list(asset_keys.list_graph_benchmarks()),
         ),
         group_name="curation",
-        deps=_list_upstream_keys(),
-        description="Samples that evaluation asks too: sources that are benchmarks, and copies of held-out questions."
-        " The paper does not check this.",
-        kinds={"lance"},
+        deps=[*_list_upstream_keys(), *map(asset_keys.build_benchmark_key, load_benchmarks())],
+        description="Samples that evaluation asks too: copies of the images and questions of benchmarks, sources that"
+        " are benchmarks, and copies of held-out questions. The paper does not check this.",
+        kinds={"lance", "duckdb"},
         owners=asset_keys.OWNERS,
-        check_specs=[build_schema_check(CONTAMINATION_KEY)],
+        check_specs=[
+            build_schema_check(CONTAMINATION_KEY),
+            dg.AssetCheckSpec(
+                HITS_CHECK,
+                asset=CONTAMINATION_KEY,
+                description="No more samples touch a benchmark than the profile allows (`contamination: max_hits`); "
+                "without that setting it passes.",
+                blocking=True,
+            ),
+        ],
     )
     def _materialize_contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.curation.contamination import find_contamination
 
-        sources = [load_catalog()[slug] for c in asset_keys.list_categories() for slug in list_partition_keys(c)]
-        holdout_fraction = asset_keys.load_active_profile().holdout_fraction
-        report = find_contamination(lake.lake, sources, holdout_fraction=holdout_fraction, run_id=context.run_id)
+        profile = asset_keys.load_active_profile()
+        report = find_contamination(
+            lake.lake,
+            [load_catalog()[slug] for c in asset_keys.list_categories() for slug in list_partition_keys(c)],
+            holdout_fraction=profile.holdout_fraction,
+            run_id=context.run_id,
+            rules=profile.contamination,
+            benchmarks={slug: load_benchmarks()[slug] for slug in asset_keys.list_graph_benchmarks()},
+            removes_rows=not profile.paper_parity,
+        )
         table = lake.lake.get_table("curation/contamination")
-        preview_rows = [
-            {
-                "sample and why": f"{_format_sample_name(row['source'], row['sample_id'])}:"
-                f" {', '.join(filter(None, [row['kind'], row['benchmark']]))}"
-            }
-            for row in read_first_rows(table, CONTAMINATION_COLUMNS, None)
+        counts, matched = report.counts, report.matched
+        benchmarks = [
+            {"benchmark": benchmark.source.removeprefix(BENCHMARK_PREFIX), "items": f"{benchmark.n_items:,}"}
+            for benchmark in report.benchmarks
         ]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
@@ -148,21 +168,41 @@ def build_contamination_asset() -> dg.AssetsDefinition:
                 table,
                 {
                     metadata_keys.HITS: render_markdown_table(
-                        [{"kind": k, "rows": n} for k, n in report.hit_counts.items()]
+                        [{"kind": k, "hits": n} for k, n in report.hit_counts.items()]
                     ),
-                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, ["sample and why"]),
+                    metadata_keys.ROWS_REMOVED: counts.n_removed,
+                    metadata_keys.HITS_ALLOWED: counts.n_allowed,
+                    metadata_keys.HITS_BY_SOURCE: render_hit_counts(counts.sources, "source"),
+                    metadata_keys.HITS_BY_BENCHMARK: render_hit_counts(counts.benchmarks, "benchmark"),
+                    metadata_keys.BENCHMARKS_MATCHED: render_markdown_table(benchmarks),
+                    metadata_keys.COMPARED: matched.n_contents,
+                    metadata_keys.PAIRS_VERIFIED: matched.n_image_candidates,
+                    metadata_keys.PREVIEW: render_hits(lake.lake, read_hit_examples(lake.lake)),
                 },
                 rows=report.published.n_rows,
             ),
-            check_results=[build_schema_result(CONTAMINATION_KEY, table)],
+            check_results=[
+                build_schema_result(CONTAMINATION_KEY, table),
+                _build_hits_result(counts, profile.contamination.max_hits),
+            ],
         )
 
     return _materialize_contamination
 
 
-def _format_sample_name(source: str, sample_id: str) -> str:
-    """Return source and id with a space between, where a narrow page breaks the line; columns would not fit it."""
-    return f"{source} {sample_id[:MAX_ID_CHARS]}"
+def _build_hits_result(counts: HitCounts, max_hits: int | None) -> dg.AssetCheckResult:
+    n_hits = counts.n_of_concern
+    passed = max_hits is None or n_hits <= max_hits
+    return dg.AssetCheckResult(
+        asset_key=CONTAMINATION_KEY,
+        check_name=HITS_CHECK,
+        passed=passed,
+        description=None
+        if passed
+        else f"{n_hits:,} samples touch a benchmark, more than {max_hits:,}; look at the hits, then allow them with a"
+        " reason (`contamination: {allow: {SOURCE: ...}}`) or raise `max_hits`",
+        metadata={metadata_keys.ROWS: n_hits},
+    )
 
 
 def _list_upstream_keys() -> list[dg.AssetKey]:

@@ -26,8 +26,8 @@ def read_duplicate_examples(lake: Lake, per_rule: int = 2) -> list[DuplicateExam
     examples = []
     for rule in ("copied_images", "copied_images_similar_text", "similar_text", "exact"):
         for n_read, duplicate in enumerate(table.iter_rows(filter=sql.equals("rule", rule))):
-            dropped = _read_sample(lake, duplicate["source"], duplicate["sample_id"])
-            kept = _read_sample(lake, duplicate["canonical_source"], duplicate["canonical_sample_id"])
+            dropped = read_newest_version(lake, duplicate["source"], duplicate["sample_id"])
+            kept = read_newest_version(lake, duplicate["canonical_source"], duplicate["canonical_sample_id"])
             if dropped is not None and kept is not None:
                 examples.append(DuplicateExample(duplicate, dropped, kept))
             if n_read + 1 == per_rule:
@@ -35,6 +35,7 @@ def read_duplicate_examples(lake: Lake, per_rule: int = 2) -> list[DuplicateExam
     return examples
 
 
-def _read_sample(lake: Lake, source: str, sample_id: str) -> dict[str, Any] | None:
+def read_newest_version(lake: Lake, source: str, sample_id: str) -> dict[str, Any] | None:
+    """Return what a page shows of a sample; None if it is gone."""
     rows = list(lake.get_table("samples").iter_rows(_COLUMNS, sql.equals("sample_id", sample_id), partition_key=source))
     return max(rows, key=lambda row: row["revision"], default=None)

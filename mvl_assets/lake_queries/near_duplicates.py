@@ -16,24 +16,20 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.durability.spill import stream_table
 from mvl_assets.lake_queries.current_samples import stream_current_samples
 from mvl_assets.lake_queries.duplicates import SampleComparison
+from mvl_assets.lake_queries.pdq_bands import (
+    HASH_WORDS,
+    MAX_NEIGHBOURS,
+    MAX_PDQ_DISTANCE,
+    MIN_PDQ_QUALITY,
+    N_BANDS,
+    PDQ_DISTANCE,
+    format_band_key,
+)
 
 BATCH_ROWS = 2048
 
-N_BANDS = 16
-"""Bands of 16 bits in a PDQ hash, and numbers in a sketch."""
-
-MAX_PDQ_DISTANCE = 48
-"""Bits in which hashes of images that are compared differ at most. Planted copies differ by up to 40; two images that
-have nothing in common by 80 or more."""
-
-MIN_PDQ_QUALITY = 20
-"""Images with less structure are blank, or nearly: their hashes mean nothing."""
-
 MAX_BUCKET_IMAGES, MAX_BUCKET_TEXTS, MAX_IMAGE_TEXTS = 256, 8, 64
 """What shares a band with more images, or more texts, or an image with more texts, is compared with the first alone."""
-
-MAX_NEIGHBOURS = 16
-"""An image, or a text, is compared with the closest."""
 
 MIN_SHARED_NUMBERS = 4
 """Numbers of 16 that the sketches of rows with the same images share at least: rows with half of their words in common
@@ -119,9 +115,8 @@ class NearSearch:
                           FROM current_samples WHERE image_properties[1].pdq_quality >= {MIN_PDQ_QUALITY})
                     GROUP BY image_id"""  # noqa: S608 - a number of ours
             )
-        words = ", ".join(f"('0x' || substr(hash, {16 * n + 1}, 16))::UBIGINT AS h{n}" for n in range(4))
         con.execute(
-            f"""CREATE TABLE hashed AS SELECT image, image_id, is_new, {words} FROM (
+            f"""CREATE TABLE hashed AS SELECT image, image_id, is_new, {HASH_WORDS} FROM (
                   SELECT i.image, i.image_id, i.is_new, unnest([i.pdq, i.trimmed_pdq]) AS hash FROM (
                     SELECT f.*, s.is_new, row_number() OVER (ORDER BY s.is_new, f.image_id)::INTEGER AS image
                     FROM first_images f JOIN (SELECT first_image AS image_id, bool_and(is_new) AS is_new
@@ -162,8 +157,7 @@ class NearSearch:
 
     def _join_image_band(self, nth: int, *, has_old_images: bool) -> None:
         """Add the pairs that share one band: a new image with any other, and an old one with a new one."""
-        key = f"((h{nth // 4} >> {48 - 16 * (nth % 4)}) & 65535)::USMALLINT"
-        distance = " + ".join(f"bit_count(xor(a.h{n}, b.h{n}))::SMALLINT" for n in range(4))
+        key = format_band_key(nth)
         sides = [(True, "true"), (False, "is_new")] if has_old_images else [(True, "true")]
         for is_new, others in sides:
             self.con.execute(
@@ -173,10 +167,10 @@ class NearSearch:
                          buckets AS (SELECT key, min(image, {MAX_BUCKET_IMAGES}) AS images FROM keyed WHERE {others}
                                      GROUP BY key),
                          firsts AS (SELECT k.* FROM keyed k JOIN buckets b USING (key) WHERE k.image <= b.images[-1])
-                    SELECT least(a.image, b.image), greatest(a.image, b.image), min({distance}) AS distance
+                    SELECT least(a.image, b.image), greatest(a.image, b.image), min({PDQ_DISTANCE}) AS distance
                     FROM keyed a JOIN firsts b ON a.key = b.key AND a.image <> b.image
                     WHERE a.is_new = {is_new} AND {others.replace("is_new", "b.is_new")}
-                      AND {distance} <= {MAX_PDQ_DISTANCE}
+                      AND {PDQ_DISTANCE} <= {MAX_PDQ_DISTANCE}
                     GROUP BY 1, 2"""  # noqa: S608 - names and numbers of ours
             )
 

@@ -17,7 +17,9 @@ from pydantic import BaseModel
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.config.benchmarks import load_benchmarks
 from mvl_assets.config.catalog import (
+    BENCHMARK_PREFIX,
     Category,
     SourceSpec,
     get_source,
@@ -31,7 +33,7 @@ from mvl_assets.config.settings import load_settings
 from mvl_assets.curation.strata import resolve_strata
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.lake.lake import Lake
-from mvl_assets.stages import RAW
+from mvl_assets.stages import BENCHMARKS, RAW
 
 OWNERS = ["team:data"]
 
@@ -77,6 +79,27 @@ def list_category_groups(categories: Iterable[str], profile: Profile) -> dict[st
         if spec.category in groups and spec.group in ("A", "B") and _is_in_profile(slug, profile):
             groups[spec.category][slug] = spec.group
     return groups
+
+
+@cache
+def list_graph_benchmarks() -> tuple[str, ...]:
+    """Return the benchmarks of the profile whose items have files, can be fetched, or are in the lake, by slug.
+
+    Raises:
+        MvlError: The profile names an unknown benchmark.
+    """
+    profile, declared = load_active_profile(), load_benchmarks()
+    names = profile.contamination.benchmarks
+    slugs = list(declared) if names == "all" else [get_source(f"{BENCHMARK_PREFIX}{name}").slug for name in names]
+    graph_slugs = {s for s in slugs if declared[s].root.is_dir() or (profile.fetch and is_fetchable(declared[s]))}
+    if len(graph_slugs) < len(slugs):
+        graph_slugs.update(Lake(load_settings().lake_root).get_table("samples").list_partitions())
+    return tuple(slug for slug in slugs if slug in graph_slugs)
+
+
+def build_benchmark_key(slug: str) -> dg.AssetKey:
+    """Return the asset key of a benchmark's items."""
+    return dg.AssetKey([BENCHMARKS.name, slug.removeprefix(BENCHMARK_PREFIX)])
 
 
 def list_profile_sources() -> list[str]:

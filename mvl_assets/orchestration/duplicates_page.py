@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 from PIL import Image, ImageDraw, ImageFont
@@ -32,7 +33,7 @@ def render_duplicate_pairs(lake: Lake, examples: Sequence[DuplicateExample]) -> 
     n_bytes = 0
     for example in examples:
         cells = [
-            *(_render_sample(lake, sample) for sample in (example.dropped, example.kept)),
+            *(render_sample(lake, sample) for sample in (example.dropped, example.kept)),
             _render_reason(example),
         ]
         line = f"| {' | '.join(cells)} |"
@@ -83,11 +84,13 @@ def render_removed_shares(sources: Sequence[SourceDuplicates]) -> dg.MetadataVal
     return dg.MetadataValue.md(embed_image(encode_plot(image), "share of samples that are duplicates, by source"))
 
 
-def _render_sample(lake: Lake, sample: dict) -> str:
+def render_sample(lake: Lake, sample: Mapping[str, Any], image_id: str | None = None) -> str:
+    """Return a cell with one image of a sample (the first, unless another is named), its id and what it says."""
     image_ids = sample["image_ids"] or []
     cell = ""
     if image_ids:
-        data = lake.get_images(sample["source"]).read_stored_images(image_ids[:1]).get(image_ids[0])
+        image_id = image_id or image_ids[0]
+        data = lake.get_images(sample["source"]).read_stored_images([image_id]).get(image_id)
         try:
             cell = "" if data is None else f"![]({encode_data_uri(build_thumbnail(data, MAX_SIDE), 'image/jpeg')})"
         except ImageError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import click
 import numpy as np
@@ -21,6 +21,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
+from mvl_training.evaluation.clean_subset import read_item_ids, read_touched_items, record_current_touches
 from mvl_training.evaluation.held_out import suite
 
 INTERVAL_SEED = 20241206
@@ -44,6 +45,8 @@ class CheckpointComparison:
         n_gained: Questions on which the second scored higher.
         n_lost: Questions on which it scored lower.
         p_value: McNemar's test; None where scores are not all 0 or 1.
+        clean: The same over the questions that no training row of either checkpoint touches; None where that is not
+            known, or none is left.
     """
 
     benchmark: str
@@ -56,6 +59,7 @@ class CheckpointComparison:
     n_gained: int
     n_lost: int
     p_value: float | None
+    clean: CheckpointComparison | None = None
 
 
 def compare_scores(
@@ -127,15 +131,25 @@ def compare_checkpoints(
     Raises:
         BenchmarkError: No benchmark is left.
     """
+    item_ids: dict[str, str] = {}
     scores_by_version = {
-        version: _read_question_scores(lake, version, benchmarks) for version in (first_version, second_version)
+        version: _read_question_scores(lake, version, benchmarks, item_ids)
+        for version in (first_version, second_version)
     }
+    touched_sets = [read_touched_items(lake, version) for version in (first_version, second_version)]
+    touched_ids = None if None in touched_sets else {i for touched in touched_sets if touched for i in touched.kinds}
     comparisons: dict[str, CheckpointComparison] = {}
     for (benchmark, settings_hash), scores in scores_by_version[first_version].items():
         other_scores = scores_by_version[second_version].get((benchmark, settings_hash))
         if other_scores is None or not scores.keys() & other_scores.keys():
             continue
         comparison = compare_scores(benchmark, scores, other_scores)
+        if touched_ids is not None:
+            clean = {
+                key: score for key, score in scores.items() if key in item_ids and item_ids[key] not in touched_ids
+            }
+            if clean.keys() & other_scores.keys():
+                comparison = replace(comparison, clean=compare_scores(benchmark, clean, other_scores))
         if benchmark not in comparisons or comparison.n_questions > comparisons[benchmark].n_questions:
             comparisons[benchmark] = comparison
     if not comparisons:
@@ -147,24 +161,30 @@ def compare_checkpoints(
 
 
 def _read_question_scores(
-    lake: Lake, version: str, benchmarks: Sequence[str] | None
+    lake: Lake, version: str, benchmarks: Sequence[str] | None, item_ids: dict[str, str]
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Return scores by (benchmark, settings hash) and question; question keys contain the hash of the task's code.
 
     The held-out questions count as a benchmark; whether a server answered or this project's code makes no difference.
+    `item_ids` takes the item of each question, as far as it is in the lake.
     """
     row_filter = f"{sql.equals('checkpoint_version', version)} AND score IS NOT NULL"
     if benchmarks:
         row_filter += f" AND {sql.is_in('benchmark', list(benchmarks))}"
     columns = ["benchmark", "settings_hash", "task", "task_hash", "question_id", "doc_id", "score"]
     scores: dict[tuple[str, str], dict[str, float]] = {}
-    for row in lake.get_table(ANSWERS_TABLE).iter_rows(columns, row_filter):
+    rows = list(lake.get_table(ANSWERS_TABLE).iter_rows(columns, row_filter))
+    items = read_item_ids(lake, sorted({row["task"] for row in rows}))
+    for row in rows:
         question_key = f"{row['task']} {row['task_hash']} {row['doc_id']} {row['question_id']}"
+        if (row["task"], row["doc_id"]) in items:
+            item_ids[question_key] = items[row["task"], row["doc_id"]]
         scores.setdefault((row["benchmark"], row["settings_hash"]), {})[question_key] = row["score"]
     if not benchmarks or suite.SUITE in benchmarks:
         version_filter = sql.equals("checkpoint_version", version)
-        columns = ["settings_hash", "question_id", "correct"]
+        columns = ["settings_hash", "question_id", "sample_id", "correct"]
         for row in lake.get_table(suite.TABLE).iter_rows(columns, version_filter):
+            item_ids[row["question_id"]] = row["sample_id"]
             scores.setdefault((suite.SUITE, row["settings_hash"]), {})[row["question_id"]] = float(row["correct"])
     return scores
 
@@ -205,6 +225,8 @@ def compare_command(first: str, second: str, benchmarks: tuple[str, ...], json_:
     FIRST and SECOND are a training stage (its current checkpoint) or the beginning of a checkpoint's version.
     """
     lake = Lake(load_settings().lake_root)
+    for name in {first, second}.intersection(TRAINING_STAGES):
+        record_current_touches(lake, name)
     comparisons = compare_checkpoints(
         lake, resolve_checkpoint_version(lake, first), resolve_checkpoint_version(lake, second), benchmarks or None
     )
@@ -213,6 +235,9 @@ def compare_command(first: str, second: str, benchmarks: tuple[str, ...], json_:
         return
     columns = ["benchmark", "questions", first[:12], second[:12], "difference (95 %)", "p (McNemar)"]
     click.echo(format_table("scores from 0 to 100", columns, [_build_row(comparison) for comparison in comparisons]))
+    clean = [comparison.clean for comparison in comparisons if comparison.clean is not None]
+    if clean:
+        click.echo(format_table("clean: no training row touches the question", columns, [_build_row(c) for c in clean]))
 
 
 def _build_row(comparison: CheckpointComparison) -> list[object]:

@@ -8,6 +8,8 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.settings import load_settings
 from mvl_assets.orchestration.metadata import (
     build_schema_check,
     build_schema_result,
@@ -26,6 +28,12 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
     run_benchmark,
 )
 from mvl_training.evaluation.benchmarks.registry import LOCAL_SUITE, Suite, load_suites
+from mvl_training.evaluation.clean_subset import (
+    CleanScore,
+    compute_clean_score,
+    record_touched_items,
+    render_clean_score,
+)
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.report import render_benchmark_preview
@@ -129,6 +137,11 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
             launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
         )
         other_scores = read_benchmark_scores(lake, context.partition_key)
+        rules = load_profile(load_settings().profile).contamination
+        touched = record_touched_items(lake, report.checkpoint, rules, run_id=context.run_id)
+        clean = touched and compute_clean_score(
+            lake, context.partition_key, report.checkpoint.version, report.settings_hash, touched
+        )
         scores = {metadata_keys.SCORE: report.result.score, metadata_keys.STDERR: report.result.stderr}
         tasks = {task.task: f"{task.task_version} {task.task_hash}" for task in report.result.task_scores}
         table = lake.get_table(TABLE)
@@ -136,7 +149,10 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
             data_version=dg.DataVersion(report.data_version),
             metadata={
                 **build_table_metadata(table, rows=table.count()),
-                metadata_keys.SCORES: render_in_dialog(render_score_table(report, other_scores)),
+                metadata_keys.SCORES: render_in_dialog(
+                    f"{render_score_table(report, other_scores)}\n\n{render_clean_score(clean, touched)}"
+                ),
+                **({} if clean is None else _build_clean_metadata(clean)),
                 **{key: value for key, value in scores.items() if value is not None},
                 metadata_keys.QUESTIONS: report.result.n_questions,
                 metadata_keys.CHECKPOINT: f"{report.checkpoint.stage} {report.checkpoint.version}",
@@ -151,3 +167,8 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
         )
 
     return benchmark
+
+
+def _build_clean_metadata(clean: CleanScore) -> dict[str, float | int]:
+    scores = {} if clean.clean_score is None else {metadata_keys.CLEAN_SCORE: clean.clean_score}
+    return {**scores, metadata_keys.CLEAN_QUESTIONS: clean.n_clean}

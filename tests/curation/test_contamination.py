@@ -37,8 +37,8 @@ def test_every_row_of_a_source_that_is_a_benchmark_is_a_hit(lake: Lake) -> None:
     report = find_contamination(
         lake, [source("a", benchmarks=relations), source("b")], holdout_fraction=0, run_id="one"
     )
-    assert report.hit_counts == {"is_benchmark": 3}
-    assert set(hits(lake)) == {(sample("a", n)["sample_id"], "is_benchmark") for n in range(3)}
+    assert report.hit_counts == {"declared": 3}
+    assert set(hits(lake)) == {(sample("a", n)["sample_id"], "declared") for n in range(3)}
 
 
 @pytest.mark.parametrize(

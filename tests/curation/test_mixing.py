@@ -324,8 +324,9 @@ def test_duplicates_and_contaminated_rows_are_left_out_unless_switched_off(
 ) -> None:
     rows = [sample("c", n) for n in range(4)]
     put(full, "curation/duplicates", DUPLICATES, [{"sample_id": rows[0]["sample_id"], "source": "c"}])
-    hit = {"hit_id": "ab" * 16, "sample_id": rows[1]["sample_id"], "source": "c", "kind": "declared"}
-    put(full, "curation/contamination", CONTAMINATION, [hit])
+    hit = {"hit_id": "ab" * 16, "sample_id": rows[1]["sample_id"], "source": "c", "kind": "declared", "removed": True}
+    stays = {**hit, "hit_id": "cd" * 16, "sample_id": rows[2]["sample_id"], "kind": "same_image", "removed": False}
+    put(full, "curation/contamination", CONTAMINATION, [hit, stays])
     build_mixture(full, profile(**changed), "single_image", run_id="one")
     taken = {r["sample_id"] for r in manifest(full, "single_image") if r["source"] == "c"}
     assert taken == {r["sample_id"] for n, r in enumerate(rows) if n not in missing}
@@ -369,3 +370,10 @@ def test_impossible_mixture_numbers_are_refused(changed: dict[str, Any], said: s
 
 def test_shares_of_nothing_take_nothing() -> None:
     assert apportion(10, {"ocr": 0.0, "chart": 0.0}) == {"ocr": 0, "chart": 0}
+
+
+def test_items_of_a_benchmark_enter_no_mixture_even_if_a_category_has_them(lake: Lake) -> None:
+    for source in ("benchmark_ai2d", "c"):
+        put_category(lake, "chart", source, 2)
+    build_mixture(lake, profile(), "single_image", run_id="one")
+    assert {row["source"] for row in manifest(lake, "single_image")} == {"c"}

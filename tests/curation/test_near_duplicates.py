@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.config.profile import load_profile
 from mvl_assets.curation.duplicates import DuplicateReport, find_duplicates, list_emptied_sources
 from mvl_assets.curation.near_duplicates import TextLookup
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.data_tables import SAMPLES
-from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake_queries.duplicates import choose_representatives
-from mvl_assets.media.image import inspect_image
 from tests.curation.sources import source
-from tests.lake.rows import put_samples, sample, table_of
+from tests.curation.stored_images import QUESTION, put_row
+from tests.lake.rows import put_samples, sample
 from tests.media.image_copies import COPIES, draw_form, draw_waves, encode
 
 RULES = DuplicateRules()
-QUESTION, ANSWER = "What is written in the second line of the letter?", "Ada Lovelace"
 LONG_TEXT = (
     "The river rises in the western hills, crosses four counties and joins the sea near an old harbour town "
     "whose lighthouse still guides fishing boats home every night of the year"
 )
-
-
-def store(lake: Lake, slug: str, data: bytes) -> ImageRow:
-    info = inspect_image(data)
-    row = ImageRow(
-        compute_digest(data),
-        data,
-        info.format,
-        info.width,
-        info.height,
-        info.n_frames,
-        info.mode,
-        info.phash,
-        info.pdq,
-        info.pdq_quality,
-        info.trimmed_pdq,
-    )
-    lake.get_images(slug).insert([row])
-    return row
-
-
-def put_row(lake: Lake, slug: str, *files: bytes, number: int = 0, **said: Any) -> dict[str, Any]:
-    pictures = [store(lake, slug, data) for data in files]
-    row = sample(slug, number, pictures=pictures, **({"question": QUESTION, "answer": ANSWER} | said))
-    lake.get_table("samples").append_fragments(
-        [lake.get_table("samples").write_fragments([table_of(SAMPLES, [row])], slug)]
-    )
-    return row
 
 
 def search(lake: Lake, *slugs: str, rules: DuplicateRules = RULES, **groups: str) -> DuplicateReport:

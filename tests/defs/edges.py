@@ -10,6 +10,7 @@ EDGES = {
     ("prompts", "judged"),
     ("rewritten", "scored"),
     ("prompts", "scored"),
+    ("benchmarks", "curation"),
     ("category", "curation"),
     ("category", "mixture"),
     ("judged", "mixture"),

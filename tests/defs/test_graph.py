@@ -19,7 +19,7 @@ from mvl_assets.config.catalog import list_partition_keys, load_catalog
 from mvl_assets.config.prompts import get_judge_prompts, get_rewrite_prompt, get_score_prompt, load_prompts
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.definitions import build_defs
-from mvl_assets.defs.curation import SOURCES_CHECK
+from mvl_assets.defs.curation import HITS_CHECK, SOURCES_CHECK
 from mvl_assets.defs.freshness import FRESHNESS_CHECK
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import SCHEMA_CHECK
@@ -40,6 +40,8 @@ heavy = {"torch", "transformers", "vllm", "deepspeed", "lancedb", "skimage", "ma
 cpu = used.ru_utime + used.ru_stime
 print(json.dumps({"cpu": cpu, "assets": len(graph.get_all_asset_keys()), "heavy": sorted(heavy)}))
 """
+
+BLOCKING = (SCHEMA_CHECK, SOURCES_CHECK, HITS_CHECK)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +190,7 @@ def test_every_table_has_a_check_that_stops_what_comes_after(lake_graph: AssetGr
         if key.path[0] == "export":
             continue
         assert checks[SCHEMA_CHECK] is True, key
-        assert all(not blocking for name, blocking in checks.items() if name not in (SCHEMA_CHECK, SOURCES_CHECK)), key
+        assert all(not blocking for name, blocking in checks.items() if name not in BLOCKING), key
         assert (FRESHNESS_CHECK in checks) == (key.path[0] in ("rewritten", "judged", "scored")), key
 
 

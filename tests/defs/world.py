@@ -36,6 +36,7 @@ TABLES = ["curation/duplicates", "curation/contamination", "mixture/single_image
 FORGETFUL = (
     asset_keys.load_active_profile,
     asset_keys.list_graph_sources,
+    asset_keys.list_graph_benchmarks,
     asset_keys.list_partition_sources,
     asset_keys.list_categories,
     asset_keys.list_rewritten_sources,

@@ -363,6 +363,96 @@ SAMPLE_PAIRS = TableSpec(
     key_column="pair_id",
 )
 
+# How like an item of a benchmark a training row is (curation/benchmark_matches.py); null where nothing was compared.
+ITEM_SIMILARITY: list[tuple[str, pa.DataType]] = [
+    *IMAGE_SIMILARITY,
+    ("question_containment", pa.float64()),
+    ("question_overlap", pa.float64()),
+    ("ngram_overlap", pa.float64()),
+    ("n_tokens", pa.int32()),
+    ("answer_overlap", pa.float64()),
+]
+
+BENCHMARK_ITEMS = TableSpec(
+    "curation/benchmark_items",
+    pa.schema(
+        [
+            ("asked_id", pa.string()),
+            ("task", pa.string()),
+            ("doc_id", pa.int64()),
+            ("item_id", pa.string()),
+            ("source", pa.string()),
+            ("image_ids", STRING_LIST),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="asked_id",
+    partition_column="source",
+)
+
+BENCHMARK_IMAGE_PAIRS = TableSpec(
+    "curation/benchmark_image_pairs",
+    pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("image_id", pa.string()),
+            ("item_image_id", pa.string()),
+            ("pdq_distance", pa.int32()),
+            *IMAGE_SIMILARITY,
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="pair_id",
+)
+
+BENCHMARK_MATCHES = TableSpec(
+    "curation/benchmark_matches",
+    pa.schema(
+        [
+            ("match_id", pa.string()),
+            ("fingerprint", pa.string()),
+            ("item_id", pa.string()),
+            ("source", pa.string()),
+            ("items_state", pa.string()),
+            # "image": they show an image and a copy of it; "text": the row's text holds the item's.
+            ("evidence", pa.string()),
+            ("image_id", pa.string()),
+            ("item_image_id", pa.string()),
+            *ITEM_SIMILARITY,
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="match_id",
+)
+
+BENCHMARK_WAVES = TableSpec(
+    "curation/benchmark_waves",
+    pa.schema(
+        [
+            ("member_id", pa.string()),
+            ("wave_id", pa.string()),
+            ("source", pa.string()),
+            ("items_state", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="member_id",
+)
+
+BENCHMARK_COMPARED = TableSpec(
+    "curation/benchmark_compared",
+    pa.schema(
+        [
+            ("compared_id", pa.string()),
+            ("fingerprint", pa.string()),
+            ("wave_id", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="compared_id",
+    has_row_hash=False,
+)
+
 CONTAMINATION = TableSpec(
     "curation/contamination",
     pa.schema(
@@ -373,8 +463,16 @@ CONTAMINATION = TableSpec(
             ("category", pa.string()),
             ("benchmark", pa.string()),
             ("benchmark_item", pa.string()),
-            # "is_benchmark", "near_duplicate" or "shared_image"; see curation/contamination.py.
+            # Source of the item: of a benchmark, or of a held-out sample; null where a source is declared a benchmark.
+            ("item_source", pa.string()),
+            # See config/contamination_rules.py.
             ("kind", pa.string()),
+            ("image_id", pa.string()),
+            ("item_image_id", pa.string()),
+            *ITEM_SIMILARITY,
+            # Whether mixtures leave the row out, and why a hit counts for nothing.
+            ("removed", pa.bool_()),
+            ("allowed", pa.string()),
             ("run_id", pa.string()),
         ]
     ),

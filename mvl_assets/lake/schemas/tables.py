@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from mvl_assets.lake.schemas.data_tables import (
     ANSWERS,
+    BENCHMARK_COMPARED,
+    BENCHMARK_IMAGE_PAIRS,
+    BENCHMARK_ITEMS,
+    BENCHMARK_MATCHES,
+    BENCHMARK_WAVES,
     CATEGORY,
     COMPARED,
     CONTAMINATION,
@@ -26,6 +31,7 @@ from mvl_assets.lake.schemas.training_tables import (
     MIXTURE,
     PACK_PLAN,
     PACKED_ROWS,
+    TOUCHED_ITEMS,
 )
 
 _SINGLE_TABLES = {
@@ -39,8 +45,14 @@ _SINGLE_TABLES = {
         IMAGE_PAIRS,
         SAMPLE_PAIRS,
         CONTAMINATION,
+        BENCHMARK_COMPARED,
+        BENCHMARK_IMAGE_PAIRS,
+        BENCHMARK_ITEMS,
+        BENCHMARK_MATCHES,
+        BENCHMARK_WAVES,
         BENCHMARKS,
         BENCHMARK_ANSWERS,
+        TOUCHED_ITEMS,
         TOMBSTONES,
     )
 }

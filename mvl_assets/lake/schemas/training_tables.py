@@ -168,3 +168,21 @@ BENCHMARK_ANSWERS = TableSpec(
     has_key_scheme=True,
     partition_column="partition_key",
 )
+
+TOUCHED_ITEMS = TableSpec(
+    "evaluation_touched_items",
+    pa.schema(
+        [
+            ("touched_id", pa.string()),
+            ("checkpoint_version", pa.string()),
+            # Null in the row that says that the training rows were looked at, and how many they are.
+            ("item_id", pa.string()),
+            ("source", pa.string()),
+            ("kind", pa.string()),
+            ("n_rows", pa.int64()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="touched_id",
+    partition_column="checkpoint_version",
+)

@@ -112,6 +112,7 @@ class PurgeScope:
             if self.is_whole_source
             else sql.is_in("canonical_sample_id", self.sample_ids)
         )
+        hit_filter = self._build_item_filter("item_source", "benchmark_item")
         return {
             "rejects": self.sample_filter if self.is_whole_source else sql.is_in("row_key", self._collect_row_keys()),
             **dict.fromkeys(list_tables(EVALUATION_FAMILY), self.sample_filter),
@@ -120,8 +121,17 @@ class PurgeScope:
             "curation/duplicates": f"{self.sample_filter} OR {canonical_filter}",
             # Pairs of contents and of images hold nothing but digests and scores.
             "curation/compared": self.sample_filter,
-            "curation/contamination": self.sample_filter,
+            # Nothing hits a purged item any more.
+            "curation/contamination": f"{self.sample_filter} OR {hit_filter}",
+            "curation/benchmark_matches": self._build_item_filter("source", "item_id"),
+            "curation/benchmark_items": self._build_item_filter("source", "item_id"),
         }
+
+    def _build_item_filter(self, source_column: str, id_column: str) -> str:
+        """Return the condition for rows about items of benchmarks that are the samples."""
+        if self.is_whole_source:
+            return sql.equals(source_column, self.source)
+        return sql.is_in(id_column, self.sample_ids)
 
     def _collect_row_keys(self) -> set[str]:
         """Return the row keys that rejects may have: ids of the samples, and of their rewrites and mixture rows."""

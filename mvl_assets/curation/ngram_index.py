@@ -1,0 +1,181 @@
+"""Which items of benchmarks a text holds: runs of five words, weighted by how rare they are among the items.
+
+The idea is that of `decon` (Allen AI): an item counts as held if the rare runs of its question and options are in the
+text, since those of its template ("answer with the option's letter") are in many others, too. Weights are those of the
+item's own benchmark, so that another benchmark changes none of them. Everything that grows with the texts is
+vectorised; memory grows with the items alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
+from mvl_assets.curation.text_overlap import CJK
+
+GRAM_LENGTH = 5
+
+MIN_INDEXED_TOKENS = 13
+"""Items with fewer tokens are not found by their text: too many texts hold them by chance."""
+
+MAX_GRAM_ITEMS = 256
+"""A run that more items have proposes none of them; it counts where others have."""
+
+MIN_STORED_OVERLAP = 0.5
+"""Texts that hold less of an item are no match."""
+
+MAX_TEXT_CHARS = 200_000
+"""Characters of a text that are looked at."""
+
+_WORD = re.compile(r"[^\W_]+")
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedItem:
+    """An item by its number; `text` is its question with the options."""
+
+    item: int
+    source: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextMatch:
+    """A text that holds an item: the number of the text in its batch, that of the item, and the share it holds."""
+
+    text: int
+    item: int
+    overlap: float
+
+
+def split_tokens(text: str) -> list[str]:
+    """Return the words and numbers of a text in lower case; each character of a script without spaces is one."""
+    text = text[:MAX_TEXT_CHARS].lower()
+    if "<" in text:
+        text = text.replace(IMAGE_MARKER, " ").replace(VIDEO_MARKER, " ")
+    if not text.isascii():
+        text = CJK.sub(r" \g<0> ", text)
+    return _WORD.findall(text)
+
+
+class NgramIndex:
+    """The items that can be found by their text."""
+
+    def __init__(self, items: Iterable[IndexedItem]) -> None:
+        self.n_tokens: dict[int, int] = {}
+        self._vocabulary: dict[str, int] = {}
+        self._sources: dict[int, str] = {}
+        grams: list[np.ndarray] = []
+        numbers: list[int] = []
+        for item in items:
+            tokens = split_tokens(item.text)
+            self.n_tokens[item.item] = len(tokens)
+            if len(tokens) < MIN_INDEXED_TOKENS:
+                continue
+            word_ids = [self._vocabulary.setdefault(token, len(self._vocabulary) + 1) for token in tokens]
+            grams.append(np.unique(_hash_runs(np.array(word_ids, dtype=np.uint64))[0]))
+            numbers.append(item.item)
+            self._sources[item.item] = item.source
+        self._numbers = np.array(numbers, dtype=np.int64)
+        self._build_postings(grams)
+
+    def _build_postings(self, grams: list[np.ndarray]) -> None:
+        lengths = np.array([len(run) for run in grams], dtype=np.int64)
+        self._offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self._grams = np.concatenate(grams) if grams else np.empty(0, dtype=np.uint64)
+        owners = np.repeat(np.arange(len(grams)), lengths)
+        self._weights = self._compute_weights(owners)
+        self._totals = np.bincount(owners, self._weights, minlength=len(grams)) if len(grams) else np.empty(0)
+        order = np.lexsort((owners, self._grams))
+        self._keys, starts, counts = np.unique(self._grams[order], return_index=True, return_counts=True)
+        is_rare = counts <= MAX_GRAM_ITEMS
+        self._keys, self._starts, self._counts = self._keys[is_rare], starts[is_rare], counts[is_rare]
+        self._posting_owners = owners[order]
+        self._posting_weights = self._weights[order]
+        rare_positions = _expand_ranges(self._starts, self._counts)
+        rare_totals = np.bincount(
+            self._posting_owners[rare_positions], self._posting_weights[rare_positions], minlength=len(grams)
+        )
+        self._common_totals = self._totals - rare_totals
+        # Whether any key has these bits: most runs of a text end here, with one look-up.
+        self._shift = np.uint64(64 - min(27, max(10, int(len(self._keys) * 8).bit_length())))
+        self._may_contain = np.zeros(1 << (64 - int(self._shift)), dtype=bool)
+        self._may_contain[self._keys >> self._shift] = True
+
+    def _compute_weights(self, owners: np.ndarray) -> np.ndarray:
+        """Return the weight of each run of each item: the logarithm of how few items of its benchmark have it."""
+        weights = np.empty(len(self._grams))
+        sources = np.array([self._sources[number] for number in self._numbers.tolist()], dtype=object)
+        for source in sorted(set(sources.tolist())):
+            is_member = (sources == source)[owners]
+            _, inverse, counts = np.unique(self._grams[is_member], return_inverse=True, return_counts=True)
+            n_items = int((sources == source).sum())
+            weights[is_member] = np.log1p(n_items / counts[inverse])
+        return weights
+
+    def iter_matches(self, texts: Sequence[str]) -> Iterator[TextMatch]:
+        """Yield the items of which a text holds at least `MIN_STORED_OVERLAP`, by text and item."""
+        if not len(self._keys):
+            return
+        word_ids = [self._list_word_ids(text) for text in texts]
+        # A zero, an unknown word, ends each text: no run goes over it.
+        flat = np.fromiter((word for ids in word_ids for word in ids), dtype=np.uint64)
+        owners = np.repeat(np.arange(len(texts)), [len(ids) for ids in word_ids])
+        hashes, positions = _hash_runs(flat)
+        candidates = np.flatnonzero(self._may_contain[hashes >> self._shift])
+        hashes, text_numbers = hashes[candidates], owners[positions[candidates]]
+        key_numbers = np.minimum(np.searchsorted(self._keys, hashes), len(self._keys) - 1)
+        is_known = self._keys[key_numbers] == hashes
+        pairs = np.unique(np.stack([text_numbers[is_known], key_numbers[is_known]], axis=1), axis=0)
+        if not len(pairs):
+            return
+        counts = self._counts[pairs[:, 1]]
+        postings = _expand_ranges(self._starts[pairs[:, 1]], counts)
+        pair_keys = np.repeat(pairs[:, 0], counts) * len(self._numbers) + self._posting_owners[postings]
+        unique_keys, inverse = np.unique(pair_keys, return_inverse=True)
+        rare_sums = np.bincount(inverse, self._posting_weights[postings])
+        item_numbers = unique_keys % len(self._numbers)
+        is_possible = rare_sums + self._common_totals[item_numbers] >= MIN_STORED_OVERLAP * self._totals[item_numbers]
+        text_ends = np.cumsum([len(ids) for ids in word_ids])
+        for key in unique_keys[is_possible].tolist():
+            text, owner = divmod(key, len(self._numbers))
+            start = 0 if text == 0 else int(text_ends[text - 1])
+            overlap = self._compute_overlap(flat[start : text_ends[text]], owner)
+            if overlap >= MIN_STORED_OVERLAP:
+                yield TextMatch(text, int(self._numbers[owner]), overlap)
+
+    def _list_word_ids(self, text: str) -> list[int]:
+        get = self._vocabulary.get
+        return [*(get(token, 0) for token in split_tokens(text)), 0]
+
+    def _compute_overlap(self, word_ids: np.ndarray, owner: int) -> float:
+        span = slice(self._offsets[owner], self._offsets[owner + 1])
+        is_held = np.isin(self._grams[span], _hash_runs(word_ids)[0])
+        return min(1.0, float(self._weights[span][is_held].sum() / self._totals[owner]))
+
+
+def _hash_runs(word_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of all runs of known words, and where each begins."""
+    n_runs = len(word_ids) - GRAM_LENGTH + 1
+    if n_runs <= 0:
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+    hashes = np.zeros(n_runs, dtype=np.uint64)
+    for nth in range(GRAM_LENGTH):
+        hashes = (hashes ^ word_ids[nth : nth + n_runs]) * _MULTIPLIER
+        hashes ^= hashes >> np.uint64(29)
+    n_unknown = np.concatenate([[0], np.cumsum(word_ids == 0)])
+    starts = np.flatnonzero(n_unknown[GRAM_LENGTH:] == n_unknown[:n_runs])
+    return hashes[starts], starts
+
+
+def _expand_ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the positions of all ranges, one after the other."""
+    if not len(counts):
+        return np.empty(0, dtype=np.int64)
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)

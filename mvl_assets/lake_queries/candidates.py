@@ -1,0 +1,238 @@
+"""Candidate pool of a mixture, and seeded selection of the first n rows per category and kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mvl_assets.common.digest import compute_id_digests
+from mvl_assets.common.id_array import format_ids
+from mvl_assets.config.catalog import BENCHMARK_PREFIX
+from mvl_assets.lake.durability.spill import open_duckdb, stream_table
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.data_tables import CONTAMINATION
+from mvl_assets.lake_queries.holdout import compute_holdout_limit
+
+if TYPE_CHECKING:
+    import duckdb
+
+BATCH_ROWS = 4096
+
+SourceGroups = Mapping[str, Mapping[str, str]]
+"""Group (A or B) by category and source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A part of a mixture: `n_rows` rows of one category and kind, from `start` of their seeded order.
+
+    Attributes:
+        category: The category.
+        kind: original or rewritten.
+        start: First position in the seeded order.
+        n_rows: Number of rows.
+        repeat_index: 0, or the number of the repetition if rows are repeated.
+    """
+
+    category: str
+    kind: str
+    start: int
+    n_rows: int
+    repeat_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRewrites:
+    """The kept rewrites of one category: how many can be taken, and why the others cannot.
+
+    Attributes:
+        kept: Rewrites that the keep rule keeps.
+        outdated: Those of an older version of their sample, or of one that is in the category no more.
+        held_out: Those of samples that are held out for evaluation.
+        excluded: Those of samples that a table of `exclusion_tables` lists.
+        available: The rest.
+    """
+
+    category: str
+    kept: int
+    outdated: int
+    held_out: int
+    excluded: int
+    available: int
+
+
+class CandidatePool:
+    """All candidates of a mixture, in a database on disk: the view `pool`, in no order."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
+        self._con = connection
+        self._seed = seed
+
+    def count_candidates(self) -> dict[tuple[str, str], int]:
+        """Return the number of candidates by (category, kind)."""
+        count_rows = self._con.execute("SELECT category, kind, count(*) FROM pool GROUP BY ALL").fetchall()
+        return {(category, kind): count for category, kind, count in count_rows}
+
+    def count_kept_rewrites(self) -> list[KeptRewrites]:
+        """Return, for each category with kept rewrites, how many of them are candidates."""
+        rows = self._con.execute(
+            """SELECT k.category, any_value(k.kept),
+                      count(*) FILTER (p.left_out = 'held_out'), count(*) FILTER (p.left_out = 'excluded'),
+                      count(p.category) FILTER (p.left_out IS NULL)
+               FROM kept_counts k LEFT JOIN all_candidates p ON p.category = k.category AND p.kind = 'rewritten'
+               WHERE k.kept > 0 GROUP BY k.category ORDER BY k.category"""
+        ).fetchall()
+        return [
+            KeptRewrites(category, kept, kept - held_out - excluded - available, held_out, excluded, available)
+            for category, kept, held_out, excluded, available in rows
+        ]
+
+    def iter_selected(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.Table]:
+        """Yield the rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled by the seed."""
+        self._con.execute(
+            """CREATE OR REPLACE TABLE quotas
+               (category VARCHAR, kind VARCHAR, start BIGINT, n_rows BIGINT, repeat_index INTEGER)"""
+        )
+        if quota_rows := [astuple(quota) for quota in quotas if quota.n_rows]:
+            self._con.executemany("INSERT INTO quotas VALUES (?, ?, ?, ?, ?)", quota_rows)
+        # Where each quota begins and ends, so that only ranks are sorted here and every row is sorted once, below.
+        self._con.execute(
+            """CREATE OR REPLACE TABLE bounds AS
+               SELECT q.category, q.kind, q.repeat_index, min(r.rank) AS first_rank, max(r.rank) AS last_rank
+               FROM (SELECT category, kind, rank,
+                            row_number() OVER (PARTITION BY category, kind ORDER BY rank) - 1 AS nth FROM pool) r
+               JOIN quotas q ON q.category = r.category AND q.kind = r.kind
+                            AND (r.nth = q.start OR r.nth = q.start + q.n_rows - 1)
+               GROUP BY ALL"""
+        )
+        reader = self._con.sql(
+            """SELECT p.* EXCLUDE (rank), b.repeat_index
+               FROM pool p JOIN bounds b ON b.category = p.category AND b.kind = p.kind
+                                        AND p.rank BETWEEN b.first_rank AND b.last_rank
+               ORDER BY md5(concat_ws('/', $seed, $stage, p.rank, b.repeat_index))::UUID""",
+            params={"seed": str(self._seed), "stage": stage},
+        ).to_arrow_reader(BATCH_ROWS)
+        n_before = 0
+        for batch in reader:
+            rows = format_ids(batch)
+            positions = pa.array(np.arange(n_before, n_before + len(rows)), pa.int64())
+            yield rows.append_column("position", positions).append_column("row_id", _compute_row_ids(rows, stage))
+            n_before += len(rows)
+
+
+def _compute_row_ids(rows: pa.Table, stage: str) -> pa.Array:
+    contents = pc.coalesce(rows["rewrite_id"], rows["version_id"]).to_numpy()
+    row_ids = np.empty(len(rows), dtype=object)
+    for group in rows.select(["kind", "repeat_index"]).group_by(["kind", "repeat_index"]).aggregate([]).to_pylist():
+        kind, repeat_index = group["kind"], group["repeat_index"]
+        is_member = pc.and_(pc.equal(rows["kind"], kind), pc.equal(rows["repeat_index"], repeat_index)).to_numpy()
+        row_ids[is_member] = compute_id_digests([stage, kind], contents[is_member], [repeat_index])
+    return pa.array(row_ids, pa.string())
+
+
+@contextmanager
+def open_candidate_pool(
+    lake: Lake,
+    categories: Iterable[str],
+    *,
+    seed: int,
+    holdout_fraction: float,
+    exclusion_tables: Sequence[str],
+    groups: SourceGroups | None = None,
+) -> Iterator[CandidatePool]:
+    """Open the pool of all samples in the category tables that are neither held out nor excluded.
+
+    A sample with a kept rewrite enters as that rewrite and not as itself.
+
+    Args:
+        lake: The lake.
+        categories: Categories to read.
+        seed: Seed of the order.
+        holdout_fraction: Share of image groups that is held out for evaluation.
+        exclusion_tables: Tables whose samples are excluded, such as `curation/duplicates`; of contamination those that
+            its rules remove.
+        groups: If given, only sources in it are read, and rewrites only of sources in group B. Tables keep rows of
+            sources that have left the catalog or changed their group.
+    """
+    with open_duckdb() as con:
+        con.execute("CREATE TABLE listed_ids (sample_id UUID)")
+        for name in exclusion_tables:
+            condition = "removed" if name == CONTAMINATION.name else None
+            with stream_table(con, "listed", lake.get_table(name), ["sample_id"], condition):
+                con.execute("INSERT INTO listed_ids SELECT sample_id::UUID FROM listed")
+        con.execute("CREATE TABLE excluded AS SELECT DISTINCT sample_id FROM listed_ids")
+        con.execute("CREATE TABLE used_sources (category VARCHAR, source VARCHAR, is_rewritten BOOLEAN)")
+        used_sources = [
+            (category, source, group == "B")
+            for category, group_by_source in (groups or {}).items()
+            for source, group in group_by_source.items()
+        ]
+        if used_sources:
+            con.executemany("INSERT INTO used_sources VALUES (?, ?, ?)", used_sources)
+        con.execute(
+            """CREATE TABLE all_candidates (
+                 category VARCHAR, kind VARCHAR, rank UUID, sample_id UUID, version_id UUID, rewrite_id UUID,
+                 judged_id UUID, source VARCHAR, modality VARCHAR, license VARCHAR, left_out VARCHAR)"""
+        )
+        con.execute("CREATE VIEW pool AS SELECT * EXCLUDE (left_out) FROM all_candidates WHERE left_out IS NULL")
+        con.execute("CREATE TABLE kept_counts (category VARCHAR, kept BIGINT)")
+        for category in categories:
+            _create_kept_rewrites(con, lake, category, uses_all_sources=groups is None)
+            holdout_limit = compute_holdout_limit(holdout_fraction)
+            _insert_candidates(con, lake, category, seed, holdout_limit, uses_all_sources=groups is None)
+        yield CandidatePool(con, seed)
+
+
+def _create_kept_rewrites(con: duckdb.DuckDBPyConnection, lake: Lake, category: str, *, uses_all_sources: bool) -> None:
+    """Create the table `kept_rewrites` of a category, with the version of the sample that each was made from."""
+    with stream_table(
+        con, "judged", lake.get_table(f"judged/{category}"), ["judged_id", "rewrite_id", "source"], "keep"
+    ):
+        con.execute(
+            """CREATE OR REPLACE TABLE kept AS SELECT judged_id::UUID AS judged_id, rewrite_id::UUID AS rewrite_id
+               FROM judged WHERE $all OR source IN (
+                 SELECT source FROM used_sources WHERE category = $category AND is_rewritten)""",
+            {"all": uses_all_sources, "category": category},
+        )
+    with stream_table(con, "rewritten", lake.get_table(f"rewritten/{category}"), ["rewrite_id", "version_id"]):
+        con.execute(
+            """CREATE OR REPLACE TABLE kept_rewrites AS SELECT k.*, r.version_id::UUID AS version_id
+               FROM rewritten r JOIN kept k ON k.rewrite_id = r.rewrite_id::UUID"""
+        )
+    con.execute("INSERT INTO kept_counts SELECT $category, count(*) FROM kept", {"category": category})
+
+
+def _insert_candidates(
+    con: duckdb.DuckDBPyConnection, lake: Lake, category: str, seed: int, holdout_limit: int, *, uses_all_sources: bool
+) -> None:
+    columns = ["sample_id", "version_id", "source", "modality", "license", "holdout_hash"]
+    with stream_table(con, "samples", lake.get_table(f"category/{category}"), columns):
+        # A rewrite of an older version of the sample answers a question that has changed since. Originals that cannot
+        # be taken are not kept: nobody asks why. Items of benchmarks are in no category; here none gets through either.
+        con.execute(
+            """INSERT INTO all_candidates
+               SELECT $category, if(r.rewrite_id IS NULL, 'original', 'rewritten'),
+                      md5(concat_ws('/', $seed, coalesce(r.rewrite_id::VARCHAR, s.version_id)))::UUID,
+                      s.sample_id, s.version_id, r.rewrite_id, r.judged_id, s.source, s.modality, s.license,
+                      CASE WHEN s.holdout_hash < $holdout_limit THEN 'held_out'
+                           WHEN e.sample_id IS NOT NULL THEN 'excluded' END AS reason
+               FROM samples s
+               LEFT JOIN kept_rewrites r ON r.version_id = s.version_id::UUID
+               LEFT JOIN excluded e ON e.sample_id = s.sample_id::UUID
+               WHERE ($all OR s.source IN (SELECT source FROM used_sources WHERE category = $category))
+                 AND NOT starts_with(s.source, $benchmark_prefix)
+                 AND (reason IS NULL OR r.rewrite_id IS NOT NULL)""",
+            {
+                "category": category,
+                "seed": str(seed),
+                "all": uses_all_sources,
+                "holdout_limit": holdout_limit,
+                "benchmark_prefix": BENCHMARK_PREFIX,
+            },
+        )

@@ -1,0 +1,11 @@
+"""The benchmarks that are evaluated, and the declared sources of their items."""
+
+from __future__ import annotations
+
+from mvl_assets.config.benchmarks import load_benchmarks
+from mvl_training.evaluation.benchmarks.registry import load_suites
+
+
+def test_every_task_that_is_evaluated_has_its_items_declared() -> None:
+    asked = {task for suite in load_suites().values() for b in suite.benchmarks.values() for task in b.tasks}
+    assert asked == {task for items in load_benchmarks().values() for task in items.tasks}
