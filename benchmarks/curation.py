@@ -1,6 +1,7 @@
-"""Duplicates: recall and precision on planted copies, and the cost per row.
+"""Duplicates and contamination: recall and precision on planted copies and leaks, and the cost per row.
 
     python benchmarks/curation.py --json [--photos FOLDER] [--peers FOLDER] [--rows 100000 1000000] [--full]
+    python benchmarks/curation.py --json --part contamination
 
 Quality: drawings of the demo data and photographs (those of scikit-image; `--photos` adds the JPEG files of a folder)
 are altered in known ways, and hard negatives are made that look alike. All are searched as `curation/duplicates` does.
@@ -9,7 +10,8 @@ made from is a false positive. Beside it, on the same rows: pHash alone, and 5-g
 
 Cost: rows without images of 40 to 80 words, one in twenty a reworded copy, and rows with images whose hashes are
 random, one in twenty a near copy. Each number of rows runs in a process of its own, twice: all rows, then 1 % more.
-`--full` adds 4 million. Peers are run if they can be imported (from `--peers` too): datasketch.
+`--full` adds 4 million. Contamination: see
+`curation_contamination.py`. Peers are run if they can be imported (from `--peers` too): datasketch.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from typing import Any
 
 import imagehash
 import numpy as np
+from curation_contamination import measure_cost, measure_leaks
 from curation_data import IMAGE_ATTACKS, PlantedRow, build_rows
 from peak_memory import read_peak_rss_mb
 from PIL import Image
@@ -212,7 +215,7 @@ def score_ngrams(rows: list[PlantedRow]) -> dict[str, Any]:
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("ala", "eni", "oru", "ubo", "ite") for c in "bdkmnrstvz"]
 
 
-def write_text_rows(lake: Lake, n_rows: int, first: int) -> None:
+def write_text_rows(lake: Lake, n_rows: int, first: int, source: str = "text") -> None:
     rng = random.Random(first)
     question, answer = "Which?", "None"
     for start in range(first, first + n_rows, 50_000):
@@ -223,11 +226,11 @@ def write_text_rows(lake: Lake, n_rows: int, first: int) -> None:
             else:
                 words = rng.choices(VOCABULARY, k=rng.randrange(40, 80))
                 question, answer = " ".join(words[:20]), " ".join(words[20:])
-            versions.append(build_version("text", number, question, answer, []))
-        write_samples(lake, "text", versions, {})
+            versions.append(build_version(source, number, question, answer, []))
+        write_samples(lake, source, versions, {})
 
 
-def write_image_rows(lake: Lake, n_rows: int, first: int) -> None:
+def write_image_rows(lake: Lake, n_rows: int, first: int, source: str = "images") -> None:
     """Write rows whose images have hashes and are not stored: candidates are searched, none is verified."""
     generator = np.random.default_rng(first)
     for start in range(first, first + n_rows, 50_000):
@@ -242,13 +245,16 @@ def write_image_rows(lake: Lake, n_rows: int, first: int) -> None:
             properties[image_id] = ImageProperties(
                 80_000, "JPEG", 640, 480, 1, "RGB", "0" * 16, value.tobytes().hex(), 100, None
             )
-            versions.append(build_version("images", number, f"<image>\nWhat is {number}?", str(number), [image_id]))
-        write_samples(lake, "images", versions, properties)
+            versions.append(build_version(source, number, f"<image>\nWhat is {number}?", str(number), [image_id]))
+        write_samples(lake, source, versions, properties)
 
 
-def run_cost(kind: str, n_rows: int) -> dict[str, float]:
+def run_cost(kind: str, n_rows: int, part: str) -> dict[str, float]:
     """Search `n_rows` rows, then 1 % more, in this process."""
     write = write_text_rows if kind == "text" else write_image_rows
+    if part == "contamination":
+        cost = measure_cost(kind, n_rows, write, build_source, _read_cpu)
+        return cost | {"peak_mb": read_peak_rss_mb()}
     sources = [build_source("text"), build_source("images")]
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
@@ -316,8 +322,8 @@ def measure_datasketch(n_rows: int) -> dict[str, float] | None:
     return {"cpu_us_per_row": 1e6 * (time.process_time() - started_at) / n_rows}
 
 
-def run_in_new_process(kind: str, n_rows: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--cost", kind, "--rows", str(n_rows)]
+def run_in_new_process(kind: str, n_rows: int, part: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--cost", kind, "--part", part, "--rows", str(n_rows)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
@@ -349,6 +355,7 @@ def print_quality(quality: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cost", choices=("text", "images"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=("all", "duplicates", "contamination"), default="all")
     parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--full", action="store_true", help="4 million rows, too")
     parser.add_argument("--drawings", type=int, default=240)
@@ -360,39 +367,75 @@ def main() -> None:
     if options.peers:
         sys.path.append(options.peers)
     if options.cost:
-        print(json.dumps(run_cost(options.cost, options.rows[0])))
+        print(json.dumps(run_cost(options.cost, options.rows[0], options.part)))
         return
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs, Python {sys.version.split()[0]}")
+    result: dict[str, Any] = {}
+    if options.part != "contamination":
+        result |= measure_duplicates(options)
+    if options.part != "duplicates":
+        result["contamination"] = measure_contamination(options)
+    if options.json:
+        print(json.dumps(result, default=float))
+
+
+def measure_duplicates(options: argparse.Namespace) -> dict[str, Any]:
     quality = measure_quality(options)
     print_quality(quality)
     hashing = measure_hashing(options)
     print(f"image at ingest, CPU: {hashing}")
+    costs = measure_costs(options, "duplicates")
+    datasketch = measure_datasketch(20_000)
+    print(f"datasketch: {datasketch}")
+    return {
+        "recall": quality["recall"],
+        "precision": quality["precision"],
+        "text_rows_per_s": _get_largest_speed(costs["text"]),
+        "pictures_per_s": 1000 / hashing["all_ms"],
+        "peak_mb": max((c["peak_mb"] for by_size in costs.values() for c in by_size.values()), default=None),
+        "quality": quality,
+        "hashing": hashing,
+        "costs": costs,
+        "datasketch": datasketch,
+    }
+
+
+def measure_contamination(options: argparse.Namespace) -> dict[str, Any]:
+    leaks = measure_leaks(options, write_planted, build_source, compute_interval)
+    low, high = leaks["interval"]
+    print(f"contamination: {leaks['n_items']} items, {leaks['n_hits']} hits, CPU {leaks['cpu_s']:.0f} s")
+    print(f"precision {leaks['precision']:.4f} (95 %: {low:.4f} to {high:.4f}), wrong: {leaks['false_positives']}")
+    for kind, by_kind in leaks["precision_by_kind"].items():
+        low, high = by_kind["interval"]
+        print(f"precision of {kind}: {by_kind['share']:.4f} ({low:.4f} to {high:.4f}) of {by_kind['hits']}")
+    for attack, recall in leaks["recall"].items():
+        print(f"{attack:20s} {recall:6.3f} in its class {leaks['recall_in_class'][attack]:6.3f}")
+    costs = measure_costs(options, "contamination")
+    return leaks | {
+        "costs": costs,
+        "text_rows_per_s": _get_largest_speed(costs["text"]),
+        "image_rows_per_s": _get_largest_speed(costs["images"]),
+        "peak_mb": max((c["peak_mb"] for by_size in costs.values() for c in by_size.values()), default=None),
+    }
+
+
+def measure_costs(options: argparse.Namespace, part: str) -> dict[str, dict[str, dict[str, float]]]:
     costs: dict[str, dict[str, dict[str, float]]] = {"text": {}, "images": {}}
-    sizes = [*options.rows, *([4_000_000] if options.full else [])]
-    for n_rows in sizes:
+    for n_rows in [*options.rows, *([4_000_000] if options.full else [])]:
         for kind, by_size in costs.items():
-            cost = by_size[str(n_rows)] = run_in_new_process(kind, n_rows)
+            cost = by_size[str(n_rows)] = run_in_new_process(kind, n_rows, part)
             print(
-                f"{kind} {n_rows:,}: {n_rows / cost['all_s']:,.0f} rows/s, CPU"
+                f"{part}, {kind} {n_rows:,}: {n_rows / cost['all_s']:,.0f} rows/s, CPU"
                 f" {1e6 * cost['all_cpu_s'] / n_rows:.0f} us a row, 1 % more costs"
                 f" {cost['one_percent_cpu_s'] / cost['all_cpu_s']:.1%} of its CPU, peak {cost['peak_mb']:.0f} MB"
             )
-    datasketch = measure_datasketch(20_000)
-    print(f"datasketch: {datasketch}")
-    if options.json:
-        largest = str(sizes[-1]) if sizes else ""
-        result = {
-            "recall": quality["recall"],
-            "precision": quality["precision"],
-            "text_rows_per_s": sizes[-1] / costs["text"][largest]["all_s"] if sizes else None,
-            "pictures_per_s": 1000 / hashing["all_ms"],
-            "peak_mb": max((c["peak_mb"] for by_size in costs.values() for c in by_size.values()), default=None),
-            "quality": quality,
-            "hashing": hashing,
-            "costs": costs,
-            "datasketch": datasketch,
-        }
-        print(json.dumps(result, default=float))
+    return costs
+
+
+def _get_largest_speed(by_size: dict[str, dict[str, float]]) -> float | None:
+    """Return the rows per second of the largest run."""
+    n_rows = max(by_size, key=int, default=None)
+    return None if n_rows is None else int(n_rows) / by_size[n_rows]["all_s"]
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class NgramIndex:
             if len(tokens) < MIN_INDEXED_TOKENS:
                 continue
             word_ids = [self._vocabulary.setdefault(token, len(self._vocabulary) + 1) for token in tokens]
-            grams.append(np.unique(_hash_runs(np.array(word_ids, dtype=np.uint64))[0]))
+            grams.append(np.unique(_compute_run_hashes(np.array(word_ids, dtype=np.uint64))[0]))
             numbers.append(item.item)
             self._sources[item.item] = item.source
         self._numbers = np.array(numbers, dtype=np.int64)
@@ -126,7 +126,7 @@ class NgramIndex:
         # A zero, an unknown word, ends each text: no run goes over it.
         flat = np.fromiter((word for ids in word_ids for word in ids), dtype=np.uint64)
         owners = np.repeat(np.arange(len(texts)), [len(ids) for ids in word_ids])
-        hashes, positions = _hash_runs(flat)
+        hashes, positions = _compute_run_hashes(flat)
         candidates = np.flatnonzero(self._may_contain[hashes >> self._shift])
         hashes, text_numbers = hashes[candidates], owners[positions[candidates]]
         key_numbers = np.minimum(np.searchsorted(self._keys, hashes), len(self._keys) - 1)
@@ -155,11 +155,11 @@ class NgramIndex:
 
     def _compute_overlap(self, word_ids: np.ndarray, owner: int) -> float:
         span = slice(self._offsets[owner], self._offsets[owner + 1])
-        is_held = np.isin(self._grams[span], _hash_runs(word_ids)[0])
+        is_held = np.isin(self._grams[span], _compute_run_hashes(word_ids)[0])
         return min(1.0, float(self._weights[span][is_held].sum() / self._totals[owner]))
 
 
-def _hash_runs(word_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _compute_run_hashes(word_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of all runs of known words, and where each begins."""
     n_runs = len(word_ids) - GRAM_LENGTH + 1
     if n_runs <= 0:
