@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.config.contamination_rules import HIT_KINDS, ContaminationRules
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
@@ -27,7 +29,6 @@ from mvl_assets.lake_queries.touched_items import iter_touched_items
 from mvl_training.runs.training_run import (
     Checkpoint,
     StageError,
-    get_previous_stage,
     load_current_checkpoint,
     read_json,
 )
@@ -124,14 +125,20 @@ def list_lineage(lake: Lake, checkpoint: Checkpoint) -> list[Checkpoint]:
         result = read_json(current.output_dir / RESULT_FILE)
         if lake.get_table(f"pack_plan/{current.stage}").compute_data_version() != result["plan_version"]:
             raise StageError(f"pack_plan/{current.stage} was replaced after the checkpoint was trained")
-        previous_stage = get_previous_stage(current.stage)
-        if previous_stage is None:
+        if result["initial_weights"] is None:
             return chain
-        previous = load_current_checkpoint(previous_stage)
-        provenance = json.loads((previous.export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
-        if result["initial_weights"] != {"run": provenance["run_hash"], "step": provenance["step"]}:
-            raise StageError(f"checkpoint/{current.stage} began with another checkpoint than that of {previous_stage}")
-        chain.append(previous)
+        chain.append(_find_previous(current, result["initial_weights"]))
+
+
+def _find_previous(checkpoint: Checkpoint, initial_weights: Mapping[str, Any]) -> Checkpoint:
+    """Return the current checkpoint of an earlier stage that has these weights."""
+    for stage in reversed(TRAINING_STAGES[: TRAINING_STAGES.index(checkpoint.stage)]):
+        with suppress(StageError):
+            previous = load_current_checkpoint(stage)
+            provenance = json.loads((previous.export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
+            if initial_weights == {"run": provenance["run_hash"], "step": provenance["step"]}:
+                return previous
+    raise StageError(f"checkpoint/{checkpoint.stage} began with a checkpoint that was replaced since")
 
 
 def compute_clean_score(
