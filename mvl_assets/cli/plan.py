@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
@@ -18,14 +19,26 @@ from mvl_assets.fetch.plan import IngestPlan, plan_ingest, sum_plans
 from mvl_assets.fetch.progress import format_bytes
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.forecast import EXPECTED, HALF_LIMIT, MEASURED
+from mvl_assets.model_stage.image_tokens import DEFAULT_RULE, TILE_SIDE_PX, TOKENS_PER_TILE
 from mvl_assets.model_stage.plan import FROM_CATALOG, IN_LAKE, TO_COME, RequestPlan, plan_stage
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.runner import selection
-from mvl_assets.runner.forecasts import plan_source
+from mvl_assets.runner.forecasts import plan_probes, plan_source
 from mvl_assets.runner.model_stages import build_model_stage
-from mvl_assets.stages import CATEGORY, JUDGED, MIXTURE, MODEL_STAGES, RAW, REWRITTEN, SCORED, STAGES_BY_NAME
+from mvl_assets.stages import (
+    CATEGORY,
+    JUDGED,
+    MIXTURE,
+    MODEL_STAGES,
+    PROBE_ANSWERS,
+    RAW,
+    REWRITTEN,
+    SCORED,
+    STAGES_BY_NAME,
+)
 
 ALL_STAGES = "all"
+NOTE_WIDTH = 80
 PLANNED_STAGES = (RAW.name, *(stage.name for stage in MODEL_STAGES), MIXTURE.name, ALL_STAGES)
 
 
@@ -57,7 +70,7 @@ def command(
     """Say what a stage would fetch (raw), send (rewritten, judged, scored) or take (mixture), before anything moves.
 
     `all` is rewriting, judging and scoring of every source, rewrites to come and sources that are not ingested yet
-    included.
+    included, and `mvl judge probe`.
     """
     selected_names = None if select is None or stage == MIXTURE.name else _select_asset_names(stage, select)
 
@@ -74,12 +87,13 @@ def command(
         _print_raw_plan(specs, limit, bandwidth_mbit, asset_keys.load_active_profile(), json_)
     else:
         specs = filter(is_selected, _list_model_stage_sources(sources))
-        _print_model_stage_plan(stage, specs, limit, asset_keys.load_active_profile(), json_)
+        has_probes = stage == ALL_STAGES and not (sources or category or select)
+        _print_model_stage_plan(stage, specs, limit, asset_keys.load_active_profile(), json_, has_probes=has_probes)
 
 
 def _select_asset_names(stage: str, expression: str) -> set[str]:
     """Return the second key parts of the stage's selected assets: sources for raw, else categories."""
-    stages = _STAGE_MARKS if stage == ALL_STAGES else (stage,)
+    stages = [model_stage.name for model_stage in MODEL_STAGES] if stage == ALL_STAGES else [stage]
     names = {key.path[1] for key in selection.resolve_selection(expression) if key.path[0] in stages}
     if not names:
         raise MvlError(
@@ -151,18 +165,23 @@ def _build_raw_row(plan: IngestPlan) -> list[object]:
 
 
 def _print_model_stage_plan(
-    stage: str, specs: Iterable[SourceSpec], limit: int | None, profile: Profile, json_: bool
+    stage: str, specs: Iterable[SourceSpec], limit: int | None, profile: Profile, json_: bool, *, has_probes: bool
 ) -> None:
     if stage == SCORED.name and not profile.score_rows:
         raise MvlError(f"the profile {profile.name} scores no rows", hint="set `score_rows` in it")
     lake = Lake(load_settings().lake_root)
     plans: list[RequestPlan] = []
+    unknown_sources: list[str] = []
     for spec in specs:
         if stage == ALL_STAGES:
-            plans += plan_source(lake, spec, profile, limit)
+            source_plans = plan_source(lake, spec, profile, limit)
+            plans += source_plans
+            unknown_sources += [] if source_plans else [spec.slug]
         elif lake.get_table(CATEGORY.get_table_name(spec.category)).exists():
             plans += plan_stage(lake, build_model_stage(stage, lake, spec, profile, limit=limit))
     plans = [plan for plan in plans if plan.requested]
+    if plans and has_probes:
+        plans += plan_probes(lake, profile)
     if json_:
         click.echo(as_json([asdict(plan) for plan in plans]))
         return
@@ -181,9 +200,12 @@ def _print_model_stage_plan(
     click.echo(format_narrow_table(columns, rows))
     for line in _list_plan_notes(plans, currency):
         click.echo(line)
+    if unknown_sources:
+        note = f"not counted, as neither the lake nor the catalog has their size: {', '.join(unknown_sources)}"
+        click.echo(textwrap.fill(note, NOTE_WIDTH, subsequent_indent="  "))
 
 
-_STAGE_MARKS = {REWRITTEN.name: "rew", JUDGED.name: "jud", SCORED.name: "sco"}
+_STAGE_MARKS = {REWRITTEN.name: "rew", JUDGED.name: "jud", SCORED.name: "sco", PROBE_ANSWERS: "pro"}
 _COUNTED_MARKS = {IN_LAKE: "", TO_COME: "+", FROM_CATALOG: "~"}
 _BASIS_MARKS = {MEASURED: "a", EXPECTED: "p", HALF_LIMIT: "l", "": ""}
 
@@ -212,8 +234,15 @@ def _list_plan_notes(plans: Sequence[RequestPlan], currency: str) -> Iterator[st
     if costs and "/" not in currency:
         low, cost, high = (sum(values) for values in zip(*costs, strict=True))
         yield f"{currency} {cost:,.2f} in all, within {low:,.2f} and {high:,.2f}"
-    if n_reasks := sum(plan.reasks for plan in plans):
-        yield f"in and out are tokens, {n_reasks:,} expected re-asks and all thoughts included"
+    n_reasks, n_votes = (sum(getattr(plan, name) for plan in plans) for name in ("reasks", "follow_ups"))
+    if n_reasks or n_votes:
+        further = f"{n_reasks:,} expected re-asks" + (f", {n_votes:,} votes" if n_votes else "")
+        yield f"in and out are tokens, {further} and all thoughts included"
+    if any(plan.may_follow_up for plan in plans):
+        yield "only the upper bound has votes of judges whose servers may lack log-probabilities"
+    if rules := sorted({plan.image_rule for plan in plans if plan.to_send and plan.image_rule}):
+        guess = f" ({TOKENS_PER_TILE} a tile of {TILE_SIDE_PX} px: a guess)" if DEFAULT_RULE in rules else ""
+        yield f"tokens of images by the rule of {', '.join(rules)}{guess}"
     counted, bases = ({getattr(plan, name) for plan in plans} for name in ("counted", "basis"))
     if TO_COME in counted:
         yield "+: of rewrites to come; nothing is taken off for those that the checks drop"

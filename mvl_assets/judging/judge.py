@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 from mvl_assets.common.batches import iter_batches
@@ -39,7 +39,7 @@ from mvl_assets.judging.panel import (
 )
 from mvl_assets.judging.reference import format_reference, matches_all_references
 from mvl_assets.judging.verdict import Verdict, parse_verdict
-from mvl_assets.judging.votes import build_vote_chains, count_votes
+from mvl_assets.judging.votes import build_vote_chains, count_votes, forecast_votes
 from mvl_assets.lake import sql
 from mvl_assets.lake.answer_lookup import AnswerLookup
 from mvl_assets.lake.lake import Lake
@@ -54,7 +54,7 @@ from mvl_assets.model_stage.reask import ReaskChain, Resolution, RoundKeys
 from mvl_assets.model_stage.samples import build_sample_filter, resolve_prompt_family, snapshot_if_exists
 from mvl_assets.model_stage.sharded_run import run_table_stage
 from mvl_assets.model_stage.shards import Shard, ShardRow, get_leading_bits
-from mvl_assets.model_stage.stage import BuiltRows, RowRequests, ServedModel, TableStage
+from mvl_assets.model_stage.stage import BuiltRows, FollowUpForecast, RowRequests, ServedModel, TableStage
 from mvl_assets.stages import JUDGED, REWRITTEN
 
 REWRITE_BATCH_SIZE = 256
@@ -154,7 +154,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
                 for rewrite, may_send in self._iter_rewrites(_REWRITE_COLUMNS, rotate_from)
                 if may_send or not sendable_only
             )
-        while batch := list(islice(selected, REWRITE_BATCH_SIZE)):
+        for batch in iter_batches(selected, REWRITE_BATCH_SIZE):
             # The rows are made of the first judge's subjects; a plan makes none.
             yield from self._build_requests(model, batch, compare=model is self.models[0] and not sendable_only)
 
@@ -186,6 +186,9 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
                 if answer_lookup.has_match(" AND ".join(conditions)):
                     self._voters[position] = replace(model)
         return list(self._voters.values())
+
+    def forecast_follow_ups(self, model: ServedModel) -> FollowUpForecast:
+        return forecast_votes(list(self._profile.judges.values())[self.models.index(model)], self._profile.n_votes)
 
     def build_rows(self, subject: JudgeSubject, resolutions: Sequence[Sequence[Resolution[Verdict]]]) -> BuiltRows:
         verdicts_by_judge: list[list[Verdict] | None] = []

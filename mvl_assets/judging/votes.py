@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mvl_assets.config.profile import ModelProfile
 from mvl_assets.inference.request import Request
 from mvl_assets.judging.verdict import BY_VOTES, Verdict
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
+from mvl_assets.model_stage.stage import NO_FOLLOW_UPS, FollowUpForecast
 
 # Far from the seeds of re-asks, which count from 2.
 FIRST_SEED = 1001
@@ -32,6 +34,20 @@ def build_vote_chains(requests: Sequence[Request], n_votes: int, temperature: fl
         for number in range(n_votes - 1)
         for request in requests
     ]
+
+
+def forecast_votes(judge: ModelProfile, n_votes: int) -> FollowUpForecast:
+    """Return how many further votes follow a judge's answer: all or none, where the profile tells.
+
+    A model that thinks gives no log-probabilities of its verdict. Whether a remote server gives any is found out when
+    it is asked; until then votes are a possibility.
+    """
+    most = float(n_votes - 1)
+    if judge.thinking_tokens or judge.logprobs is False:
+        return FollowUpForecast(most, most)
+    if judge.logprobs or judge.serve is not None or judge.output_form == "vllm":
+        return NO_FOLLOW_UPS
+    return FollowUpForecast(0.0, most)
 
 
 def count_votes(first: Verdict, others: Sequence[Resolution[Verdict]]) -> Verdict:

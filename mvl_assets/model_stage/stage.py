@@ -84,6 +84,17 @@ class RowRequests(Generic[Subject]):
 
 
 @dataclass(frozen=True, slots=True)
+class FollowUpForecast:
+    """Further requests that a new answer is followed by, per first request: likely ones, and the most there can be."""
+
+    expected: float
+    most: float
+
+
+NO_FOLLOW_UPS = FollowUpForecast(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltRows:
     """The output for one row of the input.
 
@@ -128,6 +139,10 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
         for it, too: one that leaves nothing open has no chains.
         """
         return ()
+
+    def forecast_follow_ups(self, model: ServedModel) -> FollowUpForecast:
+        """Return how many requests of `choose_follow_up_models` a new answer of a model will lead to."""
+        return NO_FOLLOW_UPS
 
     @property
     def shard_name(self) -> str:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any
 
 from mvl_assets.answer_matching.brevity import strip_brevity_request
@@ -121,7 +120,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
                 for row, may_send in self._iter_samples(["sample_id", "version_id"], rotate_from)
                 if may_send or not sendable_only
             )
-        while batch := list(islice(selected, SAMPLE_BATCH_SIZE)):
+        for batch in iter_batches(selected, SAMPLE_BATCH_SIZE):
             yield from self._build_requests(model, batch)
 
     def rebuild_requests(

@@ -7,20 +7,22 @@ from dataclasses import replace
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import Prompt
+from mvl_assets.config.prompts import Prompt, load_prompts
 from mvl_assets.judging.judge import JudgeStage
+from mvl_assets.judging.probes.build import build_contrast_pairs
+from mvl_assets.judging.probes.run import ProbeStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.forecast import DEFAULT_REASK_SHARE, ExpectedTokens, forecast_answer
+from mvl_assets.model_stage.image_tokens import count_image_tokens
 from mvl_assets.model_stage.plan import (
     CHARS_PER_TOKEN,
     FROM_CATALOG,
     TO_COME,
     RequestPlan,
     build_plan,
-    estimate_image_tokens,
     plan_stage,
 )
-from mvl_assets.model_stage.stage import ServedModel
+from mvl_assets.model_stage.stage import NO_FOLLOW_UPS, FollowUpForecast, ServedModel
 from mvl_assets.rewriting.rewrite import RewriteStage
 from mvl_assets.scoring.score import ScoreStage
 from mvl_assets.stages import CATEGORY, JUDGED, REWRITTEN, SCORED
@@ -76,11 +78,18 @@ def plan_judging(
                 requested=n_pairs * len(judge_stage.criteria),
                 input_tokens=answer_tokens / pairs_per_answer,
                 reask_share=0.0,
+                follow_ups=judge_stage.forecast_follow_ups(model),
             ),
             counted=TO_COME,
         )
         for model in judge_stage.models
     ]
+
+
+def plan_probes(lake: Lake, profile: Profile) -> list[RequestPlan]:
+    """Return the plans of `mvl judge probe`, one per judge."""
+    pairs, prompts = build_contrast_pairs(), load_prompts(profile=profile)
+    return [plan for judge in profile.judges for plan in plan_stage(lake, ProbeStage(profile, judge, pairs, prompts))]
 
 
 def plan_scoring(
@@ -152,12 +161,12 @@ def _forecast_requests(
     requested: int,
     input_tokens: float,
     reask_share: float,
+    follow_ups: FollowUpForecast = NO_FOLLOW_UPS,
 ) -> RequestPlan:
     """Return the plan of requests that cannot be built yet."""
     expected = {} if prompt.expected_tokens is None else {prompt.name: prompt.expected_tokens}
-    image_tokens = 0
-    if prompt.modality == "vision" and model.ref.supports_images:
-        image_tokens = estimate_image_tokens(*TYPICAL_IMAGE_SIDES, model.ref.max_image_side)
+    has_images = prompt.modality == "vision" and model.ref.supports_images
+    image_tokens = count_image_tokens(model.ref, *TYPICAL_IMAGE_SIDES) if has_images else 0
     return build_plan(
         stage,
         source,
@@ -175,4 +184,6 @@ def _forecast_requests(
             ExpectedTokens(expected, model.ref.thinking_tokens // 2),
         ),
         reask_share=reask_share,
+        has_images=has_images,
+        follow_ups=follow_ups,
     )

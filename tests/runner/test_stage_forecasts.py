@@ -9,7 +9,7 @@ from mvl_assets.config.prompt_parameters import PromptParameters
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.plan import FROM_CATALOG, IN_LAKE, TO_COME
-from mvl_assets.runner.forecasts import count_pairs, plan_source
+from mvl_assets.runner.forecasts import count_pairs, plan_probes, plan_source
 from tests.rewriting.small_source import CHART, MATH, profile, put, source_of
 
 
@@ -71,6 +71,59 @@ def test_thoughts_are_part_of_a_plan(lake: Lake) -> None:
     plain = plan_source(lake, MATH, build_priced_profile())[0]
     thinking = plan_source(lake, MATH, build_priced_profile(thinking_tokens=4000))[0]
     assert thinking.completion_tokens - plain.completion_tokens == pytest.approx(4 * 2000 * 1.05, rel=0.01)
+
+
+def test_images_count_by_the_rule_of_the_model_and_the_sizes_in_the_lake(lake: Lake) -> None:
+    put(lake, CHART, range(4))
+    plans = {
+        name: plan_source(lake, CHART, build_priced_profile(name=name))[0] for name in ("Qwen2.5-VL-3B", "InternVL2")
+    }
+    assert {name: plan.image_rule for name, plan in plans.items()} == {
+        "Qwen2.5-VL-3B": "qwen2_vl",
+        "InternVL2": "internvl",
+    }
+    # The drawn images are 240 x 240 px: 9 x 9 patches of 28 px (252 px), or one tile.
+    difference = plans["InternVL2"].prompt_tokens - plans["Qwen2.5-VL-3B"].prompt_tokens
+    assert difference == pytest.approx(4 * 1.05 * (256 - 81), abs=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "n_votes", "may_follow_up"),
+    [
+        ({"logprobs": True}, 0, False),
+        ({"logprobs": False}, 4, False),
+        ({"thinking_tokens": 100}, 4, False),
+        ({"output_form": "vllm"}, 0, False),
+        ({}, 0, True),
+    ],
+)
+def test_votes_are_planned_where_a_judge_gives_no_log_probabilities(
+    lake: Lake, fields: dict[str, object], n_votes: int, may_follow_up: bool
+) -> None:
+    put(lake, CHART, range(8))
+    judging = plan_source(lake, CHART, build_priced_profile(**fields))[1]
+    assert (judging.to_send, judging.follow_ups, judging.may_follow_up) == (60, 60 * n_votes, may_follow_up)
+    known = plan_source(lake, CHART, build_priced_profile(**fields | {"logprobs": True}))[1]
+    if not fields.get("thinking_tokens"):
+        assert judging.prompt_tokens == pytest.approx(known.prompt_tokens * (1 + n_votes), rel=0.01)
+        assert known.cost_high is not None and judging.cost_high is not None
+        assert (judging.cost_high > 4 * known.cost_high) == bool(n_votes or may_follow_up)
+
+
+def test_every_judge_of_a_panel_has_a_plan_and_probes(lake: Lake) -> None:
+    put(lake, CHART, range(2))
+    single = build_priced_profile()
+    other = single.models["one"].model_copy(update={"name": "other"})
+    panel = single.model_dump() | {
+        "models": {**single.model_dump()["models"], "two": other.model_dump()},
+        "judging": {"panel": ["two"]},
+    }
+    profile_of_two = Profile.model_validate(panel)
+    judging = [plan for plan in plan_source(lake, CHART, profile_of_two) if plan.stage == "judged"]
+    assert [(plan.model, plan.to_send) for plan in judging] == [("fake", 15), ("other", 15)]
+    probes = plan_probes(lake, profile_of_two)
+    assert [plan.model for plan in probes] == ["fake", "other"]
+    assert all(plan.to_send > 1000 and plan.prompt_tokens > 1000 * 256 for plan in probes)
 
 
 def test_pairs_of_an_answer_are_the_middle_of_what_the_schema_allows() -> None:

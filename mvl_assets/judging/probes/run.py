@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import Prompt, get_judge_prompts, load_prompts
+from mvl_assets.config.prompts import Prompt, get_judge_prompts, list_expected_tokens, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.judging.judge import build_judge_requests, parse_judge_answer
 from mvl_assets.judging.panel import combine_verdicts
@@ -16,12 +16,12 @@ from mvl_assets.judging.probes.contrast_pairs import ContrastPair, ProbeQAPair
 from mvl_assets.judging.probes.images import render_probe_png
 from mvl_assets.judging.probes.score import JudgeResponse, PairResult
 from mvl_assets.judging.verdict import Verdict
-from mvl_assets.judging.votes import build_vote_chains, count_votes
+from mvl_assets.judging.votes import build_vote_chains, count_votes, forecast_votes
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.dialogue import QAPair
 from mvl_assets.model_stage.loop import StageRun
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
-from mvl_assets.model_stage.stage import ModelStage, RowRequests, ServedModel
+from mvl_assets.model_stage.stage import FollowUpForecast, ModelStage, RowRequests, ServedModel
 from mvl_assets.stages import PROBE_ANSWERS
 
 PANEL = "panel"
@@ -53,7 +53,7 @@ def run_probes(
     prompts = load_prompts(profile=profile) if prompts is None else prompts
     verdicts_by_judge: dict[str, list[list[Verdict] | None]] = {}
     for name, judge_endpoints in zip_longest(profile.judges, endpoints[: len(profile.judges)]):
-        stage = _ProbeStage(profile, name, pairs, prompts, judge_endpoints)
+        stage = ProbeStage(profile, name, pairs, prompts, judge_endpoints)
         verdicts_by_judge[name] = _request_verdicts(lake, stage, run_id)
         if profile.n_votes > 1 and any(map(_needs_votes, verdicts_by_judge[name])):
             stage.first_verdicts = verdicts_by_judge[name]
@@ -66,8 +66,15 @@ def run_probes(
     return {name: _join_halves(pairs, verdicts) for name, verdicts in verdicts_by_judge.items()}
 
 
-class _ProbeStage(ModelStage[int, Verdict]):
+class ProbeStage(ModelStage[int, Verdict]):
     """The criteria of its family, asked about the good and the bad pair of every contrast pair, in turn.
+
+    Args:
+        profile: Names the judges.
+        judge: Which of them is asked, by its name in the profile.
+        pairs: The contrast pairs.
+        prompts: The prompts by name.
+        endpoints: Endpoints instead of the profile's.
 
     Attributes:
         first_verdicts: The verdicts on all pairs, when those that lack a P(yes) are to be voted on.
@@ -83,15 +90,17 @@ class _ProbeStage(ModelStage[int, Verdict]):
         judge: str,
         pairs: Sequence[ContrastPair],
         prompts: Mapping[str, Prompt],
-        endpoints: Sequence[Endpoint] | None,
+        endpoints: Sequence[Endpoint] | None = None,
     ) -> None:
         self.models = [ServedModel.from_profile(profile.judges[judge], endpoints)]
         self.first_verdicts: Sequence[list[Verdict] | None] | None = None
         self._profile = profile
+        self._judge = profile.judges[judge]
         self._criteria = {
             family: get_judge_prompts(prompts, family, reference=profile.gives_reference)
             for family in {pair.family for pair in pairs}
         }
+        self.expected_tokens = list_expected_tokens(list(chain.from_iterable(self._criteria.values())))
         images_by_id: dict[str, bytes] = {}
         self._halves: list[tuple[ContrastPair, ProbeQAPair, str]] = []
         for pair in pairs:
@@ -119,6 +128,9 @@ class _ProbeStage(ModelStage[int, Verdict]):
                 chains = votes if _needs_votes(self.first_verdicts[index]) else []
             yield RowRequests(index, chains)
 
+    def forecast_follow_ups(self, model: ServedModel) -> FollowUpForecast:
+        return forecast_votes(self._judge, self._profile.n_votes)
+
     def parse(
         self, subject: int, position: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1
     ) -> Verdict:
@@ -126,7 +138,7 @@ class _ProbeStage(ModelStage[int, Verdict]):
         return parse_judge_answer(criteria[position % len(criteria)], request_key, answer)
 
 
-def _request_verdicts(lake: Lake, stage: _ProbeStage, run_id: str) -> list[list[Verdict] | None]:
+def _request_verdicts(lake: Lake, stage: ProbeStage, run_id: str) -> list[list[Verdict] | None]:
     """Return the verdicts on each half, or None where one is missing; with `first_verdicts`, those after the vote."""
     with StageRun(lake, stage, run_id) as run:
         run.send()
