@@ -75,25 +75,25 @@ def compare_new_samples(lake: Lake, search: NearSearch, *, run_id: str) -> NearR
 
     Killed at any point and run again, it compares what was not stored and ends with the same rows.
     """
-    n_contents = search.count_new()
-    if not n_contents:
+    if not search.n_new:
         return NearReport()
-    for fingerprints, conversations, n_images in search.iter_new_texts():
-        search.add_sketches(fingerprints, _compute_sketches(conversations.to_pylist(), n_images.to_numpy()))
+    for contents in search.iter_new_contents():
+        conversations, n_images = contents["conversations"].to_pylist(), contents["n_images"].to_numpy()
+        search.add_sketches(contents, _compute_sketches(conversations, n_images))
     comparer = ImageComparer(lake.images)
     image_log = PairLog(lake.get_table(IMAGE_PAIRS.name), run_id)
     for candidates in search.iter_image_pairs():
         image_log.add(_verify_images(comparer, candidates.to_pylist()), len(candidates))
     image_log.flush()
     search.load_image_pairs()
-    search.load_old_sketches()
+    search.load_old_contents()
     sample_log = PairLog(lake.get_table(SAMPLE_PAIRS.name), run_id)
     texts = TextLookup(lake, comparer)
     for candidates in search.iter_sample_pairs():
         sample_log.add(texts.verify(candidates.to_pylist()), len(candidates))
     sample_log.flush()
     return NearReport(
-        n_contents, image_log.n_candidates, image_log.n_pairs, sample_log.n_candidates, sample_log.n_pairs
+        search.n_new, image_log.n_candidates, image_log.n_pairs, sample_log.n_candidates, sample_log.n_pairs
     )
 
 

@@ -6,14 +6,18 @@ compared with the first of them only, so the cost grows with the rows, not with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mvl_assets.common.id_array import format_ids
 from mvl_assets.lake import sql
-from mvl_assets.lake.durability.spill import stream_table
+from mvl_assets.lake.durability.spill import stream_batches, stream_table
+from mvl_assets.lake.schemas.data_tables import SAMPLES
+from mvl_assets.lake_queries.band_filter import BandFilter, split_hashes
 from mvl_assets.lake_queries.current_samples import stream_current_samples
 from mvl_assets.lake_queries.duplicates import SampleComparison
 from mvl_assets.lake_queries.pdq_bands import (
@@ -35,66 +39,95 @@ MIN_SHARED_NUMBERS = 4
 """Numbers of 16 that the sketches of rows with the same images share at least: rows with half of their words in common
 share fewer with a chance of 1 %."""
 
-NewRows = tuple[pa.Array, pa.Array, pa.Array]
-"""Of contents that were never compared: fingerprints, conversations, numbers of images."""
+MIN_ROWS_PER_LOOKUP = 32
+"""Rows that can be read in order in the time in which one is looked up."""
+
+_SAMPLE_COLUMNS = ("version_id", "conversations", "image_properties")
+_IMAGE_COLUMNS, _SKETCH_COLUMNS = ("first_image", "pdq", "trimmed_pdq"), ("fingerprint", "sketch")
+
+# Of the rows of a content, which differ in nothing that is compared.
+_CONTENT_COLUMNS = """r.fingerprint, min(r.sample_id) AS sample_id, arg_min(r.version_id, r.sample_id) AS version_id,
+  arg_min(r.rank, r.sample_id) AS rank, any_value(r.n_images) AS n_images, any_value(r.first_image) AS first_image"""
+
+_NEW_CONTENTS = pa.schema(
+    [("fingerprint", pa.string()), ("n_images", pa.int32())]
+    + [(name, SAMPLES.columns.field(name).type) for name in ("conversations", "image_properties")]
+)
 
 
 class NearSearch:
-    """Search for candidates among the contents of a comparison: the table `content_rows`, one row per content."""
+    """Search for candidates among the contents of a comparison, each new one with all others.
+
+    Only new contents are a table here: `new_contents`. Of the others, which may be a hundred times as many,
+    `curation/compared` has what the search needs, and only those that share a band with a new one are taken from it.
+    """
 
     def __init__(self, comparison: SampleComparison) -> None:
         self.con = comparison.con
         self.lake = comparison.lake
-        with stream_table(self.con, "compared_before", self.lake.get_table("curation/compared"), ["fingerprint"]):
+        self._compared = self.lake.get_table("curation/compared")
+        with stream_table(self.con, "compared_before", self._compared, ["fingerprint"]):
             self.con.execute(
-                "CREATE TABLE compared AS SELECT DISTINCT fingerprint::UUID AS fingerprint FROM compared_before"
+                f"""CREATE TABLE new_contents AS SELECT {_CONTENT_COLUMNS}
+                    FROM rows r ANTI JOIN (SELECT fingerprint::UUID AS fingerprint FROM compared_before) c
+                      USING (fingerprint)
+                    GROUP BY r.fingerprint"""  # noqa: S608 - columns of ours
             )
-        self.con.execute(f"CREATE TABLE sketches (fingerprint UUID, sketch BIGINT[{N_BANDS}])")
-        # Contents that were compared come first, so that what shares a band with many meets these.
         self.con.execute(
-            """CREATE TABLE content_rows AS
-               SELECT row_number() OVER (ORDER BY is_new, fingerprint)::INTEGER AS content, *
-               FROM (SELECT r.fingerprint, min(r.sample_id) AS sample_id,
-                            arg_min(r.version_id, r.sample_id) AS version_id, arg_min(r.rank, r.sample_id) AS rank,
-                            any_value(r.n_images) AS n_images, any_value(r.first_image) AS first_image,
-                            any_value(s.fingerprint) IS NULL AS is_new
-                     FROM rows r LEFT JOIN compared s USING (fingerprint) GROUP BY r.fingerprint)"""
+            f"CREATE TABLE sketches (fingerprint UUID, sketch BIGINT[{N_BANDS}], pdq VARCHAR, trimmed_pdq VARCHAR)"
         )
+        ((self.n_new,),) = self.con.execute("SELECT count(*) FROM new_contents").fetchall()
+        self._sketch_bands = BandFilter(self.n_new, N_BANDS)
 
-    def count_new(self) -> int:
-        """Return the number of contents that were never compared."""
-        ((n_new,),) = self.con.execute("SELECT count(*) FROM content_rows WHERE is_new").fetchall()
-        return n_new
-
-    def iter_new_texts(self) -> Iterator[NewRows]:
-        """Yield the texts of contents that were never compared, reading only sources that have some."""
-        query = "SELECT DISTINCT s.source FROM content_rows c JOIN sources s USING (rank) WHERE c.is_new"
-        sources = sorted(source for (source,) in self.con.execute(query).fetchall())
-        if not sources:
+    def iter_new_contents(self) -> Iterator[pa.Table]:
+        """Yield the contents that were never compared: `fingerprint`, `conversations`, `n_images`, and the hashes of
+        the first image, `pdq` and `trimmed_pdq`, null for one that is nearly blank.
+        """
+        if not self.n_new:
             return
-        condition = sql.is_in("source", sources)
-        with stream_current_samples(self.con, self.lake, ["version_id", "conversations"], condition):
+        sources, n_rows = zip(
+            *self.con.execute(
+                """SELECT s.source, count(*) FROM rows r JOIN sources s USING (rank)
+                   WHERE r.rank IN (SELECT rank FROM new_contents) GROUP BY s.source ORDER BY s.source"""
+            ).fetchall(),
+            strict=True,
+        )
+        if self.n_new * MIN_ROWS_PER_LOOKUP < sum(n_rows):
+            yield from self._look_up_new_contents()
+            return
+        with stream_current_samples(self.con, self.lake, [*_SAMPLE_COLUMNS], sql.is_in("source", sources)):
             reader = self.con.sql(
-                """SELECT n.fingerprint, s.conversations, n.n_images
-                   FROM current_samples s JOIN content_rows n ON n.version_id = s.version_id::UUID WHERE n.is_new"""
+                """SELECT n.fingerprint, s.conversations, n.n_images, s.image_properties
+                   FROM current_samples s JOIN new_contents n ON n.version_id = s.version_id::UUID"""
             ).to_arrow_reader(BATCH_ROWS)
             for batch in reader:
-                rows = format_ids(batch).combine_chunks()
-                yield tuple(rows.column(name).combine_chunks() for name in ("fingerprint", "conversations", "n_images"))
+                yield _take_first_hashes(format_ids(batch).combine_chunks())
 
-    def add_sketches(self, fingerprints: pa.Array, sketches: np.ndarray) -> None:
-        """Take the sketches of new contents, while texts are still read."""
+    def _look_up_new_contents(self) -> Iterator[pa.Table]:
+        reader = self.con.sql(
+            "SELECT version_id, fingerprint, n_images FROM new_contents ORDER BY version_id"
+        ).to_arrow_reader(BATCH_ROWS)
+        for batch in reader:
+            contents = {row["version_id"]: row for row in format_ids(batch).to_pylist()}
+            samples = self.lake.get_index("samples").read_rows(list(contents), list(_SAMPLE_COLUMNS))
+            rows = [contents[version_id] | sample for version_id, sample in samples.items()]
+            yield _take_first_hashes(pa.Table.from_pylist(rows, _NEW_CONTENTS))
+
+    def add_sketches(self, contents: pa.Table, sketches: np.ndarray) -> None:
+        """Take the sketches of contents that `iter_new_contents` has yielded, while it still reads."""
+        self._sketch_bands.add(sketches)
         cursor = self.con.cursor()
         numbers = pa.FixedSizeListArray.from_arrays(pa.array(sketches.reshape(-1)), N_BANDS)
-        cursor.register("added", pa.table({"fingerprint": fingerprints, "sketch": numbers}))
-        cursor.execute("INSERT INTO sketches SELECT fingerprint::UUID, sketch FROM added")
+        cursor.register("added", contents.drop_columns(["conversations", "n_images"]).append_column("sketch", numbers))
+        cursor.execute("INSERT INTO sketches BY NAME SELECT * REPLACE (fingerprint::UUID AS fingerprint) FROM added")
         cursor.close()
 
     def iter_compared(self) -> Iterator[pa.Table]:
         """Yield the rows of `curation/compared` for contents that were new, but for their run."""
         reader = self.con.sql(
-            """SELECT c.fingerprint, c.sample_id, s.source, k.sketch::BIGINT[] AS sketch
-               FROM content_rows c JOIN sketches k USING (fingerprint) JOIN sources s USING (rank) WHERE c.is_new"""
+            """SELECT n.fingerprint, n.sample_id, s.source, k.sketch::BIGINT[] AS sketch, n.first_image, k.pdq,
+                      k.trimmed_pdq
+               FROM new_contents n JOIN sketches k USING (fingerprint) JOIN sources s USING (rank)"""
         ).to_arrow_reader(BATCH_ROWS)
         yield from map(format_ids, reader)
 
@@ -106,22 +139,21 @@ class NearSearch:
         An image is new if only contents show it first that were never compared.
         """
         con = self.con
-        with stream_current_samples(con, self.lake, ["image_ids", "image_properties"]):
-            con.execute(
-                f"""CREATE TABLE first_images AS
-                    SELECT image_id, any_value(pdq) AS pdq, any_value(trimmed_pdq) AS trimmed_pdq
-                    FROM (SELECT image_ids[1]::UUID AS image_id, image_properties[1].pdq AS pdq,
-                                 image_properties[1].trimmed_pdq AS trimmed_pdq
-                          FROM current_samples WHERE image_properties[1].pdq_quality >= {MIN_PDQ_QUALITY})
-                    GROUP BY image_id"""  # noqa: S608 - a number of ours
-            )
+        con.execute(
+            """CREATE TABLE images AS
+               SELECT n.first_image AS image_id, true AS is_new, any_value(k.pdq) AS pdq,
+                      any_value(k.trimmed_pdq) AS trimmed_pdq
+               FROM new_contents n JOIN sketches k USING (fingerprint)
+               WHERE k.pdq IS NOT NULL AND n.first_image NOT IN (
+                 SELECT r.first_image FROM rows r SEMI JOIN new_contents c ON c.first_image = r.first_image
+                 WHERE r.fingerprint NOT IN (SELECT fingerprint FROM new_contents))
+               GROUP BY n.first_image"""
+        )
+        self._load_old_images()
         con.execute(
             f"""CREATE TABLE hashed AS SELECT image, image_id, is_new, {HASH_WORDS} FROM (
-                  SELECT i.image, i.image_id, i.is_new, unnest([i.pdq, i.trimmed_pdq]) AS hash FROM (
-                    SELECT f.*, s.is_new, row_number() OVER (ORDER BY s.is_new, f.image_id)::INTEGER AS image
-                    FROM first_images f JOIN (SELECT first_image AS image_id, bool_and(is_new) AS is_new
-                                              FROM content_rows WHERE n_images > 0 GROUP BY first_image) s
-                      USING (image_id)) i)
+                  SELECT image, image_id, is_new, unnest([pdq, trimmed_pdq]) AS hash FROM (
+                    SELECT *, row_number() OVER (ORDER BY is_new, image_id)::INTEGER AS image FROM images))
                 WHERE hash IS NOT NULL"""  # noqa: S608 - names of ours
         )
         con.execute("CREATE TABLE image_candidates (image INTEGER, other INTEGER, distance SMALLINT)")
@@ -174,42 +206,94 @@ class NearSearch:
                     GROUP BY 1, 2"""  # noqa: S608 - names and numbers of ours
             )
 
+    def _load_old_images(self) -> None:
+        """Add to `images` those that contents show first that were compared, and that share a band with a new one."""
+        con = self.con
+        if not self._compared.exists():
+            return
+        bands = BandFilter(2 * self.n_new, N_BANDS)
+        for batch in con.sql("SELECT unnest([pdq, trimmed_pdq]) AS hash FROM images").to_arrow_reader(BATCH_ROWS):
+            bands.add(split_hashes(batch.column(0)))
+
+        def iter_similar() -> Iterator[pa.RecordBatch]:
+            for batch in self._compared.scan(_IMAGE_COLUMNS, "pdq IS NOT NULL"):
+                is_similar = bands.find(split_hashes(batch.column("pdq")))
+                trimmed = batch.column("trimmed_pdq")
+                is_similar[trimmed.is_valid().to_numpy(zero_copy_only=False)] |= bands.find(split_hashes(trimmed))
+                yield batch.filter(pa.array(is_similar))
+
+        with self._stream_compared("passed", iter_similar(), _IMAGE_COLUMNS):
+            con.execute(
+                """CREATE TABLE similar_images AS
+                   SELECT first_image::UUID AS image_id, any_value(pdq) AS pdq, any_value(trimmed_pdq) AS trimmed_pdq
+                   FROM passed GROUP BY 1"""
+            )
+        con.execute(
+            """INSERT INTO images SELECT DISTINCT s.image_id, false, s.pdq, s.trimmed_pdq
+               FROM rows r JOIN similar_images s ON s.image_id = r.first_image
+               WHERE r.fingerprint NOT IN (SELECT fingerprint FROM new_contents)"""
+        )
+
+    def _stream_compared(
+        self, view: str, batches: Iterator[pa.RecordBatch], columns: Sequence[str]
+    ) -> AbstractContextManager[None]:
+        schema = pa.schema([self._compared.schema.field(name) for name in columns])
+        return stream_batches(self.con, view, batches, schema)
+
     # -- contents --------------------------------------------------------------------------------------------------
 
     def load_image_pairs(self) -> None:
-        """Take all image pairs that are stored, once those of `iter_image_pairs` are."""
+        """Take the stored image pairs of the images that new contents show, once those of `iter_image_pairs` are."""
         columns = ["image_id", "other_image_id", "correlation", "block_difference", "lost_edges"]
         with stream_table(self.con, "scored", self.lake.get_table("curation/image_pairs"), columns):
             self.con.execute(
-                """CREATE TABLE links AS SELECT image_id::UUID AS image_id, other_image_id::UUID AS other_image_id,
-                          correlation, block_difference, lost_edges FROM scored"""
+                """CREATE TABLE links AS
+                   SELECT * FROM (SELECT image_id::UUID AS image_id, other_image_id::UUID AS other_image_id,
+                                         correlation, block_difference, lost_edges FROM scored)
+                   WHERE image_id IN (SELECT first_image FROM new_contents WHERE n_images > 0)
+                      OR other_image_id IN (SELECT first_image FROM new_contents WHERE n_images > 0)"""
             )
         self.con.execute(
             "INSERT INTO links SELECT other_image_id, image_id, * EXCLUDE (image_id, other_image_id) FROM links"
         )
 
-    def load_old_sketches(self) -> None:
-        """Take the stored sketches of contents that may meet a new one: with its image or a copy, or without images."""
-        self.con.execute(
-            """CREATE TABLE meeting AS
-               WITH new_images AS (SELECT DISTINCT first_image AS image_id FROM content_rows WHERE is_new),
-                    shown AS (FROM new_images UNION
-                              SELECT l.other_image_id FROM links l JOIN new_images n ON n.image_id = l.image_id)
-               SELECT fingerprint FROM content_rows
-               WHERE NOT is_new AND (first_image IN (FROM shown WHERE image_id IS NOT NULL)
-                     OR (n_images = 0 AND EXISTS (FROM content_rows WHERE is_new AND n_images = 0)))"""
+    def load_old_contents(self) -> None:
+        """Create `content_rows`: the new contents, and the others that may say the same as one of them.
+
+        These share a number of their sketches with one and have no images, or show first its image or a copy.
+        """
+        con = self.con
+        con.execute(f"CREATE TABLE similar_contents (fingerprint UUID, sketch BIGINT[{N_BANDS}])")
+
+        def iter_similar() -> Iterator[pa.RecordBatch]:
+            for batch in self._compared.scan(_SKETCH_COLUMNS):
+                numbers = batch.column("sketch").flatten().to_numpy().reshape(-1, N_BANDS)
+                yield batch.filter(pa.array(self._sketch_bands.find(numbers)))
+
+        if self._compared.exists():
+            with self._stream_compared("passed", iter_similar(), _SKETCH_COLUMNS):
+                con.execute(
+                    f"""INSERT INTO similar_contents SELECT DISTINCT ON (fingerprint) fingerprint::UUID AS fingerprint,
+                               sketch::BIGINT[{N_BANDS}] FROM passed"""  # noqa: S608 - a number of ours
+                )
+        # Contents that were compared come first, so that what shares a band with many meets these.
+        con.execute(
+            f"""CREATE TABLE content_rows AS
+                WITH new_images AS (SELECT DISTINCT first_image AS image_id FROM new_contents),
+                     shown AS (FROM new_images UNION
+                               SELECT l.other_image_id FROM links l JOIN new_images n ON n.image_id = l.image_id)
+                SELECT row_number() OVER (ORDER BY is_new, fingerprint)::INTEGER AS content, *
+                FROM (SELECT *, true AS is_new FROM new_contents
+                      UNION ALL
+                      SELECT {_CONTENT_COLUMNS}, false FROM rows r JOIN similar_contents s USING (fingerprint)
+                      WHERE (r.n_images = 0 OR r.first_image IN (FROM shown WHERE image_id IS NOT NULL))
+                        AND r.fingerprint NOT IN (SELECT fingerprint FROM new_contents)
+                      GROUP BY r.fingerprint)"""  # noqa: S608 - columns of ours
         )
-        if not self.con.execute("SELECT 1 FROM meeting LIMIT 1").fetchall():
-            return
-        with stream_table(
-            self.con, "compared_before", self.lake.get_table("curation/compared"), ["fingerprint", "sketch"]
-        ):
-            self.con.execute(
-                f"""INSERT INTO sketches SELECT DISTINCT ON (fingerprint) fingerprint, sketch
-                    FROM (SELECT fingerprint::UUID AS fingerprint, sketch::BIGINT[{N_BANDS}] AS sketch
-                          FROM compared_before)
-                    WHERE fingerprint IN (FROM meeting)"""  # noqa: S608 - a number of ours
-            )
+        con.execute(
+            """INSERT INTO sketches BY NAME SELECT s.fingerprint, s.sketch
+               FROM similar_contents s JOIN content_rows c USING (fingerprint) WHERE NOT c.is_new"""
+        )
 
     def iter_sample_pairs(self) -> Iterator[pa.Table]:
         """Yield pairs of contents that may say the same, one of them new.
@@ -293,3 +377,16 @@ class NearSearch:
                 FROM (SELECT content, other, count(*) AS n_bands FROM text_candidates GROUP BY ALL)
                 QUALIFY row_number() OVER (PARTITION BY other ORDER BY n_bands DESC, content) <= {MAX_NEIGHBOURS}"""  # noqa: S608
         )
+
+
+def _take_first_hashes(contents: pa.Table) -> pa.Table:
+    """Replace the properties of all images by the hashes of the first one."""
+    properties = contents.column("image_properties").combine_chunks()
+    has_images = pc.greater(pc.fill_null(pc.list_value_length(properties), 0), 0)
+    positions = pc.if_else(has_images, pa.array(properties.offsets[:-1]), None)
+    first = properties.values.take(positions)
+    has_hash = pc.greater_equal(pc.struct_field(first, "pdq_quality"), MIN_PDQ_QUALITY)
+    contents = contents.drop_columns(["image_properties"])
+    for name in ("pdq", "trimmed_pdq"):
+        contents = contents.append_column(name, pc.if_else(has_hash, pc.struct_field(first, name), None))
+    return contents

@@ -11,10 +11,12 @@ from mvl_assets.config.profile import load_profile
 from mvl_assets.curation.duplicates import DuplicateReport, find_duplicates, list_emptied_sources
 from mvl_assets.curation.near_duplicates import TextLookup
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.data_tables import SAMPLES
+from mvl_assets.lake_queries import near_duplicates
 from mvl_assets.lake_queries.duplicates import choose_representatives
 from tests.curation.sources import source
 from tests.curation.stored_images import QUESTION, put_row
-from tests.lake.rows import put_samples, sample
+from tests.lake.rows import put_samples, sample, table_of
 from tests.media.image_copies import COPIES, draw_form, draw_waves, encode
 
 RULES = DuplicateRules()
@@ -36,6 +38,7 @@ def dropped(lake: Lake) -> dict[str, tuple[str, str]]:
 
 
 PHOTO, FORM = draw_waves(), draw_form("Ada Lovelace")
+_COPIES_OF_PHOTO = [COPIES[name](PHOTO) for name in ("halved", "grey")]
 
 
 def test_copies_of_an_image_with_the_same_words_are_duplicates(lake: Lake) -> None:
@@ -198,3 +201,31 @@ def test_blank_images_are_no_copies_of_each_other(lake: Lake) -> None:
         put_row(lake, slug, encode(Image.new("RGB", (side, side), "white")))
     search(lake, "a", "b")
     assert dropped(lake) == {}
+
+
+def test_pairs_of_rows_that_are_gone_are_pruned_and_a_row_that_returns_is_compared_again(lake: Lake) -> None:
+    slugs = ["a", "b", "c"]
+    rows = [put_row(lake, slug, copy) for slug, copy in zip(slugs, [encode(PHOTO), *_COPIES_OF_PHOTO], strict=True)]
+    search(lake, *slugs)
+    tables = [lake.get_table(f"curation/{name}") for name in ("compared", "sample_pairs", "image_pairs")]
+    assert [table.count() for table in tables] == [3, 3, 3]
+    lake.get_table("samples").delete("source = 'c'")
+    search(lake, *slugs)
+    assert [table.count() for table in tables] == [2, 1, 1]
+    assert dropped(lake) == {"b": ("a", "copied_images")}
+    samples = lake.get_table("samples")
+    samples.append_fragments([samples.write_fragments([table_of(SAMPLES, [rows[2]])], "c")])
+    search(lake, *slugs)
+    assert [table.count() for table in tables] == [3, 3, 3]
+    assert dropped(lake) == dict.fromkeys("bc", ("a", "copied_images"))
+
+
+def test_few_new_rows_of_a_large_source_are_looked_up(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_row(lake, "a", encode(PHOTO))
+    put_row(lake, "a", number=1, question=LONG_TEXT, answer="It takes 4 hours")
+    search(lake, "a")
+    monkeypatch.setattr(near_duplicates, "MIN_ROWS_PER_LOOKUP", 0)
+    put_row(lake, "b", COPIES["halved"](PHOTO))
+    put_row(lake, "c", question=f"Please answer: {LONG_TEXT}", answer="**It takes 4 hours**")
+    search(lake, "a", "b", "c")
+    assert dropped(lake) == {"b": ("a", "copied_images"), "c": ("a", "similar_text")}

@@ -68,6 +68,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "output_form": "How the answer was constrained: `vllm`, `openai` or `none`; null for plain text and older answers.",
     "reasoning": "Thoughts of the model before its answer, where it shows them.",
     "first_token_logprobs": "JSON object of token to log-probability for the first generated token.",
+    "first_image": "The first image of the content; null without images.",
     "format": "File format of the image.",
     "image_bytes": "Original bytes of the images, one after the other in the order of `stored_image_ids`.",
     "n_frames": "Number of frames; 1 for a still image.",

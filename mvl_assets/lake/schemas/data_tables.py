@@ -326,6 +326,10 @@ COMPARED = TableSpec(
             ("sample_id", pa.string()),
             ("source", pa.string()),
             ("sketch", pa.list_(pa.int64())),
+            # What the first image is found by; null without one, hashes also for one that is nearly blank.
+            ("first_image", pa.string()),
+            ("pdq", pa.string()),
+            ("trimmed_pdq", pa.string()),
             ("run_id", pa.string()),
         ]
     ),
