@@ -36,7 +36,10 @@ def _prune_table(comparison: SampleComparison, name: str, id_column: str, column
     if not table.exists():
         return
     fragments = table.open().get_fragments()
-    condition = " AND ".join(f"{column}::UUID IN (SELECT {id_column} FROM rows)" for column in columns)
+    condition = " AND ".join(
+        f"{column}::UUID IN (SELECT {id_column} FROM rows)"  # noqa: S608 - names of ours
+        for column in columns
+    )
     with stream_table(comparison.con, "stored_rows", table, table.spec.columns.names):
         reader = comparison.con.sql(f"SELECT * FROM stored_rows WHERE {condition}").to_arrow_reader(BATCH_ROWS)  # noqa: S608
         written = table.write_fragments(format_ids(batch) for batch in reader)

@@ -39,6 +39,9 @@ MIN_SHARED_NUMBERS = 4
 """Numbers of 16 that the sketches of rows with the same images share at least: rows with half of their words in common
 share fewer with a chance of 1 %."""
 
+MAX_TEXTS_AT_ONCE = 100_000
+"""Texts of which all bands are joined at once; of more it is one after the other, in a sixteenth of the memory."""
+
 MIN_ROWS_PER_LOOKUP = 32
 """Rows that can be read in order in the time in which one is looked up."""
 
@@ -80,8 +83,9 @@ class NearSearch:
         self._sketch_bands = BandFilter(self.n_new, N_BANDS)
 
     def iter_new_contents(self) -> Iterator[pa.Table]:
-        """Yield the contents that were never compared: `fingerprint`, `conversations`, `n_images`, and the hashes of
-        the first image, `pdq` and `trimmed_pdq`, null for one that is nearly blank.
+        """Yield the contents that were never compared: what they say, and the hashes of their first images.
+
+        Columns: `fingerprint`, `conversations`, `n_images`, and `pdq` and `trimmed_pdq`, null for a nearly blank image.
         """
         if not self.n_new:
             return
@@ -362,13 +366,18 @@ class NearSearch:
         self.con.execute("CREATE TABLE text_candidates (content INTEGER, other INTEGER)")
         if not self.con.execute("SELECT 1 FROM texts WHERE is_new LIMIT 1").fetchall():
             return
-        for nth in range(1, N_BANDS + 1):
+        ((n_texts,),) = self.con.execute("SELECT count(*) FROM texts").fetchall()
+        n_at_once = N_BANDS if n_texts <= MAX_TEXTS_AT_ONCE else 1
+        for start in range(1, N_BANDS + 1, n_at_once):
+            bands = range(start, start + n_at_once)
             self.con.execute(
                 f"""INSERT INTO text_candidates
-                    WITH firsts AS (SELECT sketch[{nth}] AS key, unnest(min(content, {MAX_BUCKET_TEXTS})) AS content
-                                    FROM texts WHERE key IN (SELECT sketch[{nth}] FROM texts WHERE is_new)
-                                    GROUP BY key HAVING count(*) > 1)
-                    SELECT f.content, a.content FROM texts a JOIN firsts f ON f.key = a.sketch[{nth}]
+                    WITH keyed AS (SELECT content, is_new, unnest({list(bands)}) AS band,
+                                          unnest([{", ".join(f"sketch[{nth}]" for nth in bands)}]) AS key FROM texts),
+                         firsts AS (SELECT band, key, unnest(min(content, {MAX_BUCKET_TEXTS})) AS content FROM keyed
+                                    WHERE (band, key) IN (SELECT (band, key) FROM keyed WHERE is_new)
+                                    GROUP BY band, key HAVING count(*) > 1)
+                    SELECT f.content, a.content FROM keyed a JOIN firsts f ON f.key = a.key AND f.band = a.band
                     WHERE f.content < a.content AND a.is_new"""  # noqa: S608 - numbers of ours
             )
         self.con.execute(
