@@ -44,6 +44,8 @@ class Endpoint:
     address: str | None = None
     # `vllm`, `openai` or `none`, see `client.output_forms`; `auto`: to be found out.
     output_form: str = "vllm"
+    # Tokens that a prompt and its answer may have together; None: to be found out, or not known.
+    max_model_len: int | None = None
     # Whether it gives log-probabilities; None: to be found out, where a choice is asked for and the form is not vLLM's.
     gives_logprobs: bool | None = None
 

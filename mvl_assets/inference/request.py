@@ -23,6 +23,7 @@ Left out of the key:
 | number of log-probabilities | measures the same answer in more or less detail |
 | preparing of images | a property of the pipeline's release, like the parser; it does not change the request |
 | retries, time-outs, concurrency, stage, source, run | how an answer was obtained, not what it is |
+| the earlier answer that a re-ask gives more room | the context of a server may leave less than was asked for |
 
 The version of this scheme, `KEY_SCHEME` in `mvl_assets.common.digest`, is stored with every answer next to its key. A
 change of the scheme must increment it: answers under another version are then of unknown identity, rather than silently
@@ -101,6 +102,14 @@ def build_choice_output(*options: str) -> OutputFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenUse:
+    """The tokens of an answer: those of its prompt, and those that were written, thoughts included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One question to one model.
 
@@ -109,6 +118,7 @@ class Request:
             bytes are loaded when the request is sent.
         sampling: OpenAI sampling fields; must bound the answer with `max_tokens`.
         prompt_hash: `Prompt.hash` of the prompt file.
+        cut_answer: What the answer took that this request asks for with more room; None for any other request.
         key: 32 hex digits, see the module docstring.
 
     Raises:
@@ -122,6 +132,7 @@ class Request:
     prompt_name: str
     prompt_hash: str
     output: OutputFormat = TEXT_OUTPUT
+    cut_answer: TokenUse | None = field(default=None, compare=False)
     key: str = field(init=False)
 
     def __post_init__(self) -> None:

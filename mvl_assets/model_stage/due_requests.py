@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -61,6 +61,8 @@ def find_due_request(
         if not is_reask_due:
             return None
     request = reask_chain.build_round_request(resolution.next_round)
+    if resolution.next_round == reask_chain.longer_round:
+        request = replace(request, cut_answer=resolution.token_use)
     return DueRequest(request, request.key in failures)
 
 

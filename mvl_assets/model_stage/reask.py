@@ -20,12 +20,20 @@ from typing import Any, Generic, TypeVar
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.inference.progress import FailedRequest
-from mvl_assets.inference.request import Request
+from mvl_assets.inference.request import Request, TokenUse
 from mvl_assets.lake.answer_lookup import AnswerLookup
 from mvl_assets.model_stage.length_limits import LENGTH_ERRORS, LONGER_FACTOR, lengthen_request
 from mvl_assets.model_stage.retry_policy import UNANSWERED
 
-ANSWER_COLUMNS = ["text", "finish_reason", "first_token_logprobs", "reasoning", "output_form"]
+ANSWER_COLUMNS = [
+    "text",
+    "finish_reason",
+    "first_token_logprobs",
+    "reasoning",
+    "output_form",
+    "prompt_tokens",
+    "completion_tokens",
+]
 
 Parsed = TypeVar("Parsed")
 
@@ -111,6 +119,7 @@ class Resolution(Generic[Parsed]):
         next_round: The round that would be sent next, unless the answer is usable.
         parsed: The result; None while no answer is usable.
         error: Why the last answer is unusable; None without an answer.
+        token_use: The tokens of that answer, where the server has counted them.
         next_key: The request that would be sent next; None after a usable answer, or where it is not known.
         failure: How that next request failed, if it did.
     """
@@ -121,6 +130,7 @@ class Resolution(Generic[Parsed]):
     next_round: int = 1
     parsed: Parsed | None = None
     error: RejectError | None = None
+    token_use: TokenUse | None = None
     next_key: str | None = None
     failure: FailedRequest | None = None
 
@@ -170,10 +180,10 @@ def resolve_chains(
         for index, key in open_keys.items():
             round_keys, resolution = chains[index], resolutions[index]
             round_number, error, n_answers = resolution.next_round, resolution.error, resolution.n_answers
-            last_key = resolution.request_key
+            last_key, token_use = resolution.request_key, resolution.token_use
             if key in answers:
                 length_factor = LONGER_FACTOR if round_number == round_keys.longer_round else 1
-                n_answers, last_key = n_answers + 1, key
+                n_answers, last_key, token_use = n_answers + 1, key, _get_token_use(answers[key])
                 try:
                     parsed = parse(index, key, answers[key], length_factor)
                 except RejectError as parse_error:
@@ -190,6 +200,7 @@ def resolve_chains(
                 n_answers,
                 round_number + 1,
                 error=error,
+                token_use=token_use,
                 next_key=next_key,
                 failure=None if next_key is None else failures.get(next_key),
             )
@@ -197,3 +208,9 @@ def resolve_chains(
                 next_keys[index] = next_key
         open_keys = next_keys
     return resolutions
+
+
+def _get_token_use(answer: Mapping[str, Any]) -> TokenUse | None:
+    """Return the tokens of a stored answer; None of a server that does not count them."""
+    prompt_tokens, completion_tokens = answer.get("prompt_tokens"), answer.get("completion_tokens")
+    return TokenUse(prompt_tokens, completion_tokens) if prompt_tokens and completion_tokens else None

@@ -5,6 +5,7 @@
 | a time-out, a lost connection, a malformed reply | sends again | the server may have been at fault |
 | 5xx, 408, 409, 425, 429, more often than a run accepts | sends again | as above |
 | any other 4xx | skips | the server refused this very request, which may be too long |
+| `context_full`: a cut answer that no server's context leaves more room | skips | it would be cut again |
 | `crashed_server` | skips | each attempt costs a server |
 | a missing or broken image | skips | nothing could be sent |
 | an unusable answer, after its one re-ask | skips | it is stored and was paid for |

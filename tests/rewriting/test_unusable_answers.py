@@ -171,6 +171,18 @@ def test_a_string_cut_by_its_limit_is_asked_for_with_more_room(lake: Lake):
     assert rewrite_source(lake, CHART, profile(), run_id="r2").requests.attempts_sent == 0
 
 
+def test_a_reask_with_more_room_fits_the_context_of_the_server(lake: Lake):
+    put(lake, CHART, range(3))
+    # Too little for twice the 1,100 tokens of the prompt.
+    with serving(FakeServerConfig(text_chars=400, max_model_len=2000)) as (server, endpoint):
+        server.record_bodies = True
+        report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
+        assert (report.requests.reasked, report.rejects_by_error, server.fault_counts["too_long"]) == (3, {}, 0)
+        rooms = [body["max_tokens"] for body in server.bodies if body["max_tokens"] != 1100]
+        assert len(rooms) == 3 and all(1100 < room < 2000 for room in rooms)
+    assert rewrite_source(lake, CHART, profile(), run_id="r2").requests.attempts_sent == 0
+
+
 def test_a_cut_answer_to_a_prompt_for_large_models_gets_twice_its_room(lake: Lake):
     put(lake, CHART, range(2))
     large = profile().model_copy(update={"prompts": None})

@@ -21,6 +21,8 @@ from mvl_assets.inference.request import Request
 MIN_LOGPROB = -1000.0
 # Stored where a server gave log-probabilities, and none of them is a number.
 NO_LOGPROBS = "{}"
+# Tokens by which a re-ask's prompt may be longer than the prompt before: its limits have other digits.
+CONTEXT_MARGIN = 16
 PROBE_MESSAGES, PROBE_MAX_TOKENS = [{"role": "user", "content": "."}], 1
 
 _THINK_TAGS = ("<think>", "</think>")
@@ -51,6 +53,16 @@ class Reply:
     output_form: str | None = None
 
 
+def compute_max_tokens(request: Request, max_model_len: int | None) -> int:
+    """Return the most that the model may write: what the request says, or what the context leaves where that is less.
+
+    What it leaves is known of a request that follows a cut answer only, whose prompt was counted.
+    """
+    if request.cut_answer is None or max_model_len is None:
+        return request.max_tokens
+    return min(request.max_tokens, max_model_len - request.cut_answer.prompt_tokens - CONTEXT_MARGIN)
+
+
 def build_request_body(
     request: Request, endpoint: Endpoint, images: Mapping[str, bytes], cached_image_ids: Collection[str] | None = None
 ) -> bytes:
@@ -58,11 +70,13 @@ def build_request_body(
 
     Args:
         request: Its images are image ids.
-        endpoint: Gives the name of the served model, whether a seed may be sent, and the form of constraints.
+        endpoint: Gives the name of the served model, its context, whether a seed may be sent, and the form of
+            constraints.
         images: Prepared bytes by image id, for every image of the request.
         cached_image_ids: Images that are sent by uuid only; the others get a uuid with their bytes. None: no uuids.
     """
-    body: dict[str, Any] = {"model": endpoint.model, **request.sampling, "max_tokens": request.max_tokens}
+    max_tokens = compute_max_tokens(request, endpoint.max_model_len)
+    body: dict[str, Any] = {"model": endpoint.model, **request.sampling, "max_tokens": max_tokens}
     if request.model.extra_body:
         # A field without a value is left out: some servers refuse a temperature.
         body = {
@@ -232,6 +246,15 @@ def parse_model_names(body: bytes) -> list[str]:
         return [str(entry["id"]) for entry in json.loads(body)["data"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MalformedReply("not a list of models") from error
+
+
+def parse_max_model_len(body: bytes, model: str) -> int | None:
+    """Return the context of a model from a list of models, which vLLM and SGLang say; None where it is not there."""
+    try:
+        lengths = [entry.get("max_model_len") for entry in json.loads(body)["data"] if entry.get("id") == model]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
 
 def parse_error_message(body: bytes) -> str:

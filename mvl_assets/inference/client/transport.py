@@ -18,6 +18,7 @@ from mvl_assets.inference.client.chat_protocol import (
     Reply,
     ServerLoad,
     build_probe_body,
+    parse_max_model_len,
     parse_model_names,
     parse_reply,
     parse_server_load,
@@ -135,6 +136,20 @@ class Transport:
         if isinstance(result, RequestFault):
             return False if result.scope is FaultScope.REQUEST or result.error == "http_501" else result
         return result.first_token_logprobs not in (None, NO_LOGPROBS)
+
+    async def read_max_model_len(self, endpoint: Endpoint) -> int | None:
+        """Return how many tokens a prompt and its answer may have together; None where the server does not say.
+
+        Raises:
+            ConnectionError: It cannot be asked just now.
+        """
+        try:
+            async with self._get(endpoint, endpoint.models_url) as response:
+                return parse_max_model_len(await _read_body(response), endpoint.model)
+        except MalformedReply:
+            return None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ConnectionError(_format_error(error)) from error
 
     async def is_healthy(self, endpoint: Endpoint) -> bool:
         """Return whether `/health` gives no server error; a server without it is healthy if it answers at all."""

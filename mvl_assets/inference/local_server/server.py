@@ -132,6 +132,7 @@ def _ensure(spec: ServerSpec, folder: Path, timeout_s: float) -> Endpoint:
         start_concurrency=spec.max_num_seqs,
         max_concurrency=2 * spec.max_num_seqs,
         supports_seed=not runs_on_cpu(),
+        max_model_len=spec.max_model_len,
         restart=lambda: _ensure(spec, folder, timeout_s),
         heartbeat_file=folder / HEARTBEAT_FILE,
     )

@@ -63,6 +63,8 @@ class FakeServerConfig:
         max_queued: Requests that may wait; beyond them the answer is 503, as vLLM's with `--max-num-queued-reqs`.
         hold_after: Answers that are given; every other request waits until `POST /release`.
         served_model: Requests for any other model are answered with 404, as vLLM does. None: every model is served.
+        max_model_len: Tokens of a prompt and its answer together, which it names beside the model, as vLLM does; requests
+            that may need more are refused. None: no limit.
         image_cache_size: Images that are remembered by their `uuid`.
         output_form: The form in which it takes constraints (`client.output_forms`); it refuses the others.
         ignores_forms: Whether it ignores the constraint of the probe instead, as some servers do.
@@ -85,6 +87,7 @@ class FakeServerConfig:
     max_queued: int | None = None
     hold_after: int | None = None
     served_model: str | None = None
+    max_model_len: int | None = None
     image_cache_size: int = 0
     output_form: str = VLLM
     ignores_forms: bool = False
@@ -142,7 +145,8 @@ class FakeServer:
 
     async def _handle_models(self, request: web.Request) -> web.Response:
         name = self.config.served_model or "fake"
-        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"}]})
+        model = {"id": name, "object": "model", "max_model_len": self.config.max_model_len}
+        return web.json_response({"object": "list", "data": [model]})
 
     async def _handle_counts(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -181,6 +185,12 @@ class FakeServer:
             self.n_form_probes += 1
             text = "hello" if self.config.ignores_forms else _build_text(body, "0", None)
             return web.json_response(_build_completion(body, text, "stop"))
+        if self.config.max_model_len is not None:
+            n_tokens = _count_prompt_tokens(body) + body["max_tokens"]
+            if n_tokens > self.config.max_model_len:
+                self.fault_counts["too_long"] += 1
+                message = f"This model's maximum context length is {self.config.max_model_len} tokens, not {n_tokens}."
+                return web.json_response({"error": {"message": message}}, status=400)
         digest = hashlib.blake2b(raw_body, digest_size=16).hexdigest()
         self.request_counts[digest] += 1
         if self.record_bodies:
@@ -362,6 +372,10 @@ def _build_example(schema: Mapping[str, Any], digest: str, text_chars: int | Non
     return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength", len(text))]
 
 
+def _count_prompt_tokens(body: Mapping[str, Any]) -> int:
+    return sum(len(re.findall(r"\w+", str(m["content"])[:4000])) for m in body["messages"])
+
+
 def _build_completion(body: dict[str, Any], text: str, finish_reason: str, logprob: float = -0.2) -> dict[str, Any]:
     choice: dict[str, Any] = {
         "index": 0,
@@ -372,7 +386,7 @@ def _build_completion(body: dict[str, Any], text: str, finish_reason: str, logpr
         options = (body.get("structured_outputs") or {}).get("choice") or [text]
         top_logprobs = [{"token": o, "logprob": logprob if o == text else logprob - 1.5} for o in options]
         choice["logprobs"] = {"content": [{"token": text, "logprob": logprob, "top_logprobs": top_logprobs}]}
-    prompt_tokens = sum(len(re.findall(r"\w+", str(m["content"])[:4000])) for m in body["messages"])
+    prompt_tokens = _count_prompt_tokens(body)
     completion_tokens = len(text.split())
     return {
         "id": "chatcmpl-fake",
