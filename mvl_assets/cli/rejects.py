@@ -22,6 +22,7 @@ FIXES = {
     "bad_csv": "correct the line; `quoted`, `delimiter` and `columns` in the field map say how the table is written",
     "bad_field": "the field holds a list or an object: name what is inside it, such as `{answers.0}`",
     "bad_json": "correct the line or element of the file",
+    "bad_xml": "correct the file, or leave it out",
     "bad_utf8": "convert the file to UTF-8, or name its `encoding` in the field map",
     "broken_archive": "fetch or copy the archive again; its checksum tells whether it is whole",
     "broken_file": "the file ends too early or is damaged: fetch or copy it again; no sample of the source is withdrawn"

@@ -174,14 +174,27 @@ class RecordsMapping(_CatalogModel):
     """Glob below the source's folder, or several; matches are read in sorted order. `{split}` in it is a star whose
     text is a field of every record: `{split}/labels/{name}.json`."""
     shape: Literal[
-        "list", "dict_of_id", "jsonl", "csv", "tsv", "parquet", "arrow", "lance", "webdataset", "json", "text", "image"
+        "list",
+        "dict_of_id",
+        "jsonl",
+        "csv",
+        "tsv",
+        "parquet",
+        "arrow",
+        "lance",
+        "webdataset",
+        "json",
+        "xml",
+        "text",
+        "image",
     ]
     """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object, or id -> text or list, which is then the
     field `value`. `arrow`: Arrow files, as
     `save_to_disk` of `datasets` writes them. `lance`: folders that are Lance tables. `webdataset`: tars whose members
     with one name are a record, with a field for each ending.
 
-    One record a file: `json`, an object; `text`, with the field `text`; `image`, with the fields of `files` only."""
+    One record a file: `json`, an object; `xml`, with a field for each element; `text`, with the field `text`; `image`,
+    with the fields of `files` only."""
     columns: TupleFromList[str] = ()
     """Of `csv` and `tsv`: the columns of files that have no header line."""
     delimiter: str | None = None

@@ -74,6 +74,10 @@ def _read_json(root: Path, path: Path, fields: RecordsMapping) -> Items:
     return single_record_files.read_json(path, tuple(fields.key.split(".")) if fields.key else ())
 
 
+def _read_xml(root: Path, path: Path, fields: RecordsMapping) -> Items:
+    return single_record_files.read_xml(path)
+
+
 def _read_text(root: Path, path: Path, fields: RecordsMapping) -> Items:
     return single_record_files.read_text(path)
 
@@ -87,6 +91,7 @@ ITEM_READERS: dict[str, Callable[[Path, Path, RecordsMapping], Items]] = {
     "lance": _iter_lance,
     "webdataset": _iter_webdataset,
     "json": _read_json,
+    "xml": _read_xml,
     "text": _read_text,
     "image": _build_image_record,
 }

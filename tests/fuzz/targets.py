@@ -42,7 +42,7 @@ from mvl_assets.readers.archives.find import find_member
 from mvl_assets.readers.conversations.regions import format_box, parse_box, parse_size
 from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.format import RowKey
-from mvl_assets.readers.parsers import delimited, json_stream
+from mvl_assets.readers.parsers import delimited, json_stream, single_record_files
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
 from mvl_assets.readers.registry import get_key_reader, get_reader
@@ -442,11 +442,29 @@ _TOKENS = (
     b"\0",
     b"\n",
 )
+_XML = b'<?xml version="1.0"?><a><file>7.png</file><o i="1"><n>cat</n></o><o><n>dog</n></o><size/></a>'
 _BOXES = b"\n".join(json.dumps({"bbox": [1.5, 2, 30, 40], "width": 64, "height": 48}).encode() for _ in range(4))
 
 TARGETS: dict[str, Target] = {
     "json": Target(_json_seeds, _read_json, (), _TOKENS),
     "jsonl": Target(_line_seeds, lambda folder: _items(json_stream.iter_lines(folder / "data")), (), _TOKENS),
+    "xml": Target(
+        lambda: [{"data": _XML}],
+        lambda folder: _items(single_record_files.read_xml(folder / "data")),
+        (),
+        (
+            b"<a>",
+            b"</a>",
+            b"<!ENTITY a 'b'>",
+            b"<!DOCTYPE a [",
+            b"&lt;",
+            b"&a;",
+            b"<![CDATA[",
+            b"\0",
+            b"\xff",
+            b"<a " * 9,
+        ),
+    ),
     "delimited": Target(
         _delimited_seeds, _read_delimited, (), (b'"', b'""', b",", b"\t", b"\0", b"\r", b"\n", b"\xff")
     ),

@@ -121,6 +121,9 @@ def _zero_pad(text: str, field: str, format_spec: str) -> str:
 def _find_value(value: Any, keys: Sequence[str]) -> Any:
     for index, key in enumerate(keys):
         if isinstance(value, Mapping):
+            # One XML element of a name is what stands in its list where there are several.
+            value = [value] if key in LIST_SEPARATORS and key not in value else value
+        if isinstance(value, Mapping):
             value = value.get(key)
         elif isinstance(value, list) and key in LIST_SEPARATORS:
             parts = [_find_value(part, keys[index + 1 :]) for part in value]

@@ -1,4 +1,4 @@
-"""Files that hold one record each: a JSON object, a text, or nothing but the place of an image."""
+"""Files that hold one record each: a JSON object, an XML document, a text, or nothing but the place of an image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem, parse_json
+from mvl_assets.readers.parsers.xml_record import parse_xml
 
 MAX_FILE_BYTES = 64 << 20
 """Bytes one file may have."""
@@ -27,6 +28,14 @@ def read_json(path: Path, key_path: Sequence[str] = ()) -> Iterator[Item | Rejec
         yield RejectedItem(0, error.code, error.message)
     else:
         yield Item(0, value)
+
+
+def read_xml(path: Path) -> Iterator[Item | RejectedItem]:
+    """Yield the content of an XML file's outermost element."""
+    try:
+        yield Item(0, parse_xml(_read_bytes(path)))
+    except RejectError as error:
+        yield RejectedItem(0, error.code, error.message)
 
 
 def read_text(path: Path) -> Iterator[Item | RejectedItem]:

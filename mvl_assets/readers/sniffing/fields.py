@@ -111,6 +111,7 @@ CONTEXT_NAMES, HINT_NAMES, UNIT_NAMES = ("context", "passage"), ("hint",), ("uni
 MAX_KEY_VALUES = 12
 FILE_SUFFIXES = IMAGE_SUFFIXES | {".mp4", ".webm", ".avi", ".mov", ".mkv", ".wav", ".mp3", ".txt", ".json", ".pdf"}
 CAPTION_QUESTION = "Describe the image."
+TRANSCRIBE_QUESTION = "Write down what the image shows."
 LABEL_NAMES = frozenset(("cls", "label", "class", "classname", "target", "category"))
 TRANSCRIBE_NAMES = frozenset(("transcription", "latex", "formula", "html", "code"))
 
@@ -220,10 +221,12 @@ def _use_given_fields(
     """Return question and answer as given, and what is not given as it looks; none where a field is missing."""
     names = [name for value in given.values() for name in list_fields(value) or [value]]
     constants = {value for key, value in given.items() if key == "question" and " " in value}
-    if any(name not in fields.values and name not in constants for name in names):
-        return {}
     for name in names:
-        fields.used.add(name)
+        path = next((path for path in fields.values if name == path or name.startswith(f"{path}.")), None)
+        if path is not None:
+            fields.used.add(path)
+        elif name not in constants:
+            return {}
     texts = {key: f"{{{value}}}" if value in fields.values else value for key, value in given.items()}
     if "answer" not in texts:
         answer = fields.find(ANSWER_NAMES, _is_answer) or _find_by_exclusion(fields)
@@ -262,7 +265,7 @@ def _find_by_exclusion(fields: Fields) -> str | None:
 
 def _choose_question(answer_name: str) -> str:
     if answer_name in TRANSCRIBE_NAMES:
-        return "Write down what the image shows."
+        return TRANSCRIBE_QUESTION
     return "What is in the image?" if answer_name in LABEL_NAMES else CAPTION_QUESTION
 
 
@@ -279,6 +282,23 @@ def infer_key_values(fields: Fields, notes: list[str]) -> dict[str, Any]:
     names = ", ".join(path.replace("_", " ") for path in paths)
     answer = "\n".join(f"{path.replace('_', ' ')}: {{{fields.take(path)}}}" for path in paths)
     return {"question": f"Read in the image: {names}.", "answer": answer}
+
+
+def infer_listed_labels(fields: Fields, notes: list[str]) -> dict[str, Any]:
+    """Return the texts of records with a list of things in the image, such as objects with names or lines of text."""
+    for path, values in fields.values.items():
+        entries = [entry for value in values for entry in _list_objects(value) if isinstance(entry, dict)]
+        inner = collect_fields(entries)
+        label = inner.find([*CAPTION_NAMES, "name", "labels", "words", "word"], is_text) if len(entries) > 1 else None
+        if label is not None:
+            fields.used |= {name for name in fields.values if name == path or name.startswith(f"{path}.")}
+            is_text_of_image = normalize(label) in (*TRANSCRIBE_NAMES, "text", "word", "words")
+            notes.append(
+                f"{path} is a list of what is in the image, of which {label} is taken: word the question as you like"
+            )
+            question = TRANSCRIBE_QUESTION if is_text_of_image else "Name everything that is marked in the image."
+            return {"question": question, "answer": f"{{{path}.*.{label}}}"}
+    return {}
 
 
 def infer_id(fields: Fields) -> str | None:

@@ -17,8 +17,10 @@ import yaml
 from pydantic import ValidationError
 
 from mvl_assets.common.markers import IMAGE_MARKER
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import COMPONENT_TYPE, SourceSpec
 from mvl_assets.errors import MvlError
+from mvl_assets.media.image import inspect_image
 from mvl_assets.readers.content_parts import list_part_images
 from mvl_assets.readers.detect_format import find_native_format
 from mvl_assets.readers.registry import get_format, get_key_reader, get_reader
@@ -28,12 +30,14 @@ from mvl_assets.readers.sniffing.fields import (
     collect_fields,
     infer_id,
     infer_key_values,
+    infer_listed_labels,
     infer_text_fields,
     parse_cell,
 )
 from mvl_assets.readers.sniffing.images import describe_base_folder, infer_image_fields
 from mvl_assets.readers.sniffing.listing import IMAGE_SUFFIXES, Listing, list_folder
 from mvl_assets.readers.sniffing.record_files import (
+    SINGLE_RECORD_SHAPES,
     RecordFiles,
     build_image_group,
     find_record_files,
@@ -43,6 +47,9 @@ from mvl_assets.readers.sniffing.videos import infer_video_field
 
 TRIED_ROWS = 200
 """Rows that are read with the proposed map."""
+
+OPENED_ROWS = 40
+"""Rows whose images are opened, too."""
 
 COUNT_SECONDS = 20.0
 """Time that counting rows may take; a larger source is said to have at least as many as were counted."""
@@ -127,7 +134,11 @@ def sniff_folder(path: Path, attributes: Mapping[str, Any], given_fields: Mappin
         if not any(group is candidate.group for candidate in candidates):
             proposal.notes.append(_describe_unknown(group))
     proposal.notes += best.notes
-    _set_modality(proposal, is_conversation="turns" in best.mapping, lacks_images=best.lacks_images)
+    if 2 * len(proposal.samples) < proposal.n_tried:
+        proposal.notes.insert(0, "most rows looked at cannot be read: is another file meant, or another field?")
+    # Rows that name images are of images, also while none of these is there.
+    lacks_images = best.lacks_images or (best.has_media and not proposal.samples and "video" not in best.mapping)
+    _set_modality(proposal, is_conversation="turns" in best.mapping, lacks_images=lacks_images)
     assert proposal.attributes is not None
     _count_rows(proposal, _validate(proposal.attributes))
     return proposal
@@ -201,7 +212,10 @@ def _build_candidate(
         fields = collect_fields(group.records)
         given_texts = {key: value for key, value in given_fields.items() if key != "image"}
         texts = infer_text_fields(fields, group.label_names, notes, given_texts)
-    if not texts and group.shape == "json":
+    needs_media = False
+    if not texts and not given_fields and (texts := infer_listed_labels(fields, notes)):
+        needs_media = True
+    if not texts and not given_fields and group.shape == "json":
         texts = infer_key_values(fields, notes)
     if not texts:
         return None
@@ -217,7 +231,7 @@ def _build_candidate(
         else infer_image_fields(fields, group, template, listing, notes, given_fields.get("image"))
     )
     mapping: dict[str, Any] = {"files": files, "shape": group.shape, **group.options}
-    if group.shape in ("json", "text", "image") and "{name}" in template:
+    if group.shape in SINGLE_RECORD_SHAPES and "{name}" in template:
         mapping["id"] = "name"
     elif group.shape not in ("dict_of_id", "webdataset") and (id_field := infer_id(fields)) is not None:
         mapping["id"] = id_field
@@ -225,6 +239,10 @@ def _build_candidate(
     if (images or has_part_images) and (marker := _find_marker(group.records)) is not None:
         mapping["marker"] = marker
     has_media = bool(images or video or has_part_images)
+    # A question that is the same for all rows is about what they show.
+    needs_media |= "question" in texts and "{" not in texts["question"] and "pairs" not in texts
+    if needs_media and not has_media and not given_fields:
+        return None
     missing_images = [] if has_media else _describe_missing_images(fields)
     notes += missing_images
     notes += _describe_unused(fields)
@@ -317,12 +335,24 @@ def _validate(attributes: Mapping[str, Any]) -> SourceSpec:
 def _try_rows(proposal: Proposal, spec: SourceSpec) -> None:
     for row in islice(get_reader(spec.format)(spec, proposal.root), TRIED_ROWS):
         proposal.n_tried += 1
+        if isinstance(row, Sample) and proposal.n_tried <= OPENED_ROWS:
+            row = _open_images(row)
         if isinstance(row, Sample):
             proposal.samples.append(row)
         else:
             proposal.reject_counts[row.error] += 1
-            if len(proposal.rejects) < N_PREVIEWED:
+            if proposal.reject_counts[row.error] == 1 or len(proposal.rejects) < N_PREVIEWED:
                 proposal.rejects.append(row)
+
+
+def _open_images(sample: Sample) -> Sample | RejectedRow:
+    """Return the sample, or the reject that it becomes because an image of it is broken."""
+    for image in sample.images:
+        try:
+            inspect_image(image.read())
+        except RejectError as error:
+            return RejectedRow(sample.file, sample.position, error.code, f"{image.name}: {error.message}")
+    return sample
 
 
 def _set_modality(proposal: Proposal, *, is_conversation: bool, lacks_images: bool) -> None:

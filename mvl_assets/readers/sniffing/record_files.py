@@ -40,9 +40,13 @@ MAX_INSPECTED_FILES = 40
 MAX_NAMED_FILES = 20
 """Files that are named one by one where a glob would match others too."""
 
+SINGLE_RECORD_SHAPES = ("json", "xml", "text", "image")
 WHOLE_JSON_BYTES = 64 << 20
 PREFIX_BYTES = 4 << 20
 """A JSON file is read whole up to the first; of a larger one, the second of its beginning tells what it is."""
+
+MAX_FIELDS = 20
+"""An object with more members whose keys are numbers is a table of records."""
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -116,13 +120,13 @@ def format_files(group: RecordFiles, all_files: Sequence[str]) -> str | list[str
 
 def _build_template(group: RecordFiles) -> str:
     """Return the path template of a group's files: stars and fields where their paths differ."""
-    if len(group.files) == 1 and group.shape not in ("json", "text", "image"):
+    if len(group.files) == 1 and group.shape not in SINGLE_RECORD_SHAPES:
         return glob.escape(group.files[0])
     paths = [name.split("/") for name in group.files]
     suffixes = {PurePosixPath(name).suffix for name in group.files}
     if len({len(parts) for parts in paths}) > 1:
         (suffix,) = suffixes if len(suffixes) == 1 else ("",)
-        return f"**/{'{name}' if group.shape in ('json', 'text', 'image') else '*'}{suffix or '.*'}"
+        return f"**/{'{name}' if group.shape in SINGLE_RECORD_SHAPES else '*'}{suffix or '.*'}"
     *folders, names = zip(*paths, strict=True)
     parts = []
     n_fields = 0
@@ -133,7 +137,7 @@ def _build_template(group: RecordFiles) -> str:
         n_fields += 1
         is_split = {name.lower() for name in column} <= SPLIT_NAMES
         parts.append("{split}" if is_split else "{folder}" if n_fields == 1 else f"{{folder_{n_fields}}}")
-    if group.shape in ("json", "text", "image"):
+    if group.shape in SINGLE_RECORD_SHAPES:
         return "/".join([*parts, "{name}" + (suffixes.pop() if len(suffixes) == 1 else ".{ending}")])
     return "/".join([*parts, _build_name_glob(names)])
 
@@ -178,6 +182,9 @@ def _inspect_file(root: Path, name: str, notes: list[str]) -> RecordFiles | None
         return RecordFiles("jsonl", {}, [name], list(_take_records(json_stream.iter_lines(path))))
     if suffix == ".json":
         return _inspect_json(path, name, notes)
+    if suffix == ".xml":
+        records = [item.value for item in single_record_files.read_xml(path) if isinstance(item, Item)]
+        return RecordFiles("xml", {}, [name], [record for record in records if isinstance(record, dict)])
     if suffix == ".parquet":
         records = list(_take_records(parquet_stream.iter_rows(path)))
         return RecordFiles("parquet", {}, [name], records, _read_label_names(pq.read_schema(path)))
@@ -277,7 +284,10 @@ def _has_image_name(key: str, value: Any) -> bool:
 def _is_dict_of_records(value: Mapping[str, Any]) -> bool:
     """Return whether all members are objects with most of their keys in common."""
     members = list(islice(value.values(), SAMPLE_RECORDS))
-    if len(members) < 2 or not all(isinstance(member, dict) and member for member in members):
+    n_objects = sum(isinstance(member, dict) for member in members)
+    if len(members) > MAX_FIELDS and all(key.isdecimal() for key in islice(value, SAMPLE_RECORDS)):
+        return 2 * n_objects > len(members)  # numbers are ids, also of records that have little in common
+    if len(members) < 2 or n_objects < len(members) or not all(members):
         return False
     common = set.intersection(*(set(member) for member in members))
     return 2 * len(common) >= max(len(member) for member in members)

@@ -352,3 +352,31 @@ def test_a_given_field_that_no_record_has_is_said(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(FOREIGN, encoding="utf-8")
     proposal = sniff_folder(tmp_path, {}, {"answer": "nothing"})
     assert proposal.attributes is None and any("nothing" in note and "Antwort" in note for note in proposal.notes)
+
+
+def test_pascal_voc_is_read_with_one_object_and_with_several(tmp_path: Path) -> None:
+    for n, names in enumerate((["cat"], ["cat", "dog"], ["dog"])):
+        objects = "".join(f"<object><name>{name}</name></object>" for name in names)
+        text = f"<annotation><filename>{n}.png</filename><size><width>8</width></size>{objects}</annotation>"
+        (tmp_path / "Annotations").mkdir(exist_ok=True)
+        (tmp_path / "Annotations" / f"{n}.xml").write_text(text, encoding="utf-8")
+        (tmp_path / "JPEGImages").mkdir(exist_ok=True)
+        (tmp_path / "JPEGImages" / f"{n}.png").write_bytes(make_image(n))
+    proposal = sniff_folder(tmp_path, {})
+    assert proposal.attributes is not None and proposal.attributes["modality"] == "single_image"
+    assert [sample.turns[1].value for sample in proposal.samples] == ["cat", "cat, dog", "dog"]
+
+
+def test_broken_images_of_the_first_rows_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("image,question,answer\na.png,Why?,So.\nb.png,Who?,I.\n", encoding="utf-8")
+    (tmp_path / "a.png").write_bytes(make_image(1))
+    (tmp_path / "b.png").write_bytes(make_image(2)[:-30])
+    proposal = sniff_folder(tmp_path, {})
+    assert len(proposal.samples) == 1 and sum(proposal.reject_counts.values()) == 1
+    assert proposal.rejects[0].message.startswith("b.png: ")
+
+
+def test_captions_without_images_are_not_taken_for_a_source(tmp_path: Path) -> None:
+    rows = [json.dumps({"id": n, "text": f"A cat {n}."}) for n in range(3)]
+    (tmp_path / "answers.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    assert sniff_folder(tmp_path, {}).attributes is None
