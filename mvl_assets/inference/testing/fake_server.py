@@ -63,8 +63,8 @@ class FakeServerConfig:
         max_queued: Requests that may wait; beyond them the answer is 503, as vLLM's with `--max-num-queued-reqs`.
         hold_after: Answers that are given; every other request waits until `POST /release`.
         served_model: Requests for any other model are answered with 404, as vLLM does. None: every model is served.
-        max_model_len: Tokens of a prompt and its answer together, which it names beside the model, as vLLM does; requests
-            that may need more are refused. None: no limit.
+        max_model_len: Tokens of a prompt and its answer together, named beside the model as vLLM does; requests that
+            may need more are refused. None: no limit.
         image_cache_size: Images that are remembered by their `uuid`.
         output_form: The form in which it takes constraints (`client.output_forms`); it refuses the others.
         ignores_forms: Whether it ignores the constraint of the probe instead, as some servers do.
