@@ -35,7 +35,7 @@ from mvl_assets.lake.schemas.data_tables import (
     BENCHMARK_WAVES,
     ITEM_SIMILARITY,
 )
-from mvl_assets.lake_queries.benchmark_search import BenchmarkSearch
+from mvl_assets.lake_queries.benchmarks.search import BenchmarkSearch
 
 SCORING_VERSION = 1
 """Increased when the same rows and items may get other scores, so that they are matched again."""

@@ -32,18 +32,18 @@ from mvl_assets.curation.benchmark_matches import MatchReport, describe_scoring,
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import BENCHMARK_ITEMS, CONTAMINATION
 from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.benchmark_search import (
-    MatchedBenchmark,
-    count_file_rows,
-    list_item_rows,
-    open_benchmark_search,
-)
-from mvl_assets.lake_queries.contamination import (
+from mvl_assets.lake_queries.benchmarks.hits import (
     HitCounts,
     MatchThresholds,
     count_hits,
     iter_contaminated,
     iter_item_hits,
+)
+from mvl_assets.lake_queries.benchmarks.search import (
+    MatchedBenchmark,
+    count_file_rows,
+    list_item_rows,
+    open_benchmark_search,
 )
 from mvl_assets.lake_queries.holdout import compute_holdout_limit
 

@@ -12,9 +12,9 @@ from mvl_assets.config.catalog import BENCHMARK_PREFIX, list_partition_keys, loa
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.config.profile import Profile
 from mvl_assets.curation.duplicates import DuplicateReport
-from mvl_assets.lake_queries.contamination import HitCounts
+from mvl_assets.lake_queries.benchmarks.hit_examples import read_hit_examples
+from mvl_assets.lake_queries.benchmarks.hits import HitCounts
 from mvl_assets.lake_queries.duplicate_examples import read_duplicate_examples
-from mvl_assets.lake_queries.hit_examples import read_hit_examples
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.contamination_page import render_hit_counts, render_hits
 from mvl_assets.orchestration.duplicates_page import (

@@ -9,7 +9,7 @@ import dagster as dg
 from mvl_assets.common.markdown import escape_cell
 from mvl_assets.config.contamination_rules import HIT_KINDS
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.hit_examples import HitExample
+from mvl_assets.lake_queries.benchmarks.hit_examples import HitExample
 from mvl_assets.orchestration.duplicates_page import MAX_BYTES, render_sample
 from mvl_assets.orchestration.metadata import render_markdown_table
 

@@ -7,7 +7,7 @@ import pytest
 from mvl_assets.curation.contamination import find_contamination
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import ImageRow
-from mvl_assets.lake_queries import contamination
+from mvl_assets.lake_queries.benchmarks import hits as hit_queries
 from mvl_assets.lake_queries.holdout import is_held_out
 from tests.curation.sources import source
 from tests.lake.rows import make_image, put_samples, sample
@@ -69,7 +69,7 @@ def test_held_out_row_is_not_a_near_duplicate_of_held_out_rows(lake: Lake) -> No
 
 def test_no_holdout_and_no_benchmark_give_no_hits_and_read_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     put_samples(lake, "a", [sample("a", n) for n in range(5)])
-    monkeypatch.setattr(contamination, "stream_current_samples", lambda *_: pytest.fail("samples were read"))
+    monkeypatch.setattr(hit_queries, "stream_current_samples", lambda *_: pytest.fail("samples were read"))
     report = find_contamination(lake, [source("a")], holdout_fraction=0, run_id="one")
     assert report.published.n_rows == 0
     assert report.hit_counts == {}

@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 
 from mvl_assets.common.digest import compute_id_digests
 from mvl_assets.common.id_array import format_ids
+from mvl_assets.config.catalog import BENCHMARK_PREFIX
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.data_tables import CONTAMINATION
 from mvl_assets.lake_queries.holdout import compute_holdout_limit
 
 if TYPE_CHECKING:
@@ -221,7 +223,8 @@ def open_candidate_pool(
         categories: Categories to read.
         seed: Seed of the order.
         holdout_fraction: Share of image groups that is held out for evaluation.
-        exclusion_tables: Tables whose samples are excluded, such as `curation/duplicates`.
+        exclusion_tables: Tables whose samples are excluded, such as `curation/duplicates`; of contamination those that
+            its rules remove.
         groups: If given, only sources in it are read, and rewrites only of sources in group B. Tables keep rows of
             sources that have left the catalog or changed their group.
         strata: Column by whose values the candidates are divided; None for no strata.
@@ -229,7 +232,8 @@ def open_candidate_pool(
     with open_duckdb() as con:
         con.execute("CREATE TABLE listed_ids (sample_id UUID)")
         for name in exclusion_tables:
-            with stream_table(con, "listed", lake.get_table(name), ["sample_id"]):
+            condition = "removed" if name == CONTAMINATION.name else None
+            with stream_table(con, "listed", lake.get_table(name), ["sample_id"], condition):
                 con.execute("INSERT INTO listed_ids SELECT sample_id::UUID FROM listed")
         con.execute("CREATE TABLE excluded AS SELECT DISTINCT sample_id FROM listed_ids")
         con.execute("CREATE TABLE used_sources (category VARCHAR, source VARCHAR, is_rewritten BOOLEAN)")
@@ -323,7 +327,8 @@ def _insert_candidates(
     with stream_table(con, "samples", table, _join_columns(columns, stratum_columns)):
         # A rewrite of an older version of the sample answers a question that has changed since. Originals that cannot
         # be taken are not kept: nobody asks why. The order follows from seed and sample alone: whatever comes or goes
-        # around it, and whatever a new prompt makes of it, a sample stays where it was.
+        # around it, and whatever a new prompt makes of it, a sample stays where it was. No category has items of
+        # benchmarks; here none would get through either.
         con.execute(
             f"""INSERT INTO all_candidates
                 SELECT $category, if(r.rewrite_id IS NULL, 'original', 'rewritten'),
@@ -336,11 +341,13 @@ def _insert_candidates(
                 LEFT JOIN kept_rewrites r ON r.version_id = s.version_id::UUID
                 LEFT JOIN excluded e ON e.sample_id = s.sample_id::UUID
                 WHERE ($all OR s.source IN (SELECT source FROM used_sources WHERE category = $category))
+                  AND NOT starts_with(s.source, $benchmark_prefix)
                   AND (reason IS NULL OR r.rewrite_id IS NOT NULL)""",  # noqa: S608 - of ours
             {
                 "category": category,
                 "seed": str(seed),
                 "all": uses_all_sources,
                 "holdout_limit": holdout_limit,
+                "benchmark_prefix": BENCHMARK_PREFIX,
             },
         )

@@ -10,7 +10,7 @@ from mvl_assets.common.id_array import format_ids
 from mvl_assets.lake import sql
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.benchmark_search import MatchedBenchmark
+from mvl_assets.lake_queries.benchmarks.search import MatchedBenchmark
 from mvl_assets.lake_queries.current_samples import stream_current_samples
 
 BATCH_ROWS = 4096

@@ -1,0 +1,1 @@
+"""Queries about items of benchmarks: candidates, hits, and what training rows touch."""
