@@ -151,30 +151,36 @@ class Matcher:
     def match_texts(self) -> int:
         """Look for the items' questions in all texts; return the matches."""
         n_before = self._log.n_pairs
-        items: dict[int, tuple[str, str]] = {}
-        answers: dict[int, frozenset[str] | None] = {}
-        index = NgramIndex(self._iter_indexed(items, answers))
+        items: dict[int, dict[str, str]] = {}
+        index = NgramIndex(self._iter_indexed(items))
         missing = {bits: set(sources) for bits, sources in self._search.list_missing().items()}
         for batch in self._search.iter_pending_texts():
-            rows = batch.to_pylist()
-            texts = ["\n".join(turn["value"] for turn in row["conversations"]) for row in rows]
+            bits, conversations = batch["bits"].to_pylist(), batch["conversations"].to_pylist()
             matches = [
-                self._build_text_match(rows[match.text], items[match.item], answers[match.item], match, index)
-                for match in index.iter_matches(texts)
-                if items[match.item][1] in missing[rows[match.text]["bits"]]
+                match
+                for match in index.iter_matches(["\n".join([turn["value"] for turn in c]) for c in conversations])
+                if items[match.item]["source"] in missing[bits[match.text]]
             ]
-            self._add(matches, len(rows))
+            if matches:
+                self._load_item_texts({items[m.item]["version_id"]: items[m.item]["source"] for m in matches})
+            fingerprints = batch["fingerprint"]
+            self._add(
+                [
+                    self._build_text_match(
+                        fingerprints[m.text].as_py(), conversations[m.text], items[m.item], m, index.n_tokens[m.item]
+                    )
+                    for m in matches
+                ],
+                len(batch),
+            )
         self._log.flush()
         return self._log.n_pairs - n_before
 
-    def _iter_indexed(
-        self, items: dict[int, tuple[str, str]], answers: dict[int, frozenset[str] | None]
-    ) -> Iterator[IndexedItem]:
-        """Yield the items with their questions, and take their ids, sources and answers."""
+    def _iter_indexed(self, items: dict[int, dict[str, str]]) -> Iterator[IndexedItem]:
+        """Yield the items with their questions, and take what identifies them."""
         for batch in self._search.iter_items():
             for row in batch.to_pylist():
-                items[row["item"]] = row["item_id"], row["source"]
-                answers[row["item"]] = self._build_item_text(row["conversations"], row["source"]).answer
+                items[row["item"]] = {name: row[name] for name in ("item_id", "version_id", "source")}
                 questions = [turn["value"] for turn in row["conversations"] if turn["from"] == "human"]
                 yield IndexedItem(row["item"], row["source"], "\n".join(questions))
 
@@ -219,19 +225,20 @@ class Matcher:
 
     def _build_text_match(
         self,
-        row: Mapping[str, Any],
-        item: tuple[str, str],
-        answer: frozenset[str] | None,
+        fingerprint: str,
+        conversation: Sequence[Mapping[str, str]],
+        item: Mapping[str, str],
         match: TextMatch,
-        index: NgramIndex,
+        n_tokens: int,
     ) -> dict[str, Any]:
-        answers = build_comparable_text(row["conversations"]).answer.content
+        answer = self._item_texts[item["version_id"]].answer
+        answers = build_comparable_text(conversation).answer.content
         scores = {
             "ngram_overlap": match.overlap,
-            "n_tokens": index.n_tokens[match.item],
+            "n_tokens": n_tokens,
             "answer_overlap": None if answer is None else compute_answer_overlap(answers, answer),
         }
-        return self._build_match("text", row["fingerprint"], *item, scores)
+        return self._build_match("text", fingerprint, item["item_id"], item["source"], scores)
 
     def _build_match(
         self, evidence: str, fingerprint: str, item_id: str, source: str, scores: Mapping[str, Any]

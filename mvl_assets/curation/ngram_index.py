@@ -9,6 +9,7 @@ vectorised; memory grows with the items alone.
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ GRAM_LENGTH = 5
 MIN_INDEXED_TOKENS = 13
 """Items with fewer tokens are not found by their text: too many texts hold them by chance."""
 
+MIN_SEGMENT_TOKENS = 20
+"""Tokens that question and options of some length must have for their order not to matter."""
+
 MAX_GRAM_ITEMS = 256
 """A run that more items have proposes none of them; it counts where others have."""
 
@@ -30,6 +34,9 @@ MIN_STORED_OVERLAP = 0.5
 
 MAX_TEXT_CHARS = 200_000
 """Characters of a text that are looked at."""
+
+_SEGMENT_END = re.compile(r"\n|(?:^|(?<=\s))\(?[A-Ha-h](?:\)|\.|:)\s")
+"""Ends of lines, and labels of options."""
 
 _WORD = re.compile(r"[^\W_]+")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -63,34 +70,64 @@ def split_tokens(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+def split_segments(text: str) -> list[list[str]]:
+    """Return the tokens of an item between which no run is compared.
+
+    Options may be in any order, so question and options are apart; but if the long ones among them say little, the
+    whole text is one.
+    """
+    segments = [split_tokens(segment) for segment in _SEGMENT_END.split(text)]
+    long_segments = [tokens for tokens in segments if len(tokens) >= GRAM_LENGTH]
+    if sum(map(len, long_segments)) >= MIN_SEGMENT_TOKENS:
+        return long_segments
+    return [[token for tokens in segments for token in tokens]]
+
+
 class NgramIndex:
     """The items that can be found by their text."""
 
     def __init__(self, items: Iterable[IndexedItem]) -> None:
         self.n_tokens: dict[int, int] = {}
         self._vocabulary: dict[str, int] = {}
-        self._sources: dict[int, str] = {}
-        grams: list[np.ndarray] = []
         numbers: list[int] = []
+        sources: list[str] = []
+        word_ids = array("Q")
+        lengths = array("Q")
         for item in items:
-            tokens = split_tokens(item.text)
-            self.n_tokens[item.item] = len(tokens)
-            if len(tokens) < MIN_INDEXED_TOKENS:
+            segments = split_segments(item.text)
+            n_tokens = sum(map(len, segments))
+            self.n_tokens[item.item] = n_tokens
+            if n_tokens < MIN_INDEXED_TOKENS:
                 continue
-            word_ids = [self._vocabulary.setdefault(token, len(self._vocabulary) + 1) for token in tokens]
-            grams.append(np.unique(_compute_run_hashes(np.array(word_ids, dtype=np.uint64))[0]))
+            n_before = len(word_ids)
+            for segment in segments:
+                word_ids.extend(self._vocabulary.setdefault(token, len(self._vocabulary) + 1) for token in segment)
+                word_ids.append(0)
+            lengths.append(len(word_ids) - n_before)
             numbers.append(item.item)
-            self._sources[item.item] = item.source
+            sources.append(item.source)
         self._numbers = np.array(numbers, dtype=np.int64)
-        self._build_postings(grams)
+        hashes, starts = _compute_run_hashes(np.array(word_ids, dtype=np.uint64))
+        owners = np.repeat(np.arange(len(numbers)), np.array(lengths, dtype=np.int64))[starts]
+        order = np.lexsort((hashes, owners))
+        hashes, owners = hashes[order], owners[order]
+        is_first = np.ones(len(hashes), dtype=bool)
+        is_first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+        self._build_postings(hashes[is_first], owners[is_first], np.unique(sources, return_inverse=True)[1])
 
-    def _build_postings(self, grams: list[np.ndarray]) -> None:
-        lengths = np.array([len(run) for run in grams], dtype=np.int64)
-        self._offsets = np.concatenate([[0], np.cumsum(lengths)])
-        self._grams = np.concatenate(grams) if grams else np.empty(0, dtype=np.uint64)
-        owners = np.repeat(np.arange(len(grams)), lengths)
-        self._weights = self._compute_weights(owners)
-        self._totals = np.bincount(owners, self._weights, minlength=len(grams)) if len(grams) else np.empty(0)
+    def _build_postings(self, grams: np.ndarray, owners: np.ndarray, source_numbers: np.ndarray) -> None:
+        """Sort the runs, each with the items that have it.
+
+        Args:
+            grams: Hashes of the distinct runs of the items, item by item.
+            owners: Position of the item of each.
+            source_numbers: Number of the benchmark of each item.
+        """
+        n_items = len(self._numbers)
+        self._offsets = np.searchsorted(owners, np.arange(n_items + 1))
+        self._grams = grams
+        self._weights = _compute_weights(grams, owners, source_numbers)
+        self._totals = np.bincount(owners, self._weights, minlength=n_items)
         order = np.lexsort((owners, self._grams))
         self._keys, starts, counts = np.unique(self._grams[order], return_index=True, return_counts=True)
         is_rare = counts <= MAX_GRAM_ITEMS
@@ -99,24 +136,13 @@ class NgramIndex:
         self._posting_weights = self._weights[order]
         rare_positions = _expand_ranges(self._starts, self._counts)
         rare_totals = np.bincount(
-            self._posting_owners[rare_positions], self._posting_weights[rare_positions], minlength=len(grams)
+            self._posting_owners[rare_positions], self._posting_weights[rare_positions], minlength=n_items
         )
         self._common_totals = self._totals - rare_totals
         # Whether any key has these bits: most runs of a text end here, with one look-up.
         self._shift = np.uint64(64 - min(27, max(10, int(len(self._keys) * 8).bit_length())))
         self._may_contain = np.zeros(1 << (64 - int(self._shift)), dtype=bool)
         self._may_contain[self._keys >> self._shift] = True
-
-    def _compute_weights(self, owners: np.ndarray) -> np.ndarray:
-        """Return the weight of each run of each item: the logarithm of how few items of its benchmark have it."""
-        weights = np.empty(len(self._grams))
-        sources = np.array([self._sources[number] for number in self._numbers.tolist()], dtype=object)
-        for source in sorted(set(sources.tolist())):
-            is_member = (sources == source)[owners]
-            _, inverse, counts = np.unique(self._grams[is_member], return_inverse=True, return_counts=True)
-            n_items = int((sources == source).sum())
-            weights[is_member] = np.log1p(n_items / counts[inverse])
-        return weights
 
     def iter_matches(self, texts: Sequence[str]) -> Iterator[TextMatch]:
         """Yield the items of which a text holds at least `MIN_STORED_OVERLAP`, by text and item."""
@@ -157,6 +183,16 @@ class NgramIndex:
         span = slice(self._offsets[owner], self._offsets[owner + 1])
         is_held = np.isin(self._grams[span], _compute_run_hashes(word_ids)[0])
         return min(1.0, float(self._weights[span][is_held].sum() / self._totals[owner]))
+
+
+def _compute_weights(grams: np.ndarray, owners: np.ndarray, source_numbers: np.ndarray) -> np.ndarray:
+    """Return the weight of each run of each item: the logarithm of how few items of its benchmark have it."""
+    weights = np.empty(len(grams))
+    for source, n_items in enumerate(np.bincount(source_numbers)):
+        is_member = (source_numbers == source)[owners]
+        _, inverse, counts = np.unique(grams[is_member], return_inverse=True, return_counts=True)
+        weights[is_member] = np.log1p(n_items / counts[inverse])
+    return weights
 
 
 def _compute_run_hashes(word_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.training_tables import TOUCHED_ITEMS
-from mvl_assets.lake_queries.touched_items import iter_touched_items
+from mvl_assets.lake_queries.benchmarks.touched_items import iter_touched_items
 from mvl_training.runs.training_run import (
     Checkpoint,
     StageError,

@@ -110,11 +110,11 @@ class BenchmarkSearch:
         return matched
 
     def iter_items(self) -> Iterator[pa.Table]:
-        """Yield `item` (a number), `item_id`, `source` and `conversations` of all items, by number."""
+        """Yield `item` (a number), `item_id`, `version_id`, `source` and `conversations` of all items, by number."""
         condition = sql.is_in("source", sorted(benchmark.source for benchmark in self.benchmarks))
         with stream_current_samples(self.con, self.lake, ["version_id", "conversations"], condition):
             reader = self.con.sql(
-                """SELECT i.item, i.item_id, i.source, s.conversations
+                """SELECT i.item, i.item_id, i.version_id, i.source, s.conversations
                    FROM current_samples s JOIN items i ON i.version_id = s.version_id::UUID ORDER BY i.item"""
             ).to_arrow_reader(BATCH_ROWS)
             yield from map(format_ids, reader)
