@@ -23,6 +23,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.mixtures.difference import MixtureComparison, PartDifference, Side, open_comparison
 from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.mixture_page import describe_terms_of
 
 NEWEST = "stored"
 COLUMNS = ["", "wanted", "taken", "orig.", "rewr.", "avail.", "why"]
@@ -166,4 +167,27 @@ def _print_plan(profile: Profile, plan: MixturePlan, sources: Collection[str], c
     if missed:
         consequence = "stop what comes after" if profile.mixture.missed_shares == "block" else "warn"
         click.echo(f"shares missed: {len(missed)}; the checks of mixture/{plan.stage} will {consequence}")
+    _print_refused(profile, plan, sources, category)
     click.echo("")
+
+
+def _print_refused(profile: Profile, plan: MixturePlan, sources: Collection[str], category: str | None) -> None:
+    """Print what each clause of `where` refuses, over all categories, and what is refused for its licences."""
+    clauses = [count for count in plan.clauses if category in (None, count.category)]
+    if clauses:
+        rows = []
+        for clause in dict.fromkeys(count.clause for count in clauses):
+            counts = [count for count in clauses if count.clause == clause]
+            totals = [sum(getattr(c, name) for c in counts) for name in ("rows", "refused", "refused_alone", "unknown")]
+            rows.append([f"  {clause}", *(f"{n:,}" for n in totals)])
+        click.echo("where: rows that a clause refuses; for unknown ones a score is null, and they are taken")
+        click.echo(format_narrow_table(["", "rows", "refused", "alone", "unknown"], rows))
+    unlicensed = [
+        refused
+        for refused in plan.unlicensed
+        if category in (None, refused.category) and (not sources or refused.source in sources)
+    ]
+    if unlicensed:
+        click.echo(f"licences: {sum(refused.rows for refused in unlicensed):,} rows refused")
+    for refused in sorted(unlicensed, key=lambda refused: (-refused.rows, refused.source)):
+        click.echo(f"  {refused.source}: {refused.rows:,}, {describe_terms_of(refused, profile.licences)}")

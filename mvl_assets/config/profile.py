@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from mvl_assets.common.licenses import Use
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.contamination_rules import ContaminationRules
 from mvl_assets.config.duplicate_rules import DuplicateRules
@@ -235,6 +236,11 @@ class Profile(StrictModel):
     judging: JudgingConfig = JudgingConfig()
     keep: KeepConfig = KeepConfig()
     mixture: MixtureConfig = MixtureConfig()
+    # Which rows mixtures take: a condition over columns of `lake_queries.mixtures.score_columns`, such as "p_yes >= 0.8
+    # and n_chars < 4000"; a row that lacks a score is not refused for it. Null takes all.
+    where: str | None = None
+    # The use that the licences of a row have to permit, its source's and its rewriter's: `common.licenses`.
+    licences: Use = "all"
     duplicates: DuplicateRules = DuplicateRules()
     contamination: ContaminationRules = ContaminationRules()
     executor: ExecutorConfig = ExecutorConfig()

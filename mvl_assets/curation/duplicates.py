@@ -24,7 +24,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import DUPLICATES
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.duplicates import ComparedSource, PairThresholds, open_comparison
-from mvl_assets.lake_queries.gone_contents import prune_gone_contents
+from mvl_assets.lake_queries.gone_contents import remove_gone_contents
 from mvl_assets.lake_queries.near_duplicates import NearSearch
 
 
@@ -97,7 +97,7 @@ def find_duplicates(
         if search is not None and near is not None and near.n_contents:
             record_compared(lake, search, run_id=run_id)
         if search is not None:
-            prune_gone_contents(comparison)
+            remove_gone_contents(comparison)
         row_counts, other_questions = comparison.count_rows(), comparison.count_other_questions()
     source_reports = [
         SourceDuplicates(

@@ -17,17 +17,34 @@ from mvl_assets.curation.strata import resolve_strata
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.mixtures.candidates import CandidatePool, KeptRewrites, SourceGroups, open_candidate_pool
+from mvl_assets.lake_queries.mixtures.candidates import (
+    CandidatePool,
+    ClauseCount,
+    KeptRewrites,
+    LicenseRules,
+    SourceGroups,
+    UnlicensedRows,
+    open_candidate_pool,
+)
+from mvl_assets.lake_queries.mixtures.row_filter import RowFilter, parse_row_filter
+from mvl_assets.lake_queries.mixtures.score_columns import list_score_types
 
 
 @dataclass(frozen=True, slots=True)
 class MixturePlan:
-    """What a mixture takes of each category and source, and which kept rewrites cannot be taken."""
+    """What a mixture takes of each category and source, and which rows cannot be taken.
+
+    Attributes:
+        clauses: What each clause of the profile's `where` refuses.
+        unlicensed: What is refused for its licences.
+    """
 
     stage: str
     fills: list[CategoryFill]
     source_fills: list[SourceFill]
     kept_rewrites: list[KeptRewrites]
+    clauses: list[ClauseCount]
+    unlicensed: list[UnlicensedRows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +68,10 @@ def build_mixture(
     """
     with open_mixture(lake, profile, [stage], groups) as (pool, fills):
         fill = fills[stage]
-        kept_rewrites = pool.count_kept_rewrites()
+        counts = pool.count_kept_rewrites(), pool.count_clauses(), pool.count_unlicensed()
         rows = (_add_run_id(batch, run_id) for batch in pool.iter_selected(fill.quotas, stage))
         published = lake.get_table(f"mixture/{stage}").publish(rows)
-    return MixtureReport(stage, fill.categories, fill.sources, kept_rewrites, published)
+    return MixtureReport(stage, fill.categories, fill.sources, *counts, published)
 
 
 def plan_mixtures(
@@ -62,16 +79,21 @@ def plan_mixtures(
 ) -> list[MixturePlan]:
     """Return what the mixtures of training stages would take, and write nothing. Takes what `build_mixture` does."""
     with open_mixture(lake, profile, list(stages), groups) as (pool, fills):
-        kept_rewrites = pool.count_kept_rewrites()
-    return [
-        MixturePlan(
-            stage,
-            fill.categories,
-            fill.sources,
-            [kept for kept in kept_rewrites if kept.category in profile.mixture.compute_targets(stage)],
+        kept_rewrites, clauses, unlicensed = pool.count_kept_rewrites(), pool.count_clauses(), pool.count_unlicensed()
+    plans = []
+    for stage, fill in fills.items():
+        targets = profile.mixture.compute_targets(stage)
+        plans.append(
+            MixturePlan(
+                stage,
+                fill.categories,
+                fill.sources,
+                [kept for kept in kept_rewrites if kept.category in targets],
+                [clause for clause in clauses if clause.category in targets],
+                [refused for refused in unlicensed if refused.category in targets],
+            )
         )
-        for stage, fill in fills.items()
-    ]
+    return plans
 
 
 @contextmanager
@@ -81,7 +103,8 @@ def open_mixture(
     """Open the candidates of training stages, with what each stage takes of them. Takes what `build_mixture` does.
 
     Raises:
-        MvlError: The column of the strata does not exist, does not go with the edges, or has too many values.
+        MvlError: The column of the strata does not exist, does not go with the edges, or has too many values; or the
+            filter cannot be read.
     """
     mixture = profile.mixture
     with open_candidate_pool(
@@ -92,10 +115,21 @@ def open_mixture(
         exclusion_tables=_list_exclusion_tables(profile),
         groups=groups,
         strata=None if mixture.strata is None else resolve_strata(mixture.strata),
+        row_filter=resolve_filter(profile),
+        license_rules=LicenseRules(profile.licences, {model.name: model.license for model in profile.models.values()}),
     ) as pool:
         counts = pool.count_candidates()
         rewritten_categories = frozenset(c for c, sources in (groups or {}).items() if "B" in sources.values())
         yield pool, {stage: fill_stage(mixture, stage, counts, rewritten_categories) for stage in stages}
+
+
+def resolve_filter(profile: Profile) -> RowFilter | None:
+    """Return the profile's `where`, checked; None without one.
+
+    Raises:
+        MvlError: It cannot be read, or names what no row has.
+    """
+    return None if profile.where is None else parse_row_filter(profile.where, list_score_types())
 
 
 def _list_exclusion_tables(profile: Profile) -> list[str]:

@@ -26,6 +26,7 @@ from mvl_assets.orchestration.mixture_page import (
     build_share_results,
     render_fills,
     render_kept_rewrites,
+    render_refused,
     render_source_fills,
 )
 from mvl_assets.orchestration.resources import LakeResource
@@ -56,7 +57,11 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         code_version=asset_keys.compute_code_version(
-            profile.mixture, profile.holdout_fraction, profile.paper_parity, groups_by_category
+            profile.mixture,
+            profile.holdout_fraction,
+            profile.paper_parity,
+            groups_by_category,
+            *([[profile.where, profile.licences]] if profile.where or profile.licences != "all" else []),
         ),
         group_name="mixture",
         deps=[*upstream_keys, DUPLICATES_KEY, CONTAMINATION_KEY],
@@ -91,6 +96,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
                     metadata_keys.REWRITES_EXCLUDED: sum(k.excluded for k in report.kept_rewrites),
                     metadata_keys.REWRITES_TAKEN: n_rewritten,
                     metadata_keys.REWRITES: render_kept_rewrites(report),
+                    metadata_keys.REFUSED: render_refused(report, profile.licences),
                     metadata_keys.PREVIEW: render_preview(
                         lake.lake, preview_rows, ["row_id", "source", "kind", "question", "answer"]
                     ),

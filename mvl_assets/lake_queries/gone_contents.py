@@ -19,7 +19,7 @@ _CURRENT_IDS = {
 }
 
 
-def prune_gone_contents(comparison: SampleComparison) -> bool:
+def remove_gone_contents(comparison: SampleComparison) -> bool:
     """Write the tables without what is gone, if that is much of them, and return whether they were."""
     compared = comparison.lake.get_table("curation/compared")
     n_compared = compared.count() if compared.exists() else 0
@@ -27,11 +27,11 @@ def prune_gone_contents(comparison: SampleComparison) -> bool:
     if n_compared - n_current <= MAX_GONE_SHARE * n_compared:
         return False
     for name, (id_column, columns) in _CURRENT_IDS.items():
-        _prune_table(comparison, name, id_column, columns)
+        _rewrite_table(comparison, name, id_column, columns)
     return True
 
 
-def _prune_table(comparison: SampleComparison, name: str, id_column: str, columns: list[str]) -> None:
+def _rewrite_table(comparison: SampleComparison, name: str, id_column: str, columns: list[str]) -> None:
     table = comparison.lake.get_table(name)
     if not table.exists():
         return

@@ -97,7 +97,7 @@ class NearSearch:
             strict=True,
         )
         if self.n_new * MIN_ROWS_PER_LOOKUP < sum(n_rows):
-            yield from self._look_up_new_contents()
+            yield from self._read_new_contents()
             return
         with stream_current_samples(self.con, self.lake, [*_SAMPLE_COLUMNS], sql.is_in("source", sources)):
             reader = self.con.sql(
@@ -107,7 +107,7 @@ class NearSearch:
             for batch in reader:
                 yield _take_first_hashes(format_ids(batch).combine_chunks())
 
-    def _look_up_new_contents(self) -> Iterator[pa.Table]:
+    def _read_new_contents(self) -> Iterator[pa.Table]:
         reader = self.con.sql(
             "SELECT version_id, fingerprint, n_images FROM new_contents ORDER BY version_id"
         ).to_arrow_reader(BATCH_ROWS)

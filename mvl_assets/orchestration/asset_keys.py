@@ -30,6 +30,7 @@ from mvl_assets.config.catalog import (
 from mvl_assets.config.mixture_sources import require_reachable_shares
 from mvl_assets.config.profile import Profile, load_profile
 from mvl_assets.config.settings import load_settings
+from mvl_assets.curation.mixing import resolve_filter
 from mvl_assets.curation.strata import resolve_strata
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.lake.lake import Lake
@@ -202,6 +203,7 @@ def load_checked_profile(name: str) -> Profile:
     require_reachable_shares(profile)
     if profile.mixture.strata is not None:
         resolve_strata(profile.mixture.strata)
+    resolve_filter(profile)
     return profile
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
+from mvl_assets.common.licenses import Use, to_spdx
 from mvl_assets.common.markdown import embed_image, format_markdown_table
 from mvl_assets.config.mixture_config import MixtureConfig
 from mvl_assets.curation.missed_shares import (
@@ -14,7 +15,7 @@ from mvl_assets.curation.missed_shares import (
     list_missed_rows,
 )
 from mvl_assets.curation.mixing import MixturePlan
-from mvl_assets.lake_queries.mixtures.candidates import KeptRewrites
+from mvl_assets.lake_queries.mixtures.candidates import KeptRewrites, UnlicensedRows
 from mvl_assets.orchestration.metadata import render_in_dialog
 from mvl_assets.orchestration.share_plot import draw_share_plot
 
@@ -114,12 +115,44 @@ def render_kept_rewrites(plan: MixturePlan) -> dg.MetadataValue:
     )
 
 
+def render_refused(plan: MixturePlan, use: Use) -> dg.MetadataValue:
+    """Return tables of what the clauses of the filter do, and of what is refused for its licences."""
+    clauses = [
+        {
+            "clause": count.clause,
+            "category": count.category,
+            "rows": f"{count.rows:,}",
+            "refused": f"{count.refused:,}",
+            "by it alone": f"{count.refused_alone:,}",
+            "unknown, taken": f"{count.unknown:,}",
+        }
+        for count in plan.clauses
+    ]
+    unlicensed = [
+        {"source": refused.source, "rows": f"{refused.rows:,}", "why": describe_terms_of(refused, use)}
+        for refused in sorted(plan.unlicensed, key=lambda refused: -refused.rows)[:MAX_SOURCES]
+    ]
+    tables = [format_markdown_table(rows) for rows in (clauses, unlicensed) if rows]
+    return render_in_dialog("\n\n".join(tables) or "none")
+
+
+def describe_terms_of(refused: UnlicensedRows, use: Use) -> str:
+    """Return why rows are refused for their licences."""
+    if refused.rewriter is not None:
+        return f"the output terms of {refused.rewriter} do not permit `{use}`, or are unknown (`license` of the model)"
+    if refused.license is None:
+        return "no licence is known (`license` of the source)"
+    return f"{to_spdx(refused.license)} does not permit `{use}`"
+
+
 def format_exclusions(kept_rewrites: KeptRewrites) -> str:
     """Return why kept rewrites cannot be taken, in words: columns of their own would not fit a narrow page."""
     counts = {
         "outdated": kept_rewrites.outdated,
         "held out": kept_rewrites.held_out,
         "duplicate or benchmark": kept_rewrites.excluded,
+        "licence": kept_rewrites.unlicensed,
+        "filter": kept_rewrites.filtered,
     }
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count) or "none"
 

@@ -108,6 +108,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "native_id": "Id of the row in its source; null if it has none.",
     "ordinal": "Index of the pair in the answer, from 0.",
     "p_yes": "Lowest probability of Yes over the criteria, by the panel's rule where there is a panel.",
+    "output_license": "Terms of the rewriter's output; null for originals, and where they are unknown.",
     "panel": "The further judges of the panel, with their verdicts; null without a panel.",
     "pair_id": "Key: digest of the two ids.",
     "paper_score": "Score of MAmmoTH-VL-8B after the same training stage, as printed; null if not printed.",

@@ -23,6 +23,8 @@ MIXTURE = TableSpec(
             ("category", pa.string()),
             ("modality", pa.string()),
             ("license", pa.string()),
+            # Terms of the rewriter's output; null for originals, and where they are unknown.
+            ("output_license", pa.string()),
             # 0 unless `upsample` repeats a row.
             ("repeat_index", pa.int32()),
             ("run_id", pa.string()),

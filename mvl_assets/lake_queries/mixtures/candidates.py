@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,12 +13,15 @@ import pyarrow.compute as pc
 
 from mvl_assets.common.digest import compute_id_digests
 from mvl_assets.common.id_array import format_ids
+from mvl_assets.common.licenses import Use, permits
 from mvl_assets.config.catalog import BENCHMARK_PREFIX
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import CONTAMINATION
 from mvl_assets.lake_queries.holdout import compute_holdout_limit
+from mvl_assets.lake_queries.mixtures.row_filter import Clause, RowFilter
+from mvl_assets.lake_queries.mixtures.score_columns import ScoreSelection, select_scores
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,6 +59,19 @@ class StratumColumn:
     sql: str
 
 
+@dataclass(frozen=True, slots=True)
+class LicenseRules:
+    """The use that the licences of rows have to permit: those of the source and the rewriter's terms of output.
+
+    Attributes:
+        use: The use.
+        output_licenses: Terms by the name of a model; one that is not here has unknown terms.
+    """
+
+    use: Use = "all"
+    output_licenses: Mapping[str, str | None] = field(default_factory=dict)
+
+
 class Cell(NamedTuple):
     """The rows among which a mixture chooses by nothing but their order: of a category, source, kind and stratum."""
 
@@ -91,6 +107,8 @@ class KeptRewrites:
         outdated: Those of an older version of their sample, or of one that is in the category no more.
         held_out: Those of samples that are held out for evaluation.
         excluded: Those of samples that a table of `exclusion_tables` lists.
+        unlicensed: Those whose licences do not permit the use.
+        filtered: Those that the filter refuses.
         available: The rest.
     """
 
@@ -99,15 +117,58 @@ class KeptRewrites:
     outdated: int
     held_out: int
     excluded: int
+    unlicensed: int
+    filtered: int
     available: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseCount:
+    """What one clause of the filter does to the rows of a category that could be taken otherwise.
+
+    Attributes:
+        category: The category.
+        clause: The clause.
+        refused: Rows for which it is false.
+        refused_alone: Those of them that no other clause refuses.
+        unknown: Rows for which a score is null, so that it is neither true nor false; they stay.
+        rows: All rows it was asked of.
+    """
+
+    category: str
+    clause: str
+    refused: int
+    refused_alone: int
+    unknown: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnlicensedRows:
+    """Rows of a source that are refused for what their licences say.
+
+    Attributes:
+        category: The category.
+        source: The source.
+        license: What it declares; null if nothing is known.
+        rewriter: The model that wrote the rows, where its terms forbid the use; null for those of the source.
+        rows: How many.
+    """
+
+    category: str
+    source: str
+    license: str | None
+    rewriter: str | None
+    rows: int
 
 
 class CandidatePool:
     """All candidates of a mixture, in a database on disk: the view `pool`, in no order."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int, clauses: Sequence[Clause] = ()) -> None:
         self._con = connection
         self._seed = seed
+        self._clauses = clauses
 
     def count_candidates(self) -> dict[Cell, int]:
         """Return the number of candidates in each cell.
@@ -131,20 +192,41 @@ class CandidatePool:
         rows = self._con.execute(
             """SELECT k.category, any_value(k.kept),
                       count(*) FILTER (p.left_out = 'held_out'), count(*) FILTER (p.left_out = 'excluded'),
+                      count(*) FILTER (p.left_out = 'unlicensed'), count(*) FILTER (p.left_out = 'filtered'),
                       count(p.category) FILTER (p.left_out IS NULL)
                FROM kept_counts k LEFT JOIN all_candidates p ON p.category = k.category AND p.kind = 'rewritten'
                WHERE k.kept > 0 GROUP BY k.category ORDER BY k.category"""
         ).fetchall()
+        return [KeptRewrites(category, kept, kept - sum(counts), *counts) for category, kept, *counts in rows]
+
+    def count_clauses(self) -> list[ClauseCount]:
+        """Return by category what each clause of the filter does."""
         return [
-            KeptRewrites(category, kept, kept - held_out - excluded - available, held_out, excluded, available)
-            for category, kept, held_out, excluded, available in rows
+            ClauseCount(category, clause.text, *counts)
+            for nth, clause in enumerate(self._clauses)
+            for category, *counts in self._con.execute(
+                """SELECT category, count(*) FILTER (failed & $bit <> 0), count(*) FILTER (failed = $bit),
+                          count(*) FILTER (undecided & $bit <> 0), count(*)
+                   FROM all_candidates WHERE left_out IS NULL OR left_out = 'filtered'
+                   GROUP BY category ORDER BY category""",
+                {"bit": 1 << nth},
+            ).fetchall()
         ]
+
+    def count_unlicensed(self) -> list[UnlicensedRows]:
+        """Return the rows that are refused for their licences, by source and licence."""
+        rows = self._con.execute(
+            """SELECT c.category, c.source, c.license, if(u.is_permitted, c.rewriter, NULL) AS blamed, count(*)
+               FROM all_candidates c LEFT JOIN licenses u ON u.license = coalesce(c.license, '')
+               WHERE c.left_out = 'unlicensed' GROUP BY ALL ORDER BY ALL"""
+        ).fetchall()
+        return [UnlicensedRows(*row) for row in rows]
 
     def iter_selected(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.Table]:
         """Yield the rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled by the seed."""
         self._create_bounds(quotas)
         reader = self._con.sql(
-            f"""SELECT p.* EXCLUDE (rank, stratum), b.repeat_index {_SELECTED}
+            f"""SELECT p.* EXCLUDE (rank, stratum, rewriter, failed, undecided), b.repeat_index {_SELECTED}
                 ORDER BY md5(concat_ws('/', $seed, $stage, p.rank, b.repeat_index))::UUID""",
             params={"seed": str(self._seed), "stage": stage},
         ).to_arrow_reader(BATCH_ROWS)
@@ -213,8 +295,10 @@ def open_candidate_pool(
     exclusion_tables: Sequence[str],
     groups: SourceGroups | None = None,
     strata: StratumColumn | None = None,
+    row_filter: RowFilter | None = None,
+    license_rules: LicenseRules | None = None,
 ) -> Iterator[CandidatePool]:
-    """Open the pool of all samples in the category tables that are neither held out nor excluded.
+    """Open the pool of all samples in the category tables that are neither held out nor excluded nor refused.
 
     A sample with a kept rewrite enters as that rewrite and not as itself.
 
@@ -228,7 +312,10 @@ def open_candidate_pool(
         groups: If given, only sources in it are read, and rewrites only of sources in group B. Tables keep rows of
             sources that have left the catalog or changed their group.
         strata: Column by whose values the candidates are divided; None for no strata.
+        row_filter: Leaves out the rows for which it is false.
+        license_rules: Leaves out the rows whose licences do not permit a use; None takes all.
     """
+    scores = select_scores(row_filter)
     with open_duckdb() as con:
         con.execute("CREATE TABLE listed_ids (sample_id UUID)")
         for name in exclusion_tables:
@@ -248,15 +335,18 @@ def open_candidate_pool(
             """CREATE TABLE all_candidates (
                  category VARCHAR, kind VARCHAR, rank UUID, sample_id UUID, version_id UUID, rewrite_id UUID,
                  judged_id UUID, source VARCHAR, modality VARCHAR, license VARCHAR, stratum VARCHAR,
-                 left_out VARCHAR)"""
+                 rewriter VARCHAR, output_license VARCHAR, failed BIGINT, undecided BIGINT, left_out VARCHAR)"""
         )
         con.execute("CREATE VIEW pool AS SELECT * EXCLUDE (left_out) FROM all_candidates WHERE left_out IS NULL")
         con.execute("CREATE TABLE kept_counts (category VARCHAR, kept BIGINT)")
         for category in categories:
-            _create_kept_rewrites(con, lake, category, strata, uses_all_sources=groups is None)
+            _create_kept_rewrites(con, lake, category, strata, scores, uses_all_sources=groups is None)
             holdout_limit = compute_holdout_limit(holdout_fraction)
-            _insert_candidates(con, lake, category, seed, holdout_limit, strata, uses_all_sources=groups is None)
-        yield CandidatePool(con, seed)
+            _insert_candidates(
+                con, lake, category, seed, holdout_limit, strata, scores, uses_all_sources=groups is None
+            )
+        _apply_licenses(con, license_rules or LicenseRules())
+        yield CandidatePool(con, seed, scores.clauses)
 
 
 def _create_kept_rewrites(
@@ -264,6 +354,7 @@ def _create_kept_rewrites(
     lake: Lake,
     category: str,
     strata: StratumColumn | None,
+    scores: ScoreSelection,
     *,
     uses_all_sources: bool,
 ) -> None:
@@ -274,25 +365,30 @@ def _create_kept_rewrites(
     judged_columns, judged_stratum = _build_stratum(strata, "judged", "judged")
     table = lake.get_table(f"judged/{category}")
     with stream_table(
-        con, "judged", table, _join_columns(["judged_id", "rewrite_id", "source"], judged_columns), "keep"
+        con,
+        "judged",
+        table,
+        _join_columns(["judged_id", "rewrite_id", "source"], [*judged_columns, *scores.judged]),
+        "keep",
     ):
         con.execute(
             f"""CREATE OR REPLACE TABLE kept AS
-                SELECT judged_id::UUID AS judged_id, rewrite_id::UUID AS rewrite_id, {judged_stratum} AS stratum
+                SELECT judged_id::UUID AS judged_id, rewrite_id::UUID AS rewrite_id,
+                       {_format_columns(scores.judged, "judged")} {judged_stratum} AS stratum
                 FROM judged WHERE $all OR source IN (
                   SELECT source FROM used_sources WHERE category = $category AND is_rewritten)""",  # noqa: S608 - of ours
             {"all": uses_all_sources, "category": category},
         )
     rewritten_columns, rewritten_stratum = _build_stratum(strata, "rewritten", "r", "k.stratum")
     table = lake.get_table(f"rewritten/{category}")
-    columns = _join_columns(["rewrite_id", "version_id", "ordinal"], rewritten_columns)
+    columns = _join_columns(["rewrite_id", "version_id", "ordinal", "model"], [*rewritten_columns, *scores.rewritten])
     with stream_table(con, "rewritten", table, columns):
         con.execute(
             f"""CREATE OR REPLACE TABLE kept_rewrites AS
                 SELECT * EXCLUDE (ordinal),
                        row_number() OVER (PARTITION BY version_id ORDER BY ordinal, rewrite_id) - 1 AS nth
-                FROM (SELECT k.judged_id, k.rewrite_id, r.version_id::UUID AS version_id, r.ordinal,
-                             {rewritten_stratum} AS stratum
+                FROM (SELECT k.* EXCLUDE (stratum), r.version_id::UUID AS version_id, r.ordinal, r.model AS rewriter,
+                             {_format_columns(scores.rewritten, "r", "rewritten")} {rewritten_stratum} AS stratum
                       FROM rewritten r JOIN kept k ON k.rewrite_id = r.rewrite_id::UUID)"""  # noqa: S608 - of ours
         )
     con.execute("INSERT INTO kept_counts SELECT $category, count(*) FROM kept", {"category": category})
@@ -307,6 +403,11 @@ def _build_stratum(
     return [strata.name], strata.sql.replace("stratum_value", f'{alias}."{strata.name}"')
 
 
+def _format_columns(names: Sequence[str], alias: str, table: str = "") -> str:
+    """Return columns under the names that `ScoreSelection.expressions` has for them."""
+    return " ".join(f'{alias}."{name}" AS "{table or alias}_{name}",' for name in names)
+
+
 def _join_columns(columns: list[str], further: list[str]) -> list[str]:
     return list(dict.fromkeys([*columns, *further]))
 
@@ -318,31 +419,41 @@ def _insert_candidates(
     seed: int,
     holdout_limit: int,
     strata: StratumColumn | None,
+    scores: ScoreSelection,
     *,
     uses_all_sources: bool,
 ) -> None:
     stratum_columns, stratum = _build_stratum(strata, "category", "s", f"coalesce(r.stratum, '{NO_STRATUM}')")
     columns = ["sample_id", "version_id", "source", "modality", "license", "holdout_hash"]
     table = lake.get_table(f"category/{category}")
-    with stream_table(con, "samples", table, _join_columns(columns, stratum_columns)):
-        # A rewrite of an older version of the sample answers a question that has changed since. Originals that cannot
-        # be taken are not kept: nobody asks why. The order follows from seed and sample alone: whatever comes or goes
-        # around it, and whatever a new prompt makes of it, a sample stays where it was. No category has items of
-        # benchmarks; here none would get through either.
+    values = "".join(f', {sql} AS "{name}"' for name, sql in scores.expressions.items())
+    with stream_table(con, "samples", table, _join_columns(columns, [*stratum_columns, *scores.category])):
+        # A rewrite of an older version of the sample answers a question that has changed since. Originals that are held
+        # out or excluded are not kept: nobody asks why. The order follows from seed and sample alone: whatever comes or
+        # goes around it, and whatever a new prompt makes of it, a sample stays where it was.
+        # Items of benchmarks are in no category; here none gets through either.
         con.execute(
             f"""INSERT INTO all_candidates
-                SELECT $category, if(r.rewrite_id IS NULL, 'original', 'rewritten'),
-                       md5(concat_ws('/', $seed, s.sample_id, coalesce(r.nth, 0)))::UUID,
-                       s.sample_id, s.version_id, r.rewrite_id, r.judged_id, s.source, s.modality, s.license,
-                       {stratum},
-                       CASE WHEN s.holdout_hash < $holdout_limit THEN 'held_out'
-                            WHEN e.sample_id IS NOT NULL THEN 'excluded' END AS reason
-                FROM samples s
-                LEFT JOIN kept_rewrites r ON r.version_id = s.version_id::UUID
-                LEFT JOIN excluded e ON e.sample_id = s.sample_id::UUID
-                WHERE ($all OR s.source IN (SELECT source FROM used_sources WHERE category = $category))
-                  AND NOT starts_with(s.source, $benchmark_prefix)
-                  AND (reason IS NULL OR r.rewrite_id IS NOT NULL)""",  # noqa: S608 - of ours
+                WITH candidates AS (
+                  SELECT struct_pack(
+                           category := $category, kind := if(r.rewrite_id IS NULL, 'original', 'rewritten'),
+                           rank := md5(concat_ws('/', $seed, s.sample_id, coalesce(r.nth, 0)))::UUID,
+                           sample_id := s.sample_id, version_id := s.version_id, rewrite_id := r.rewrite_id,
+                           judged_id := r.judged_id, source := s.source, modality := s.modality,
+                           license := s.license, stratum := {stratum}, rewriter := r.rewriter,
+                           output_license := NULL) AS candidate,
+                         CASE WHEN s.holdout_hash < $holdout_limit THEN 'held_out'
+                              WHEN e.sample_id IS NOT NULL THEN 'excluded' END AS reason {values}
+                  FROM samples s
+                  LEFT JOIN kept_rewrites r ON r.version_id = s.version_id::UUID
+                  LEFT JOIN excluded e ON e.sample_id = s.sample_id::UUID
+                  WHERE ($all OR s.source IN (SELECT source FROM used_sources WHERE category = $category))
+                    AND NOT starts_with(s.source, $benchmark_prefix)
+                    AND (reason IS NULL OR r.rewrite_id IS NOT NULL))
+                SELECT candidate.*, {_format_bits(scores.clauses, "= false")} AS failed,
+                       {_format_bits(scores.clauses, "IS NULL")} AS undecided,
+                       coalesce(reason, if(failed <> 0, 'filtered', NULL))
+                FROM candidates""",  # noqa: S608 - of ours, and clauses that were checked
             {
                 "category": category,
                 "seed": str(seed),
@@ -351,3 +462,34 @@ def _insert_candidates(
                 "benchmark_prefix": BENCHMARK_PREFIX,
             },
         )
+
+
+def _format_bits(clauses: Sequence[Clause], test: str) -> str:
+    """Return a number in SQL with a bit for each clause, set where it passes a test."""
+    bits = [f"if({clause.sql} {test}, {1 << nth}, 0)::BIGINT" for nth, clause in enumerate(clauses)]
+    return " | ".join(["0::BIGINT", *bits])
+
+
+def _apply_licenses(con: duckdb.DuckDBPyConnection, rules: LicenseRules) -> None:
+    """Note the output terms of rewriters, and leave out what the licences do not permit."""
+    con.execute("CREATE TABLE licenses (license VARCHAR, is_permitted BOOLEAN)")
+    con.execute("CREATE TABLE rewriters (rewriter VARCHAR, license VARCHAR, is_permitted BOOLEAN)")
+    for (rewriter,) in con.execute(
+        "SELECT DISTINCT rewriter FROM all_candidates WHERE rewriter IS NOT NULL"
+    ).fetchall():
+        terms = rules.output_licenses.get(rewriter)
+        con.execute("INSERT INTO rewriters VALUES (?, ?, ?)", [rewriter, terms, permits(terms, rules.use)])
+    con.execute(
+        """UPDATE all_candidates SET output_license = w.license
+           FROM rewriters w WHERE w.rewriter = all_candidates.rewriter"""
+    )
+    if rules.use == "all":
+        return
+    for (license,) in con.execute("SELECT DISTINCT coalesce(license, '') FROM all_candidates").fetchall():
+        con.execute("INSERT INTO licenses VALUES (?, ?)", [license, permits(license or None, rules.use)])
+    con.execute(
+        """UPDATE all_candidates SET left_out = 'unlicensed'
+           WHERE left_out IS DISTINCT FROM 'held_out' AND left_out IS DISTINCT FROM 'excluded'
+             AND (coalesce(license, '') IN (SELECT license FROM licenses WHERE NOT is_permitted)
+                  OR rewriter IN (SELECT rewriter FROM rewriters WHERE NOT is_permitted))"""
+    )
