@@ -26,7 +26,7 @@ VERBS = frozenset(
     deliver
     demote descend describe detach detect diagnose digest discard dispatch download drain draw drop embed encode
     end enqueue ensure equals escape estimate evaluate exchange exclude execute exists exit expand expire export extend
-    extract fail fetch fill filter finalize find finish flatten flush fold forecast format forward from fsync
+    extract fail fetch fill filter finalize find finish flatten flush fold follow forecast format forward from fsync
     gather generate get group gzip handle has hedge hold identify ignore index infer ingest init insert inspect
     interpolate interrupt is isolate iter join judge keep kill label lay lengthen link list load lock log lookup
     maintain
@@ -34,10 +34,12 @@ VERBS = frozenset(
     pack parse patch peek permute pick permits plan plot pluralize poll pop prefetch prepare prepend print probe process
     publish push put queue quote raise read rebuild receive reclaim record reduce refuse register rehash reject rejects
     release reload remove rename render renew repair replace report request requeue require reset resize resolve
-    retain retry rewrite rotate round run runs sample save scan schedule score screen seek select send serve set
-    settle shut shutdown simulate skip sniff skips snapshot spawn spill split spool standardise start states step
+    restrict
+    retain retry rewrite rotate round run runs sample save scan schedule score screen search seek select send serve set
+    settle show shut shutdown simulate skip sniff skips snapshot spawn spill split spool standardise start states step
     stop store
-    stream strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to trace train
+    stream strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to toggle trace
+    train
     translate transliterate trim truncate try unload unpack unshare unwrap update upgrade upsample use validate
     verify wait warm wrap write zero
 """.split()

@@ -35,6 +35,7 @@ COMMANDS = {
     "purge": "Delete a source, or samples, and everything that was made from them.",
     "gc": "Free disk space: unused images, old versions, leftovers of killed runs.",
     "serve": "Show, stop or start the local model servers.",
+    "view": "Look at judged pairs in a browser: filter, compare, label.",
     "ui": "Open Dagster's web interface on this lake.",
 }
 

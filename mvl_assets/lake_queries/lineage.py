@@ -57,12 +57,29 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
             if "rewritten" in lineage
             else ("sample_id", row["sample_id"])
         )
-        lineage["mixture"] = [
-            {"stage": n.split("/", 1)[1], **r}
-            for n in lake.list_tables(MIXTURE.name)
-            for r in lake.get_table(n).iter_rows(None, sql.equals(key, value))
-        ]
+        lineage["mixture"] = list(_iter_mixture_rows(lake, key, value))
     return lineage
+
+
+def trace_rewrite(lake: Lake, category: str, rewrite_id: str) -> dict[str, Any]:
+    """Return the lineage of a rewrite as `trace` does, without looking for the table that has it.
+
+    Raises:
+        LakeError: The rewrite is gone, with the older versions of its table.
+    """
+    lineage: dict[str, Any] = {"table": REWRITTEN.get_table_name(category), "id": rewrite_id}
+    _add_rewrite(lake, category, rewrite_id, lineage)
+    if "rewritten" not in lineage:
+        raise LakeError(f"the rewrite {rewrite_id} is not in {lineage['table']} any more", hint="reload the page")
+    _add_sample(lake, lineage["rewritten"], lineage)
+    lineage["mixture"] = list(_iter_mixture_rows(lake, "rewrite_id", rewrite_id))
+    return lineage
+
+
+def _iter_mixture_rows(lake: Lake, column: str, row_id: str) -> Iterator[dict[str, Any]]:
+    for name in lake.list_tables(MIXTURE.name):
+        for row in lake.get_table(name).iter_rows(None, sql.equals(column, row_id)):
+            yield {"stage": name.split("/", 1)[1], **row}
 
 
 def _find_row(lake: Lake, prefix: str) -> tuple[str, str, str]:

@@ -499,3 +499,27 @@ TOMBSTONES = TableSpec(
     has_key_scheme=True,
     has_row_hash=False,
 )
+
+LABELS = TableSpec(
+    "labels",
+    pa.schema(
+        [
+            ("label_id", pa.string()),
+            ("rewrite_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("annotator", pa.string()),
+            # "good", "bad" or "unsure"; null takes back what the annotator said before.
+            ("label", pa.string()),
+            ("reasons", STRING_LIST),
+            ("note", pa.string()),
+            # True if the annotator did not see the verdicts.
+            ("is_blind", pa.bool_()),
+            ("created_at", TIMESTAMP),
+        ]
+    ),
+    key_column="label_id",
+    partition_column="source",
+    has_row_hash=False,
+)

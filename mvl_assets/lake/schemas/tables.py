@@ -16,6 +16,7 @@ from mvl_assets.lake.schemas.data_tables import (
     IMAGE_PAIRS,
     IMAGES,
     JUDGED,
+    LABELS,
     REJECTS,
     REWRITTEN,
     SAMPLE_PAIRS,
@@ -53,6 +54,7 @@ _SINGLE_TABLES = {
         BENCHMARKS,
         BENCHMARK_ANSWERS,
         TOUCHED_ITEMS,
+        LABELS,
         TOMBSTONES,
     )
 }

@@ -115,6 +115,7 @@ class PurgeScope:
         hit_filter = self._build_item_filter("item_source", "benchmark_item")
         return {
             "rejects": self.sample_filter if self.is_whole_source else sql.is_in("row_key", self._collect_row_keys()),
+            "labels": self.sample_filter,
             **dict.fromkeys(list_tables(EVALUATION_FAMILY), self.sample_filter),
             **{name: self.build_filter(f) for f in _FAMILIES for name in list_tables(f)},
             # A copy in another source that was dropped in favour of a purged sample is not a duplicate any more.

@@ -11,7 +11,7 @@ from mvl_assets.lake.schemas.tables import get_table_spec
 NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"]
 NAMES += ["curation/compared", "curation/image_pairs", "curation/sample_pairs"]
 NAMES += [f"curation/benchmark_{name}" for name in ("items", "image_pairs", "matches", "waves", "compared")]
-NAMES += ["evaluation_benchmarks", "evaluation_benchmark_answers", "evaluation_touched_items"]
+NAMES += ["labels", "evaluation_benchmarks", "evaluation_benchmark_answers", "evaluation_touched_items"]
 NAMES += [
     f"{family}/x"
     for family in (

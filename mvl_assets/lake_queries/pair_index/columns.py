@@ -1,0 +1,44 @@
+"""Columns of the index: what pairs can be filtered, counted and sorted by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FACET_COLUMNS: Mapping[str, str] = {
+    "category": "category",
+    "source": "source",
+    "keep": "kept",
+    "drop_reason": "reason of dropping",
+    "agreement": "judge and reference",
+    "judges_agree": "judges agree",
+    "failed_criteria": "criteria with a No",
+    "family": "prompt family",
+    "task_type": "task type",
+    "prompt": "prompt",
+    "prompt_hash": "prompt hash",
+    "model": "rewriting model",
+    "judge_model": "judge",
+    "keep_rule": "keep rule",
+    "blind": "rewritten without images",
+    "modality": "modality",
+    "license": "licence",
+    "split": "split",
+    "mixtures": "used in mixtures",
+    "duplicate": "duplicate",
+    "contaminated": "in a benchmark",
+}
+"""Columns with few values, and their headings."""
+
+NUMBER_COLUMNS: Mapping[str, str] = {
+    "p_yes": "P(yes)",
+    "answer_chars": "characters of the answer",
+    "original_chars": "characters of the original",
+    "n_images": "images",
+    "content_score": "content score",
+    "relevance_score": "relevance score",
+}
+"""Columns with a range, and their headings."""
+
+ID_COLUMNS = ("judged_id", "rewrite_id", "sample_id", "version_id")
+ADDRESS_COLUMNS = ("judged_address", "rewrite_address", "sample_address")
+MAX_FACET_VALUES = 200

@@ -1,0 +1,83 @@
+"""The index of judged pairs: what it selects, how it counts, and what a person's own condition cannot do."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvl_assets.lake_queries.pair_index.build import build_file_name, build_pair_index, read_table_versions
+from mvl_assets.lake_queries.pair_index.filters import NO_VALUE, PairFilter
+from mvl_assets.lake_queries.pair_index.index import ConditionError, PairIndex
+from mvl_assets.lake_queries.pair_index.search import search_rewrites
+from tests.export.small_lake import fill_judged_lake
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> PairIndex:
+    folder = tmp_path_factory.mktemp("index")
+    lake = fill_judged_lake(folder / "lake")
+    versions = read_table_versions(lake)
+    path = folder / build_file_name(lake, versions, 0)
+    build_pair_index(lake, versions, 0, path)
+    return PairIndex(lake, path)
+
+
+def list_answers(index: PairIndex, pair_filter: PairFilter) -> list[str]:
+    """What the rewrites of a filter end with, in its order."""
+    rows = index.read_rows(index.select(pair_filter).ordinals.tolist())
+    rewrites = index.take("rewritten/chart", [row["rewrite_address"] for row in rows], ["conversations"])
+    return [rewrite["conversations"][1]["value"].rpartition(" ")[2] for rewrite in rewrites if rewrite]
+
+
+def test_rows_join_all_that_the_lake_says_about_a_pair(index: PairIndex) -> None:
+    kept, *_ = index.read_rows(index.select(PairFilter(values={"keep": ("true",)})).ordinals.tolist())
+    assert kept["category"] == "chart" and kept["judge_model"] == "judge" and kept["model"] == "writer"
+    assert kept["answer_chars"] == len("First, see. So it is 1.") and kept["n_images"] == 1
+    assert kept["content_score"] == 4 and kept["mixtures"] == "single_image" and kept["failed_criteria"] is None
+    assert kept["agreement"] == "no reference, judge yes" and kept["split"] == "training"
+
+
+def test_filters_select_by_values_ranges_and_conditions(index: PairIndex) -> None:
+    assert list_answers(index, PairFilter()) == ["1.", "3.", "5.", "7."]
+    assert list_answers(index, PairFilter(values={"drop_reason": ("judge_no",)})) == ["3.", "7."]
+    assert list_answers(index, PairFilter(values={"drop_reason": (NO_VALUE,)})) == ["1.", "5."]
+    assert list_answers(index, PairFilter(ranges={"p_yes": (0.5, None)})) == ["1.", "5."]
+    assert list_answers(index, PairFilter(condition="NOT keep AND p_yes < 0.5")) == ["3.", "7."]
+
+
+def test_orders_are_by_value_or_at_random_by_a_seed(index: PairIndex) -> None:
+    assert list_answers(index, PairFilter(sort="p_yes")) == ["3.", "7.", "1.", "5."]
+    assert list_answers(index, PairFilter(sort="p_yes", is_descending=True)) == ["1.", "5.", "3.", "7."]
+    orders = {tuple(list_answers(index, PairFilter(sort="random", seed=seed))) for seed in range(8)}
+    assert len(orders) > 1 and {frozenset(order) for order in orders} == {frozenset(("1.", "3.", "5.", "7."))}
+
+
+def test_a_facet_is_counted_under_the_other_conditions(index: PairIndex) -> None:
+    counts = index.count_values(PairFilter(values={"keep": ("true",)}))
+    assert counts["keep"] == [("false", 2), ("true", 2)]
+    assert counts["failed_criteria"] == [(None, 2)]
+    assert index.count_values(PairFilter())["failed_criteria"] == [("correct, relevant", 2), (None, 2)]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "1 = 1) OR (1 = 1",
+        "true; DROP TABLE pairs",
+        "p_yes > (SELECT count(*) FROM read_text('/etc/passwd'))",
+        "EXISTS (SELECT 1 FROM 'pairs.parquet')",
+        "source = getenv('HOME')",
+        "nothing = 1",
+        "(SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range * b.range = 7) > 0",
+    ],
+)
+def test_a_condition_reads_no_files_and_ends(index: PairIndex, condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvl_assets.lake_queries.pair_index.index.TIMEOUT_S", 0.5)
+    with pytest.raises(ConditionError):
+        index.select(PairFilter(condition=condition))
+    assert len(index.select(PairFilter())) == 4
+
+
+def test_words_are_searched_in_the_texts_of_rewrites(index: PairIndex) -> None:
+    assert search_rewrites(index, ["FIRST", "is 5"]).tolist() == [2]
+    assert search_rewrites(index, ["first"], ["ocr"]).tolist() == []
+    assert search_rewrites(index, ["' OR true --"]).tolist() == []
