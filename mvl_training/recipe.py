@@ -167,6 +167,7 @@ class StageConfig(_StrictModel):
         gradient_checkpointing: Recompute activations in the backward pass.
         offload: Keep the optimizer's states in the CPU's memory (ZeRO-1 to 3).
         save_interval: Steps between checkpoints.
+        save_minutes: Minutes between checkpoints, besides those of `save_interval`; None: no limit of time.
         keep_checkpoints: How many of the newest checkpoints are kept.
         expected: What forecasts assume of the data.
     """
@@ -190,6 +191,7 @@ class StageConfig(_StrictModel):
     gradient_checkpointing: bool = False
     offload: bool = False
     save_interval: int = Field(default=1000, ge=1)
+    save_minutes: float | None = Field(default=None, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
     expected: ExpectedData | None = None
 
@@ -344,7 +346,7 @@ class Recipe(_StrictModel):
         and what only forecasts use. Keys are those of digests (`DIGEST_KEYS`).
         """
         stage_config = self.get_stage(stage).model_dump(
-            mode="json", exclude={"save_interval", "keep_checkpoints", "loss_spike_factor", "expected"}
+            mode="json", exclude={"save_interval", "save_minutes", "keep_checkpoints", "loss_spike_factor", "expected"}
         )
         excluded: Any = {"name": True, "description": True, "stages": True, "nproc_per_node": True}
         common = self.model_dump(mode="json", exclude=excluded | {"language": {"sizes"}, "vision": {"sizes"}})

@@ -121,6 +121,14 @@ def _join_row(
     }
 
 
+def list_mixture_categories(lake: Lake, stage: str) -> list[str]:
+    """List the categories of a mixture, sorted."""
+    categories: set[str] = set()
+    for batch in lake.get_table(f"mixture/{stage}").scan(["category"], batch_size=65_536):
+        categories.update(batch.column(0).unique().to_pylist())
+    return sorted(categories - {None})
+
+
 def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
     """Return the composition of a mixture: category, source, n (rows), rewritten (of these), license (may be null)."""
     table = lake.get_table(f"mixture/{stage}")

@@ -20,6 +20,7 @@ from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.media.image import ImageError
 from mvl_assets.media.tiles import TileLayout
 from mvl_training.data.chat_format import IGNORE_INDEX
 from mvl_training.data.loss_weights import compute_sample_weights, compute_token_weights
@@ -31,6 +32,15 @@ from mvl_training.data.raw_packs import RawPack
 from mvl_training.recipe import LossWeighting
 
 BLANK_PIXEL = 127
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedSample:
+    """A sample that cannot be trained on: its mixture row, its source, and why."""
+
+    row_id: str
+    source: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +56,12 @@ class PackedBatch:
         visual_positions_V: int64 (V,): positions of the placeholder tokens, in order.
         tiles_T3PP: uint8 (T, 3, P, P).
         layouts: Layouts of the images and videos in order; empty if the only tile is a dummy.
-        n_loss_tokens: Tokens that the loss is taken on.
+        n_loss_tokens_by_sample: Tokens that the loss is taken on; none of an empty pack.
         loss_weight: Their weights, summed.
         token_weights_L: float32 (L,): weights of the tokens in the loss; None: all are 1.
         row_ids: The mixture rows of the samples.
+        categories: Of the samples.
+        skipped: Samples of the pack that are left out because an image of theirs cannot be decoded.
     """
 
     input_ids_1L: torch.Tensor
@@ -60,10 +72,17 @@ class PackedBatch:
     visual_positions_V: torch.Tensor
     tiles_T3PP: torch.Tensor
     layouts: tuple[TileLayout, ...]
-    n_loss_tokens: int
+    n_loss_tokens_by_sample: tuple[int, ...]
     loss_weight: float
     token_weights_L: torch.Tensor | None = None
     row_ids: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    skipped: tuple[SkippedSample, ...] = ()
+
+    @property
+    def n_loss_tokens(self) -> int:
+        """Tokens that the loss is taken on."""
+        return sum(self.n_loss_tokens_by_sample)
 
     def to(self, device: torch.device) -> PackedBatch:
         """Return the batch with its tensors on a device."""
@@ -125,7 +144,7 @@ def collate(
         visual_positions_V=torch.from_numpy(visual_positions_V),
         tiles_T3PP=torch.from_numpy(np.concatenate(tiles)),
         layouts=tuple(layout for sample in samples for layout in sample.layouts),
-        n_loss_tokens=int(n_loss_tokens_N.sum()),
+        n_loss_tokens_by_sample=tuple(n_loss_tokens_N.tolist()) if samples else (),
         loss_weight=float(compute_sample_weights(n_loss_tokens_N, loss_weighting).sum()),
         token_weights_L=None if loss_weighting == "token" else torch.from_numpy(token_weights_L),
         row_ids=tuple(sample.row_id for sample in samples),
@@ -165,6 +184,8 @@ class PackLoader:
     def iter_batches(self, packs: Iterable[Sequence[int]]) -> Iterator[PackedBatch]:
         """Yield packs, given as positions of their samples in the plan (none: an empty pack), in their order.
 
+        A sample with an image that cannot be decoded is left out of its pack, whoever loads it.
+
         Raises:
             MvlError: A sample differs from what the plan counted: the mixture or its images changed after planning.
         """
@@ -172,7 +193,7 @@ class PackLoader:
 
     def _collate_pack(self, raw_pack: RawPack) -> PackedBatch:
         placeholder_ids = (self.processor.tokenizer.image_token_id, self.processor.tokenizer.video_token_id)
-        samples = []
+        samples, categories, skipped = [], [], []
         for planned_row in raw_pack.planned_rows:
             row_id, length = planned_row.row_id, planned_row.n_tokens
             row = raw_pack.rows.get(row_id)
@@ -180,6 +201,9 @@ class PackLoader:
                 raise _build_stale_plan_error(self.stage, row_id, "is not in the mixture")
             try:
                 sample = self.processor.build_sample(row, raw_pack.image_data)
+            except ImageError as error:
+                skipped.append(SkippedSample(row_id, row["source"], f"{error.code}: {error}"))
+                continue
             except RejectError as error:
                 raise _build_stale_plan_error(self.stage, row_id, str(error)) from error
             if len(sample.encoded.input_ids) != length:
@@ -187,7 +211,9 @@ class PackLoader:
                     self.stage, row_id, f"has {len(sample.encoded.input_ids)} tokens, the plan says {length}"
                 )
             samples.append(sample)
-        return collate(samples, placeholder_ids, self.processor.grid.tile_size, self.loss_weighting)
+            categories.append(row["category"])
+        batch = collate(samples, placeholder_ids, self.processor.grid.tile_size, self.loss_weighting)
+        return replace(batch, categories=tuple(categories), skipped=tuple(skipped))
 
 
 def _build_stale_plan_error(stage: str, row_id: str, problem: str) -> MvlError:

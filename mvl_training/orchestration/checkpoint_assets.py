@@ -1,13 +1,14 @@
 """The assets `checkpoint/<training stage>` with their blocking checks."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.common.markdown import embed_image
+from mvl_assets.common.markdown import embed_image, format_markdown_table
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.stages import CHECKPOINT, PACKED_ROWS
@@ -21,6 +22,7 @@ from mvl_training.recipe import TRAIN_CODE_VERSION, Recipe
 from mvl_training.runs import training_run
 from mvl_training.runs.training_run import Checkpoint, TrainingRun
 
+MAX_SKIPPED = 20
 CHECK_DESCRIPTIONS = {
     "loss_fell": "The loss is lower at the end than at the start; blocks if it rose by more than noise.",
     "loss_is_finite": "Loss and gradient norm are finite in every step.",
@@ -91,6 +93,9 @@ def _build_checkpoint_metadata(run: TrainingRun) -> dict[str, Any]:
         metadata_keys.CURVES: dg.MarkdownMetadataValue(curves),
         metadata_keys.LOSS_FIRST: trend.first_mean,
         metadata_keys.LOSS_LAST: trend.last_mean,
+        metadata_keys.LOSS_BY_CATEGORY: dg.MarkdownMetadataValue(_render_category_losses(metrics)),
+        metadata_keys.SAMPLES_SKIPPED: result.get("skipped_samples", 0),
+        metadata_keys.SKIPPED: dg.MarkdownMetadataValue(_render_skipped_samples(metrics)),
         metadata_keys.STEPS: result["n_steps"],
         metadata_keys.LOSS_TOKENS: result["loss_tokens"],
         metadata_keys.LOSS_TOKENS_PER_S: result["loss_tokens_per_s"],
@@ -105,6 +110,38 @@ def _build_checkpoint_metadata(run: TrainingRun) -> dict[str, Any]:
         ),
         metadata_keys.VERSIONS: dg.JsonMetadataValue(result["versions"]),
     }
+
+
+def _render_category_losses(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the mean loss per loss token of each category, in the first and last tenth of the steps."""
+    width = max(1, len(metrics) // 10)
+    categories = sorted({category for line in metrics for category in line.get("loss_by_category", {})})
+    return format_markdown_table(
+        [
+            {
+                "category": category,
+                "first": _compute_mean_loss(metrics[:width], category),
+                "last": _compute_mean_loss(metrics[-width:], category),
+            }
+            for category in categories
+        ]
+    )
+
+
+def _compute_mean_loss(metrics: Sequence[Mapping[str, Any]], category: str) -> float | None:
+    losses = [loss for line in metrics if (loss := line.get("loss_by_category", {}).get(category)) is not None]
+    return sum(losses) / len(losses) if losses else None
+
+
+def _render_skipped_samples(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the first samples that were left out because an image of theirs cannot be decoded."""
+    skipped = ((line["step"], sample) for line in metrics for sample in line.get("skipped", ()))
+    return format_markdown_table(
+        [
+            {"step": step, "row": sample["row_id"], "source": sample["source"], "error": sample["error"]}
+            for step, sample in islice(skipped, MAX_SKIPPED)
+        ]
+    )
 
 
 def _build_check_results(run: TrainingRun) -> list[dg.AssetCheckResult]:

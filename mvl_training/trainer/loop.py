@@ -14,20 +14,23 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
 from mvl_training.data.loss_weights import compute_sample_weights
-from mvl_training.data.pack_loader import PackedBatch, PackLoader, Prefetcher
+from mvl_training.data.pack_loader import PackedBatch, PackLoader, Prefetcher, SkippedSample
 from mvl_training.data.step_packs import StepPacker
 from mvl_training.model.student_model import HEAD_CHUNK_TOKENS, Student, find_model_component
 from mvl_training.recipe import LossWeighting, StageConfig
 from mvl_training.trainer.mfu import ThroughputMeter
+from mvl_training.trainer.step_sums import StepSums
+
+T = TypeVar("T")
 
 SPIKE_WINDOW = 50
 """Steps whose median loss a spike is measured against."""
@@ -87,6 +90,27 @@ class Interrupted(Exception):
         self.signum = signum
         self.step = step
         super().__init__(f"stopped by signal {signum} after step {step}")
+
+
+class SaveTimer:
+    """Says when a checkpoint is due by time.
+
+    Args:
+        minutes: Minutes between two; None: never.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._interval_s = math.inf if minutes is None else 60 * minutes
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._started_at = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the time has passed."""
+        return time.monotonic() - self._started_at >= self._interval_s
 
 
 class StopSignals:
@@ -203,6 +227,7 @@ class StepSchedule:
         total_steps: Steps of the stage.
         previous_losses: Losses of the steps before `start_step`, oldest first, at least the last `SPIKE_WINDOW`; equal
             on all ranks.
+        categories: Those of the mixture, whose losses are reported apart; equal on all ranks.
     """
 
     stage_config: StageConfig
@@ -212,6 +237,7 @@ class StepSchedule:
     start_step: int
     total_steps: int
     previous_losses: Sequence[float] = ()
+    categories: Sequence[str] = ()
 
 
 def train(
@@ -230,8 +256,8 @@ def train(
         schedule: The steps to run.
         stop_signals: Read between steps.
         on_step: Called with the numbers of each step.
-        save_checkpoint: Called with the number of finished steps on all ranks: every `save_interval` steps, at the end
-            and before an interruption is raised.
+        save_checkpoint: Called with the number of finished steps on all ranks: every `save_interval` steps, when
+            `save_minutes` have passed since the last one, at the end and before an interruption is raised.
 
     Raises:
         TrainingDiverged: Loss or gradient norm is not a finite number, or the loss jumped.
@@ -248,6 +274,7 @@ def train(
     prefetch = Prefetcher(loader, packs)
     batches = iter(prefetch)
     spike_detector = LossSpikeDetector(stage_config.loss_spike_factor, schedule.previous_losses)
+    save_timer = SaveTimer(stage_config.save_minutes)
     try:
         for step in range(schedule.start_step, total_steps):
             lr_scale = compute_lr_scale(step, total_steps, stage_config.warmup, stage_config.schedule)
@@ -255,43 +282,74 @@ def train(
                 group["lr"] = stage_config.learning_rates[group["name"]] * lr_scale
             step_packs = step_packer.pack_step(step)
             counts = step_packs.counts
-            n_loss_tokens = int(counts.n_loss_tokens.sum())
             started_at = time.monotonic()
-            loss, grad_norm, data_time_s, signum = _run_step(
+            result = _run_step(
                 engine,
                 batches,
                 step_packs.grad_accum_steps,
                 float(compute_sample_weights(counts.n_loss_tokens, schedule.loss_weighting).sum()),
                 step,
                 stop_signals,
+                save_timer,
                 spike_detector,
+                schedule.categories,
             )
             step_time_s = time.monotonic() - started_at
             finished_step = step + 1
             on_step(
                 {
                     "step": finished_step,
-                    "loss": loss,
+                    "loss": result.loss,
+                    "loss_by_category": result.loss_by_category,
                     "lr": {component: rate * lr_scale for component, rate in stage_config.learning_rates.items()},
-                    "grad_norm": grad_norm,
+                    "grad_norm": result.grad_norm,
                     "tokens": int(counts.n_tokens.sum()),
-                    "loss_tokens": n_loss_tokens,
-                    "samples": len(counts.n_tokens),
+                    "loss_tokens": result.n_loss_tokens,
+                    "samples": len(counts.n_tokens) - len(result.skipped),
+                    "skipped_samples": len(result.skipped),
+                    "skipped": [asdict(sample) for sample in result.skipped],
                     "packs": sum(len(pack) > 0 for packs in step_packs.packs_by_rank for pack in packs),
                     "lockstep_efficiency": step_packs.lockstep_efficiency,
                     "epoch": step // step_packer.batch_order.steps_per_epoch,
                     "step_time_s": step_time_s,
-                    "data_time_s": data_time_s,
-                    "loss_tokens_per_s": n_loss_tokens / step_time_s,
+                    "data_time_s": result.data_time_s,
+                    "loss_tokens_per_s": result.n_loss_tokens / step_time_s,
                     **schedule.throughput_meter.measure(counts, step_time_s),
                 }
             )
-            if finished_step % stage_config.save_interval == 0 or finished_step == total_steps or signum:
+            is_due = result.is_save_due or finished_step % stage_config.save_interval == 0
+            if is_due or finished_step == total_steps or result.signum:
                 save_checkpoint(finished_step)
-            if signum and finished_step < total_steps:
-                raise Interrupted(signum, finished_step)
+                save_timer.restart()
+            if result.signum and finished_step < total_steps:
+                raise Interrupted(result.signum, finished_step)
     finally:
         prefetch.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _StepResult:
+    """What a step gave, over all ranks but for `data_time_s`.
+
+    Attributes:
+        loss: Its loss.
+        loss_by_category: Mean loss per loss token, without weights, of the categories that it had.
+        n_loss_tokens: Its loss tokens.
+        grad_norm: Norm of the gradient before clipping.
+        data_time_s: Seconds that this rank waited for data.
+        skipped: Samples that were left out.
+        signum: The signal that any rank received, or 0.
+        is_save_due: Whether a checkpoint is due by the clock of any rank.
+    """
+
+    loss: float
+    loss_by_category: dict[str, float]
+    n_loss_tokens: int
+    grad_norm: float
+    data_time_s: float
+    skipped: list[SkippedSample]
+    signum: int
+    is_save_due: bool
 
 
 def _run_step(
@@ -301,17 +359,20 @@ def _run_step(
     loss_weight: float,
     step: int,
     stop_signals: StopSignals,
+    save_timer: SaveTimer,
     spike_detector: LossSpikeDetector,
-) -> tuple[float, float, float, int]:
+    categories: Sequence[str],
+) -> _StepResult:
     """Run one optimizer step whose loss tokens weigh `loss_weight` over all ranks.
 
-    Returns the loss, the gradient norm, the seconds waited for data, and the signal that any rank received,
-    or 0.
+    A sample that cannot be decoded has no loss and no gradient: the others keep the weights that they would have with
+    it, whatever the number of ranks.
     """
     world_size = dist.get_world_size()
     # Undoes DeepSpeed's averaging over ranks.
     loss_scale = world_size / loss_weight
     local_loss_sum, data_time_s = 0.0, 0.0
+    sums = StepSums(categories)
     pack_losses: list[tuple[float, tuple[str, ...]]] = []
     for micro_step in range(grad_accum_steps):
         started_at = time.monotonic()
@@ -322,14 +383,26 @@ def _run_step(
         loss_sum = float(loss.detach())
         local_loss_sum += loss_sum
         pack_losses.append((loss_sum / (batch.loss_weight or 1.0), batch.row_ids))
+        sums.add(batch, engine.module.sample_losses_N)
         engine.backward(loss * loss_scale)
         if micro_step + 1 < grad_accum_steps:
             engine.step()
-    global_loss_sum = torch.tensor([local_loss_sum], dtype=torch.float64, device=engine.device)
-    stop_signum = torch.tensor([stop_signals.received_signum], dtype=torch.int64, device=engine.device)
-    dist.all_reduce(global_loss_sum)
-    dist.all_reduce(stop_signum, op=dist.ReduceOp.MAX)
-    mean_loss, signum = float(global_loss_sum[0]) / loss_weight, int(stop_signum[0])
+    global_sums = torch.tensor([local_loss_sum, *sums.to_list()], dtype=torch.float64, device=engine.device)
+    requests = [stop_signals.received_signum, int(save_timer.is_due)]
+    global_requests = torch.tensor(requests, dtype=torch.int64, device=engine.device)
+    dist.all_reduce(global_sums)
+    dist.all_reduce(global_requests, op=dist.ReduceOp.MAX)
+    loss_sum, *summed = global_sums.tolist()
+    signum, is_save_due = global_requests.tolist()
+    totals = sums.read_list(summed)
+    skipped = sorted(_gather_objects(sums.skipped), key=lambda s: s.row_id) if totals.n_skipped else []
+    if not totals.n_loss_tokens:
+        raise MvlError(
+            f"no sample of step {step + 1} can be decoded: {skipped[0].error if skipped else 'it has no loss token'}",
+            hint=f"mvl trace {skipped[0].row_id if skipped else ''} says where the first is from; the last checkpoint"
+            " is intact",
+        )
+    mean_loss = loss_sum / (totals.loss_weight if skipped else loss_weight)
     if not mean_loss <= spike_detector.threshold:
         problem = (
             f"loss rose to {mean_loss:.3g}, above {spike_detector.threshold:.3g}"
@@ -351,7 +424,16 @@ def _run_step(
             "gradient norm is not a finite number",
             _gather_row_ids(row_id for _, row_ids in pack_losses for row_id in row_ids),
         )
-    return mean_loss, grad_norm, data_time_s, signum
+    return _StepResult(
+        mean_loss,
+        totals.loss_by_category,
+        totals.n_loss_tokens,
+        grad_norm,
+        data_time_s,
+        skipped,
+        signum,
+        bool(is_save_due),
+    )
 
 
 def _step_optimizer(engine: Any) -> float:
@@ -379,6 +461,11 @@ def _gather_spike_row_ids(pack_losses: Sequence[tuple[float, tuple[str, ...]]], 
 
 def _gather_row_ids(row_ids: Iterable[str]) -> list[str]:
     """Return the rows of all ranks. Collective."""
-    row_ids_by_rank: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(row_ids_by_rank, list(row_ids))
-    return [row_id for rank_row_ids in row_ids_by_rank for row_id in rank_row_ids]
+    return _gather_objects(list(row_ids))
+
+
+def _gather_objects(objects: Sequence[T]) -> list[T]:
+    """Return the objects of all ranks, in the order of the ranks. Collective."""
+    objects_by_rank: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(objects_by_rank, list(objects))
+    return [item for rank_objects in objects_by_rank for item in rank_objects]

@@ -32,6 +32,7 @@ import ctypes
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -55,9 +56,10 @@ from mvl_assets.common.malloc import retain_freed_blocks
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.views import list_mixture_categories
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
-from mvl_training.data.pack_loader import PackLoader
+from mvl_training.data.pack_loader import PackedBatch, PackLoader
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.packed_rows import PackedRows, open_packs
 from mvl_training.data.processing import SampleProcessor, load_tokenizer, resolve_model_dir
@@ -95,6 +97,7 @@ from mvl_training.trainer.zero3 import build_student_zero3, gather_own_parameter
 VERSIONED_PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
 PR_SET_PDEATHSIG = 1
 LOCK_TIMEOUT_S = 10.0
+MAX_PROBED_SAMPLES = 64
 
 ALLOW_CPU_ENV = "MVL_ALLOW_CPU"
 """Environment variable: 1 lets a recipe that is not a demo train without CUDA, as `--allow-cpu` does."""
@@ -346,6 +349,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
                 start_step,
                 job.n_steps,
                 previous_losses,
+                run_on_rank_0(lambda: list_mixture_categories(job.lake, job.stage)),
             ),
             stop_signals,
             reporter.report_step if reporter is not None else lambda numbers: None,
@@ -400,7 +404,7 @@ def _read_previous_losses(output_dir: Path, start_step: int) -> list[float]:
 
 def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_step: int, wall_time_s: float) -> None:
     """Export the last checkpoint, compare it with the trained model, write result.json. Collective."""
-    probe_batch = loader.load([0]).to(engine.device)
+    probe_batch = _load_probe_batch(loader).to(engine.device)
     engine.eval()
     with torch.no_grad(), gather_own_parameters(engine.module):
         trained_logits = compute_probe_logits(engine.module, probe_batch)
@@ -413,7 +417,8 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
             .eval()
         )
         with torch.no_grad():
-            max_difference = float((compute_probe_logits(reloaded, probe_batch) - trained_logits).abs().max())
+            differences = (compute_probe_logits(reloaded, probe_batch) - trained_logits).abs()
+            max_difference = float(differences.max()) if differences.numel() else math.nan
         step_metrics = read_metrics(job.output_dir / METRICS_FILE)
         n_loss_tokens = sum(step["loss_tokens"] for step in step_metrics)
         train_time_s = sum(step["step_time_s"] for step in step_metrics)
@@ -424,6 +429,7 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
             "first_loss": step_metrics[0]["loss"],
             "last_loss": step_metrics[-1]["loss"],
             "samples": sum(step["samples"] for step in step_metrics),
+            "skipped_samples": sum(step.get("skipped_samples", 0) for step in step_metrics),
             "tokens": sum(step["tokens"] for step in step_metrics),
             "loss_tokens": n_loss_tokens,
             "train_time_s": train_time_s,
@@ -439,6 +445,12 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
         }
         write_text_atomic(job.output_dir / RESULT_FILE, json.dumps(result, indent=1) + "\n", unique=False)
     dist.barrier()
+
+
+def _load_probe_batch(loader: PackLoader) -> PackedBatch:
+    """Return the first pack of one sample that can be decoded; an empty one if none of the first can."""
+    batches = (loader.load([position]) for position in range(min(len(loader.plan), MAX_PROBED_SAMPLES)))
+    return next((batch for batch in batches if batch.row_ids), loader.load([]))
 
 
 def compute_probe_logits(student: Student, batch: Any) -> torch.Tensor:

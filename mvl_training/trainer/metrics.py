@@ -70,6 +70,11 @@ class MetricsReporter:
             for component, number in values:
                 if isinstance(number, int | float) and name != "step":
                     self._tensorboard.add_scalar(f"{name}/{component}" if component else name, number, metrics["step"])
+        for sample in metrics.get("skipped", ()):
+            self.log(
+                f"{self.stage} step {metrics['step']}: row {sample['row_id']} of {sample['source']} is left out, an"
+                f" image cannot be decoded ({sample['error']}); `mvl trace {sample['row_id'][:12]}`"
+            )
         for name in SMOOTHED_METRICS:
             previous = self._ema_by_metric.get(name, metrics[name])
             self._ema_by_metric[name] = previous + EMA_WEIGHT * (metrics[name] - previous)
