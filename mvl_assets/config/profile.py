@@ -156,6 +156,16 @@ class KeepConfig(StrictModel):
 PanelRule = Literal["mean", "majority", "unanimous"]
 
 
+class TextOnlyProbe(StrictModel):
+    """A model that is asked each question without its picture; see `judging.text_only_probe`.
+
+    `drop`: pairs that it answers are dropped; else the column `needs_image` says so.
+    """
+
+    model: str
+    drop: bool = False
+
+
 class JudgingConfig(StrictModel):
     """How pairs are judged.
 
@@ -166,6 +176,7 @@ class JudgingConfig(StrictModel):
         votes: How often a judge whose server gives no log-probabilities is asked about a criterion; P(yes) is the
             share of Yes. Null: 5, or 1 with `paper_parity`, which leaves P(yes) unknown.
         vote_temperature: The temperature of all votes but the first.
+        text_only_probe: Finds pairs that can be answered without their picture; null: nobody is asked.
     """
 
     panel: list[str] = Field(default_factory=list)
@@ -173,6 +184,12 @@ class JudgingConfig(StrictModel):
     reference: bool | None = None
     votes: int | None = Field(default=None, ge=1, le=99)
     vote_temperature: float = Field(default=0.7, gt=0, le=2)
+    text_only_probe: TextOnlyProbe | None = None
+
+    @property
+    def further_models(self) -> list[str]:
+        """The names of the models that are asked besides the judge."""
+        return [*self.panel, *([] if self.text_only_probe is None else [self.text_only_probe.model])]
 
 
 CheckName = Literal[
@@ -260,7 +277,7 @@ class Profile(StrictModel):
     @model_validator(mode="after")
     def _validate_roles(self) -> Profile:
         missing_roles = {"caption", "rewrite", "judge"} - set(self.roles)
-        undeclared_models = {*self.roles.values(), *self.judging.panel} - set(self.models)
+        undeclared_models = {*self.roles.values(), *self.judging.further_models} - set(self.models)
         if missing_roles or undeclared_models:
             raise ValueError(
                 f"roles without a model: {sorted(missing_roles)}; models not declared: {sorted(undeclared_models)}"
@@ -305,7 +322,13 @@ class Profile(StrictModel):
     @property
     def model_names(self) -> list[str]:
         """The names of the models that a run needs."""
-        return list(dict.fromkeys([*self.roles.values(), *self.judging.panel]))
+        return list(dict.fromkeys([*self.roles.values(), *self.judging.further_models]))
+
+    @property
+    def prober(self) -> ModelProfile | None:
+        """The model that is asked without pictures; None where nobody is."""
+        probe = self.judging.text_only_probe
+        return None if probe is None else self.models[probe.model]
 
     @property
     def keep_rule(self) -> str:

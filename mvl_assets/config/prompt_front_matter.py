@@ -21,10 +21,11 @@ _ALLOWED_INPUTS = {
     ("rewrite", "sample"): frozenset({"pairs", "caption"}),
     ("judge", "pair"): frozenset({"conversation"}),
     ("score", "pair"): frozenset({"conversation"}),
+    ("probe", "pair"): frozenset({"question"}),
 }
 SLOT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*)\}\}")
 
-PromptRole = Literal["rewrite", "judge", "score"]
+PromptRole = Literal["rewrite", "judge", "score", "probe"]
 OutputKind = Literal["text", "json", "choice"]
 
 

@@ -4,7 +4,7 @@ The package's are in `prompts/` of the clone, and variants of all of them in sub
 `<role>_<family>.md`:
 
     ---
-    role: rewrite                # rewrite | judge | score
+    role: rewrite                # rewrite | judge | score | probe (`text_only_probe` of a profile)
     family: math                 # the prompt family of a source
     unit: pair                   # one request per question-answer pair, or per sample
     modality: vision             # vision: images go where {{pictures}} is; text: never any image
@@ -43,7 +43,7 @@ from typing import Any, Literal
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.suggestions import format_suggestion
-from mvl_assets.config.profile import Profile, load_profile
+from mvl_assets.config.profile import ModelProfile, Profile, load_profile
 from mvl_assets.config.project import PACKAGE_DIR
 from mvl_assets.config.prompt_front_matter import (
     CONVERSATION_INPUT,
@@ -362,6 +362,17 @@ def get_score_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
     return prompt
 
 
+def get_probe_prompt(prompts: Mapping[str, Prompt]) -> Prompt:
+    """Return the prompt that asks a question without its picture. Raises `MvlError` if there is none."""
+    prompt = prompts.get("probe_text_only")
+    if prompt is None:
+        raise MvlError(
+            "no prompt for `text_only_probe`",
+            hint="the set of prompts needs a probe_text_only.md; the default set has one",
+        )
+    return prompt
+
+
 def list_expected_tokens(prompts: Sequence[Prompt]) -> dict[str, int]:
     """Return the tokens of a usual answer by prompt, of those that say so."""
     return {prompt.name: prompt.expected_tokens for prompt in prompts if prompt.expected_tokens is not None}
@@ -370,6 +381,14 @@ def list_expected_tokens(prompts: Sequence[Prompt]) -> dict[str, int]:
 def compute_criteria_hash(criteria: Sequence[Prompt]) -> str:
     """Return one hash over the prompts that judge a row together."""
     return compute_digest(*(p.hash for p in criteria))
+
+
+def compute_judging_hash(criteria: Sequence[Prompt], probe: Prompt | None, prober: ModelProfile | None) -> str:
+    """Return one hash over all that is asked about a row: the criteria and, where there is one, the probe."""
+    criteria_hash = compute_criteria_hash(criteria)
+    if probe is None or prober is None:
+        return criteria_hash
+    return compute_digest(criteria_hash, probe.hash, prober.name, prober.revision)
 
 
 def _apply_parameters(front: FrontMatter, parameters: PromptParameters, growth: Growth) -> FrontMatter:

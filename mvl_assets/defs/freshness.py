@@ -19,8 +19,9 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import Category, SourceSpec, load_catalog
 from mvl_assets.config.profile import ModelProfile
 from mvl_assets.config.prompts import (
-    compute_criteria_hash,
+    compute_judging_hash,
     get_judge_prompts,
+    get_probe_prompt,
     get_rewrite_prompt,
     get_score_prompt,
     load_prompts,
@@ -77,8 +78,10 @@ def resolve_rewriter(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
 def resolve_judge(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
     """Return the model and the hashes of the prompts that judge a source now."""
     profile = asset_keys.load_active_profile()
-    criteria = get_judge_prompts(load_prompts(), source.family or "", reference=profile.gives_reference)
-    return profile.get_model("judge"), [compute_criteria_hash(criteria)]
+    prompts = load_prompts()
+    criteria = get_judge_prompts(prompts, source.family or "", reference=profile.gives_reference)
+    probe = None if profile.prober is None else get_probe_prompt(prompts)
+    return profile.get_model("judge"), [compute_judging_hash(criteria, probe, profile.prober)]
 
 
 def resolve_scorer(source: SourceSpec) -> tuple[ModelProfile, list[str]]:

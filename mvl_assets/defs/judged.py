@@ -5,6 +5,7 @@ The keep rule is part of the profile: changing it sends no request.
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,7 +13,7 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import Category
 from mvl_assets.config.profile import PAPER_KEEP_RULE, Profile
-from mvl_assets.config.prompts import get_judge_prompts, load_prompts
+from mvl_assets.config.prompts import get_judge_prompts, get_probe_prompt, load_prompts
 from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result
 from mvl_assets.judging.panel import ALL_CRITERIA
 from mvl_assets.judging.paper_reference import get_paper_keep_rate
@@ -51,9 +52,11 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
         for prompt in get_judge_prompts(prompts, family):
             sources_by_prompt.setdefault(prompt.name, []).extend(sources)
     profile = asset_keys.load_active_profile()
+    if profile.prober is not None:
+        sources_by_prompt[get_probe_prompt(prompts).name] = [*chain.from_iterable(sources_by_prompt.values())]
     judges = [
         (model.name, model.revision, model.supports_images, model.encoded_extra_body, model.thinking_tokens)
-        for model in profile.judges.values()
+        for model in (*profile.judges.values(), *([] if profile.prober is None else [profile.prober]))
     ]
     judging = (profile.judging, profile.gives_reference, profile.n_votes, profile.keep_rule)
 

@@ -60,9 +60,12 @@ def report_edited_prompts(instance: dg.DagsterInstance) -> list[str]:
 
 
 def _list_used_prompts() -> list[Prompt]:
-    """Return the prompts of the graph: without those of scores where the profile scores no rows."""
-    is_scoring = asset_keys.load_active_profile().score_rows > 0
-    return [prompt for prompt in load_prompts().values() if is_scoring or prompt.role != "score"]
+    """Return the prompts of the graph: without those of scores and probes where the profile has none."""
+    profile = asset_keys.load_active_profile()
+    unused_roles = {"score"} if not profile.score_rows else set()
+    if profile.prober is None:
+        unused_roles.add("probe")
+    return [prompt for prompt in load_prompts().values() if prompt.role not in unused_roles]
 
 
 def _read_observed_hash(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:

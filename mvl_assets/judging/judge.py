@@ -22,8 +22,9 @@ from mvl_assets.config.prompts import (
     CONVERSATION_INPUT,
     REFERENCE_INPUT,
     Prompt,
-    compute_criteria_hash,
+    compute_judging_hash,
     get_judge_prompts,
+    get_probe_prompt,
     list_expected_tokens,
     load_prompts,
 )
@@ -38,6 +39,14 @@ from mvl_assets.judging.panel import (
     compute_panel_agreement,
 )
 from mvl_assets.judging.reference import format_reference, matches_all_references
+from mvl_assets.judging.text_only_probe import (
+    ANSWERABLE_WITHOUT_IMAGE,
+    ProbedPair,
+    build_probe_request,
+    list_probed_pairs,
+    parse_probe_answer,
+    resolve_image_need,
+)
 from mvl_assets.judging.verdict import Verdict, parse_verdict
 from mvl_assets.judging.votes import build_vote_chains, count_votes, forecast_votes
 from mvl_assets.lake import sql
@@ -54,7 +63,14 @@ from mvl_assets.model_stage.reask import ReaskChain, Resolution, RoundKeys
 from mvl_assets.model_stage.samples import build_sample_filter, resolve_prompt_family, snapshot_if_exists
 from mvl_assets.model_stage.sharded_run import run_table_stage
 from mvl_assets.model_stage.shards import Shard, ShardRow, get_leading_bits
-from mvl_assets.model_stage.stage import BuiltRows, FollowUpForecast, RowRequests, ServedModel, TableStage
+from mvl_assets.model_stage.stage import (
+    NO_FOLLOW_UPS,
+    BuiltRows,
+    FollowUpForecast,
+    RowRequests,
+    ServedModel,
+    TableStage,
+)
 from mvl_assets.stages import JUDGED, REWRITTEN
 
 REWRITE_BATCH_SIZE = 256
@@ -81,19 +97,26 @@ class JudgeReport(StageReport):
 
 @dataclass(frozen=True, slots=True)
 class JudgeSubject:
-    """The parts of a rewrite that its row needs. `matches_reference` is None if there is nothing to compare with."""
+    """The parts of a rewrite that its row needs.
+
+    Attributes:
+        matches_reference: None if there is nothing to compare with.
+        probed_pairs: The pairs that are asked about without their picture, where that is what is asked.
+    """
 
     rewrite_id: str
     sample_id: str
     matches_reference: bool | None
     blind: bool
+    probed_pairs: tuple[ProbedPair, ...] = ()
 
 
 class JudgeStage(TableStage[JudgeSubject, Verdict]):
     """Stage that judges the rewrites of a source.
 
     A rewrite that lacks a verdict of the first judge has rejects instead of a row, one per request without a verdict.
-    One that lacks a verdict of another judge of the panel, or a vote, has rejects and a row.
+    One that lacks a verdict of another judge of the panel, a vote, or an answer without the picture has rejects and a
+    row.
 
     Args:
         lake: The lake.
@@ -102,7 +125,13 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         prompts: The prompts by name; None takes those of the profile.
         limit: Only the rewrites of the samples that rewriting takes under the same limit; None takes all.
         run_id: The run that rows are marked with.
-        endpoints: Per judge, endpoints instead of the profile's; those of the first judges are enough.
+        endpoints: Per judge, endpoints instead of the profile's; those of the first judges are enough. After the last
+            judge's come those of the model that is asked without pictures.
+
+    Attributes:
+        judges: The judge and the others of the panel.
+        prober: The model that is asked without pictures; None where nobody is.
+        probe_prompt: What it is asked.
 
     Raises:
         SourceError: The source is not in group B.
@@ -128,12 +157,19 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         self.source = source.slug
         self.run_id = run_id
         self.table = JUDGED.get_table_name(source.category)
-        self.models = [
+        self.judges = [
             ServedModel.from_profile(model, model_endpoints)
             for model, model_endpoints in zip_longest(profile.judges.values(), endpoints[: len(profile.judges)])
         ]
-        self.prompt_hashes = [criterion.hash for criterion in self.criteria]
-        self.expected_tokens = list_expected_tokens(self.criteria)
+        self.prober: ServedModel | None = None
+        self.probe_prompt: Prompt | None = None
+        if profile.prober is not None:
+            self.prober = ServedModel.from_profile(profile.prober, next(iter(endpoints[len(self.judges) :]), None))
+            self.probe_prompt = get_probe_prompt(prompts)
+        self.models = self.judges if self.prober is None else [*self.judges, self.prober]
+        used_prompts = self.criteria if self.probe_prompt is None else [*self.criteria, self.probe_prompt]
+        self.prompt_hashes = [prompt.hash for prompt in used_prompts]
+        self.expected_tokens = list_expected_tokens(used_prompts)
         self.tally = Counter()
         self._lake = lake
         self._spec = source
@@ -141,7 +177,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         self._profile = profile
         # By the position of a judge, the model as which it is asked for further votes.
         self._voters: dict[int, ServedModel] = {}
-        self._criteria_hash = compute_criteria_hash(self.criteria)
+        self._judging_hash = compute_judging_hash(self.criteria, self.probe_prompt, profile.prober)
 
     def iter_requests(
         self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
@@ -156,7 +192,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
             )
         for batch in iter_batches(selected, REWRITE_BATCH_SIZE):
             # The rows are made of the first judge's subjects; a plan makes none.
-            yield from self._build_requests(model, batch, compare=model is self.models[0] and not sendable_only)
+            yield from self._build_requests(model, batch, compare=model is self.judges[0] and not sendable_only)
 
     def rebuild_requests(
         self, model: ServedModel, subjects: Sequence[JudgeSubject]
@@ -168,6 +204,8 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
     def parse(
         self, subject: JudgeSubject, position: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1
     ) -> Verdict:
+        if subject.probed_pairs:
+            return parse_probe_answer(subject.probed_pairs[position], request_key, answer)
         # Of further votes, every round is about all criteria.
         return parse_judge_answer(self.criteria[position % len(self.criteria)], request_key, answer)
 
@@ -176,7 +214,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         self._voters = {}
         if self._profile.n_votes > 1:
             answer_lookup = self._get_answer_lookup()
-            for position, model in enumerate(self.models):
+            for position, model in enumerate(self.judges):
                 conditions = [
                     sql.equals("model", model.ref.name),
                     sql.equals("model_revision", model.ref.revision),
@@ -188,14 +226,18 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         return list(self._voters.values())
 
     def forecast_follow_ups(self, model: ServedModel) -> FollowUpForecast:
-        return forecast_votes(list(self._profile.judges.values())[self.models.index(model)], self._profile.n_votes)
+        for judge, served_model in zip(self._profile.judges.values(), self.judges, strict=True):
+            if served_model is model:
+                return forecast_votes(judge, self._profile.n_votes)
+        return NO_FOLLOW_UPS
 
     def build_rows(self, subject: JudgeSubject, resolutions: Sequence[Sequence[Resolution[Verdict]]]) -> BuiltRows:
         verdicts_by_judge: list[list[Verdict] | None] = []
         rejects: list[Reject] = []
         errors: list[str] = []
         votes_by_judge = dict(zip(self._voters, resolutions[len(self.models) :], strict=True))
-        for position, judge_resolutions in enumerate(resolutions[: len(self.models)]):
+        probe_resolutions = [] if self.prober is None else resolutions[len(self.judges)]
+        for position, judge_resolutions in enumerate(resolutions[: len(self.judges)]):
             votes = votes_by_judge.get(position, ())
             all_reasons = [resolution.reject_reason for resolution in (*judge_resolutions, *votes)]
             reasons = [reason for reason in all_reasons if reason is not None]
@@ -209,11 +251,14 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
                 verdicts_by_judge.append([count_votes(v, votes[n::n_criteria]) for n, v in enumerate(verdicts)])
             else:
                 verdicts_by_judge.append(verdicts)
+        probe_reasons = [resolution.reject_reason for resolution in probe_resolutions]
+        rejects += [self.build_reject(subject.rewrite_id, reason) for reason in probe_reasons if reason is not None]
         if verdicts_by_judge[0] is None:
             return BuiltRows((), rejects, errors)
         # The keys of round 1, so that a re-ask does not change the row's id.
         request_keys = [resolution.first_key for resolution in resolutions[0]]
-        return BuiltRows([self._build_row(subject, request_keys, verdicts_by_judge)], rejects, errors)
+        needs_image = resolve_image_need(probe_resolutions)
+        return BuiltRows([self._build_row(subject, request_keys, verdicts_by_judge, needs_image)], rejects, errors)
 
     def iter_shard_rows(self) -> Iterator[ShardRow]:
         # A request holds the whole rewrite, so equal ones are about equal text, whatever images they are about.
@@ -269,6 +314,12 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
             sample = samples[rewrite["version_id"]]
             turns = rewrite["conversations"]
             pairs, references = extract_qa_pairs(turns), extract_qa_pairs(sample["conversations"])
+            if self.probe_prompt is not None and model is self.prober:
+                probed_pairs = list_probed_pairs(pairs, references, sample["image_ids"] or ())
+                subject = JudgeSubject(rewrite["rewrite_id"], rewrite["sample_id"], None, False, tuple(probed_pairs))
+                probes = [build_probe_request(self.probe_prompt, pair, model.ref) for pair in probed_pairs]
+                yield RowRequests(subject, [ReaskChain(probe) for probe in probes], may_send)
+                continue
             requests, blind = build_judge_requests(
                 self.criteria, turns, sample["image_ids"] or (), model.ref, references
             )
@@ -299,17 +350,21 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         subject: JudgeSubject,
         request_keys: Sequence[str],
         verdicts_by_judge: Sequence[Sequence[Verdict] | None],
+        needs_image: bool | None,
     ) -> dict[str, Any]:
         first_verdicts = verdicts_by_judge[0]
         assert first_verdicts is not None
         panel_verdicts = combine_verdicts(verdicts_by_judge, self._profile.judging.panel_rule)
         judged_pair = JudgedPair(panel_verdicts, subject.matches_reference)
         drop_reason = self.rule.find_drop_reason(judged_pair)
+        probe = self._profile.judging.text_only_probe
+        if drop_reason is None and probe is not None and probe.drop and needs_image is False:
+            drop_reason = ANSWERABLE_WITHOUT_IMAGE
         self.tally["dropped", drop_reason] += 1
         if len(verdicts_by_judge) > 1:
             for criterion, pattern in _iter_patterns(verdicts_by_judge):
                 self.tally["verdicts", criterion, pattern] += 1
-        judge = self.models[0].ref
+        judge = self.judges[0].ref
         panel = [
             {
                 "model": model.ref.name,
@@ -318,7 +373,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
                 "all_yes": None if verdicts is None else all(v.is_yes for v in verdicts),
                 "p_yes": None if verdicts is None else compute_min_p_yes(verdicts),
             }
-            for model, verdicts in zip(self.models[1:], verdicts_by_judge[1:], strict=True)
+            for model, verdicts in zip(self.judges[1:], verdicts_by_judge[1:], strict=True)
         ]
         return {
             "judged_id": compute_digest(subject.rewrite_id, request_keys),
@@ -334,12 +389,13 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
             "keep": drop_reason is None,
             "drop_reason": drop_reason,
             "keep_rule": self.rule.text,
-            "prompt_hash": self._criteria_hash,
+            "prompt_hash": self._judging_hash,
             "model": judge.name,
             "model_revision": judge.revision,
             "blind": subject.blind,
             "run_id": self.run_id,
             "panel": panel or None,
+            "needs_image": needs_image,
         }
 
 
@@ -366,7 +422,8 @@ def judge_source(
         retry_error_classes: Error classes, or `all`, whose rejects are asked once more.
         progress: Called with the engine's progress.
         endpoints: Endpoints of the first judge instead of the profile's.
-        panel_endpoints: The same for the other judges of the panel, in its order.
+        panel_endpoints: The same for the other judges of the panel, in its order, and after them for the model that is
+            asked without pictures.
 
     Raises:
         SourceError: The source is not in group B.

@@ -28,6 +28,12 @@ def matches_all_references(rewritten: Sequence[QAPair], references: Sequence[QAP
     return all(comparable) if comparable else None
 
 
+def find_reference(pair: QAPair, references: Sequence[QAPair]) -> QAPair | None:
+    """Return the source's pair whose question a rewritten pair has kept; None where it has a question of its own."""
+    question = _normalize_question(pair)
+    return next((reference for reference in references if _normalize_question(reference) == question), None)
+
+
 def format_reference(rewritten: Sequence[QAPair], references: Sequence[QAPair]) -> str:
     """Return the source's questions and answers for a judge: those that the rewrite kept first, then the others.
 

@@ -31,7 +31,7 @@ _TILE_SHAPES = sorted(
     ((across, down) for across, down in product(range(1, MAX_TILES + 1), repeat=2) if across * down <= MAX_TILES),
     key=lambda shape: shape[0] * shape[1],
 )
-_ONEVISION_GRID = TileGrid(384, 14, tuple(product(range(1, 7), repeat=2)), 9)
+_ONEVISION_GRID = TileGrid(384, 14, tuple(product(range(1, 7), range(1, 7))), 9)
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ class _GivenRewritesStage(JudgeStage):
         self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
     ) -> Iterator[RowRequests[JudgeSubject]]:
         rewrites = [(rewrite, self._may_send) for rewrite in self._rewrites_by_id.values()]
-        return self._build_requests(model, rewrites, compare=model is self.models[0])
+        return self._build_requests(model, rewrites, compare=model is self.judges[0])
 
     def rebuild_requests(
         self, model: ServedModel, subjects: Sequence[JudgeSubject]

@@ -56,7 +56,7 @@ def plan_source(lake: Lake, spec: SourceSpec, profile: Profile, limit: int | Non
 def plan_judging(
     lake: Lake, spec: SourceSpec, profile: Profile, stage: RewriteStage, rewriting: RequestPlan
 ) -> list[RequestPlan]:
-    """Return the plans of judging the rewrites that `rewriting` would make, one per judge.
+    """Return the plans of judging the rewrites that `rewriting` would make, one per model that is asked.
 
     Nothing is taken off for what the checks drop.
     """
@@ -66,7 +66,7 @@ def plan_judging(
     n_pairs = round(rewriting.to_send * pairs_per_answer)
     answer_tokens = rewriting.completion_tokens / (rewriting.to_send + rewriting.reasks)
     judge_stage = JudgeStage(lake, spec, profile)
-    return [
+    plans = [
         replace(
             _forecast_requests(
                 lake,
@@ -82,8 +82,22 @@ def plan_judging(
             ),
             counted=TO_COME,
         )
-        for model in judge_stage.models
+        for model in judge_stage.judges
     ]
+    if judge_stage.prober is not None and judge_stage.probe_prompt is not None:
+        probing = _forecast_requests(
+            lake,
+            JUDGED.name,
+            spec.slug,
+            judge_stage.prober,
+            judge_stage.probe_prompt,
+            rows=n_pairs,
+            requested=n_pairs,
+            input_tokens=TYPICAL_INPUT_TOKENS,
+            reask_share=0.0,
+        )
+        plans.append(replace(probing, counted=TO_COME))
+    return plans
 
 
 def plan_probes(lake: Lake, profile: Profile) -> list[RequestPlan]:

@@ -20,6 +20,7 @@ from mvl_assets.config.prompts import (
     load_prompt_file,
     load_prompts,
 )
+from mvl_assets.judging.text_only_probe import ProbedPair, parse_probe_answer
 from mvl_assets.judging.verdict import VerdictError, parse_verdict
 from mvl_assets.rewriting.parse import ParseError, parse_answer
 from mvl_assets.scoring.scores import ScoreError, Scores, parse_scores
@@ -84,6 +85,15 @@ def test_an_example_answer_is_read_as_the_example_says(path: Path, example: dict
             assert score_error.value.code == example["error"]
         else:
             assert parse_scores(prompt.schema, text, finish) == Scores(**example["scores"])
+    elif prompt.role == "probe":
+        pair = ProbedPair(example["inputs"]["question"], tuple(example["known"]))
+        answer = {"text": text, "finish_reason": finish}
+        if "error" in example:
+            with pytest.raises(VerdictError) as probe_error:
+                parse_probe_answer(pair, "k", answer)
+            assert probe_error.value.code == example["error"]
+        else:
+            assert parse_probe_answer(pair, "k", answer).is_yes is example["needs_image"]
     elif "error" in example:
         with pytest.raises(ParseError) as parse_error:
             parse_answer(prompt, text, finish, example["inputs"].get("question"))

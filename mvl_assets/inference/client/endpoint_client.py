@@ -68,7 +68,7 @@ class EndpointClient:
         self._active: dict[Attempt, None] = {}
         self._stragglers: dict[Attempt, None] = {}
         self._form_lock = asyncio.Lock()
-        self._asked_for_context = False
+        self._has_read_context = False
         self._last_reply_at = 0.0
         self._token_readings: deque[tuple[float, int]] = deque(maxlen=N_TOKEN_READINGS)
         # Requests that came back without an answer and may have crashed the server.
@@ -247,11 +247,11 @@ class EndpointClient:
     async def find_context(self, transport: Transport) -> None:
         """Find out once how long the server's context is, where it says so."""
         async with self._form_lock:
-            if self.endpoint.max_model_len is None and not self._asked_for_context:
+            if self.endpoint.max_model_len is None and not self._has_read_context:
                 with contextlib.suppress(ConnectionError):  # another time
                     max_model_len = await transport.read_max_model_len(self.endpoint)
                     self.endpoint = replace(self.endpoint, max_model_len=max_model_len)
-                    self._asked_for_context = True
+                    self._has_read_context = True
 
     # -- periodic tasks ------------------------------------------------------------------------------------------------
 

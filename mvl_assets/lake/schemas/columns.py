@@ -111,6 +111,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "n_tiles": "Number of image tiles.",
     "n_tokens": "Number of tokens.",
     "n_turns": "Turns of the conversation.",
+    "needs_image": "Whether a model failed to answer it without its picture; null where it was not asked.",
     "native_id": "Id of the row in its source; null if it has none.",
     "ordinal": "Index of the pair in the answer, from 0.",
     "p_yes": "Lowest probability of Yes over the criteria, by the panel's rule where there is a panel.",

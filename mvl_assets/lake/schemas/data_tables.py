@@ -249,12 +249,13 @@ JUDGED = TableSpec(
             ("blind", pa.bool_()),
             ("run_id", pa.string()),
             ("panel", PANEL),
+            ("needs_image", pa.bool_()),
         ]
     ),
     key_column="judged_id",
     has_key_scheme=True,
     partition_column="source",
-    added_columns=(("panel",),),
+    added_columns=(("panel",), ("needs_image",)),
 )
 
 SCORED = TableSpec(
