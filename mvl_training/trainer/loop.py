@@ -101,9 +101,9 @@ class SaveTimer:
 
     def __init__(self, minutes: float | None) -> None:
         self._interval_s = math.inf if minutes is None else 60 * minutes
-        self.restart()
+        self.reset()
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         """Count from now on."""
         self._started_at = time.monotonic()
 
@@ -320,7 +320,7 @@ def train(
             is_due = result.is_save_due or finished_step % stage_config.save_interval == 0
             if is_due or finished_step == total_steps or result.signum:
                 save_checkpoint(finished_step)
-                save_timer.restart()
+                save_timer.reset()
             if result.signum and finished_step < total_steps:
                 raise Interrupted(result.signum, finished_step)
     finally:
