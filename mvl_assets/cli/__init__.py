@@ -31,6 +31,7 @@ COMMANDS = {
     "judge": "Measure the judge: against human labels, and on known faults.",
     "stale": "List stale partitions; --launch materialises them again.",
     "export": "Write the mixtures, or the judged pairs, in the formats of trainers and viewers.",
+    "publish": "Publish the mixtures on the Hugging Face hub; a repeat sends the difference.",
     "trace": "Show where a row came from, back to its source file.",
     "purge": "Delete a source, or samples, and everything that was made from them.",
     "gc": "Free disk space: unused images, old versions, leftovers of killed runs.",

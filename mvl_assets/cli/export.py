@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
+from mvl_assets.common.licenses import USES, Use
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings, validate_location
@@ -15,8 +17,10 @@ from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.export_stage import ExportOptions, choose_executor, export_stage
 from mvl_assets.export.formats.registry import FORMATS, get_format
 from mvl_assets.export.review import export_review, list_judged_categories
+from mvl_assets.export.row_terms import build_mixture_filter, list_refused_rows
 from mvl_assets.export.stale_exports import REVIEW
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.mixture_filter import MixtureFilter
 
 _FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ in FORMATS.items())
 
@@ -50,6 +54,14 @@ _FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ i
     "--shard-mb", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard, in MB."
 )
 @click.option(
+    "--licence",
+    "use",
+    type=click.Choice(USES),
+    default="all",
+    show_default=True,
+    help="Rows whose terms, and those of the model that rewrote them, permit any use, or research, or all rows.",
+)
+@click.option(
     "--category", "categories", multiple=True, help="Of review: categories whose pairs are written; default: all."
 )
 @click.option("--rows", type=click.IntRange(min=1), help="Of review: draw this many pairs, the same ones each time.")
@@ -60,6 +72,7 @@ def command(
     image_form: str,
     layout: str,
     shard_mb: int,
+    use: Use,
     categories: tuple[str, ...],
     rows: int | None,
 ) -> None:
@@ -72,26 +85,38 @@ def command(
         raise click.UsageError("review has the judged pairs, which are of no stage: --category chooses among them")
     if format_name != REVIEW and (categories or rows):
         raise click.UsageError("--category and --rows are options of `mvl export review`")
+    if format_name == REVIEW and use != "all":
+        raise click.UsageError("--licence chooses rows of mixtures; pairs of review have their licence in a column")
     format_ = None if format_name == REVIEW else get_format(format_name)
     settings = load_settings()
     lake = Lake(settings.lake_root)
-    folder = ExportFolder(_resolve_out(out) if out else f"{settings.export_root}/{format_.name if format_ else REVIEW}")
-    options = ExportOptions(layout, image_form, shard_mb * 1_000_000)  # type: ignore[arg-type]  # click has checked them
+    folder_name = f"{format_.name if format_ else REVIEW}{'' if use == 'all' else f'-{use}'}"
+    folder = ExportFolder(resolve_out(out) if out else f"{settings.export_root}/{folder_name}")
     profile = load_profile(settings.profile)
+    stage_names = [] if format_ is None else list_stages(lake, stages)
+    mixture_filter = build_mixture_filter(lake, profile, stage_names, use)
+    options = ExportOptions(layout, image_form, shard_mb * 1_000_000, mixture_filter)  # type: ignore[arg-type]  # click has checked them
     executor = choose_executor(profile.executor, folder)
     if format_ is None:
         results = [export_review(lake, folder, _list_categories(lake, categories), rows, options, executor)]
     else:
-        stage_names = _list_stages(lake, stages)
         results = [export_stage(lake, stage, folder, format_, options, executor) for stage in stage_names]
-        describe_export(lake, profile, folder, format_, options.image_form)
+        describe_export(lake, profile, folder, format_, options)
     for result in results:
         shards = f", {result.shards} shards" if result.shards else ""
         click.echo(f"{result.name}: {result.rows:,} rows, {result.images:,} images ({image_form}){shards}")
-    click.echo(f"in {folder}")
+    click.echo("".join(iter_refusal_lines(lake, stage_names, mixture_filter)) + f"in {folder}")
 
 
-def _resolve_out(out: str) -> str:
+def iter_refusal_lines(lake: Lake, stages: Sequence[str], mixture_filter: MixtureFilter | None) -> Iterator[str]:
+    """Yield a line for all rows that the filter leaves out for one reason."""
+    if mixture_filter is not None:
+        for refused in list_refused_rows(lake, stages, mixture_filter):
+            yield f"left out: {refused.n_rows:,} rows: {refused.reason}\n"
+
+
+def resolve_out(out: str) -> str:
+    """Return `--out` as an absolute path or URI."""
     validate_location("--out", out)
     return out if "://" in out else str(Path(out).expanduser().absolute())
 
@@ -106,7 +131,8 @@ def _list_categories(lake: Lake, categories: tuple[str, ...]) -> list[str]:
     return [category for category in judged_categories if not categories or category in categories]
 
 
-def _list_stages(lake: Lake, stages: tuple[str, ...]) -> list[str]:
+def list_stages(lake: Lake, stages: tuple[str, ...]) -> list[str]:
+    """Return the stages that have a mixture, or those that are named; raise `MvlError` if one has none."""
     present_stages = [stage for stage in TRAINING_STAGES if lake.get_table(f"mixture/{stage}").exists()]
     missing_stages = [stage for stage in stages if stage not in present_stages]
     if missing_stages or not present_stages:

@@ -16,7 +16,9 @@ from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.export.formats.table_schemas import IMAGE
+from mvl_assets.export.row_terms import list_refused_rows
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.provenance_counts import (
     count_by_license,
     count_by_prompt,
@@ -62,7 +64,13 @@ class CardConfig:
     loads_with_datasets: bool = True
 
 
-def render_dataset_card(lake: Lake, profile: Profile, configs: Sequence[CardConfig], image_note: str = "") -> str:
+def render_dataset_card(
+    lake: Lake,
+    profile: Profile,
+    configs: Sequence[CardConfig],
+    image_note: str = "",
+    mixture_filter: MixtureFilter | None = None,
+) -> str:
     """Return the card's text.
 
     Args:
@@ -70,14 +78,16 @@ def render_dataset_card(lake: Lake, profile: Profile, configs: Sequence[CardConf
         profile: The profile that the mixtures were made with.
         configs: The files beside the card, by training stage.
         image_note: In which form the images are, in a sentence.
+        mixture_filter: Which rows of the mixtures were taken; None for all.
     """
     stages = [stage for stage in TRAINING_STAGES if stage in {config.name for config in configs}] or TRAINING_STAGES
-    composition = {stage: summarize_composition(lake, stage) for stage in stages}
-    license_counts = count_by_license(lake, stages)
+    composition = {stage: summarize_composition(lake, stage, mixture_filter) for stage in stages}
+    license_counts = count_by_license(lake, stages, mixture_filter)
     sections = [
         _render_front_matter(configs, license_counts),
         f"# {NAME}\n\nMade with the profile `{profile.name}`. {image_note}".rstrip(),
         _render_licenses(license_counts),
+        *([] if mixture_filter is None else [_render_refused_rows(lake, stages, mixture_filter)]),
         *(_render_stage(stage, rows) for stage, rows in composition.items()),
         _render_flow(lake, profile),
         _render_exclusions(lake, profile),
@@ -165,6 +175,15 @@ def _render_licenses(license_counts: Sequence[Mapping[str, Any]]) -> str:
         )
         if part
     )
+
+
+def _render_refused_rows(lake: Lake, stages: Sequence[str], mixture_filter: MixtureFilter) -> str:
+    lines = [
+        f"- {refused.n_rows:,} rows: {escape_cell(refused.reason, 2000)}"
+        for refused in list_refused_rows(lake, stages, mixture_filter)
+    ]
+    start = f"Only rows whose terms permit the use `{mixture_filter.name}` are here."
+    return "\n".join([f"{start} Left out of the mixtures were:\n", *lines]) if lines else start
 
 
 def _render_stage(stage: str, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,12 +11,13 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.export import croissant
 from mvl_assets.export.dataset_card import CardConfig, render_dataset_card
 from mvl_assets.export.export_folder import ExportFolder
-from mvl_assets.export.export_stage import Layout, has_shards
+from mvl_assets.export.export_stage import ExportOptions, Layout, has_shards
 from mvl_assets.export.formats.export_format import ExportFormat
 from mvl_assets.export.formats.json_formats import LlavaJsonFormat
 from mvl_assets.export.formats.table_formats import TableFormat
 from mvl_assets.export.row_reader import ImageForm
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.provenance_counts import count_by_license
 
 CARD = "README.md"
@@ -27,22 +28,39 @@ _IMAGE_NOTES: dict[ImageForm, str] = {
 
 
 def describe_export(
-    lake: Lake, profile: Profile, folder: ExportFolder, format_: ExportFormat, image_form: ImageForm
+    lake: Lake, profile: Profile, folder: ExportFolder, format_: ExportFormat, options: ExportOptions
 ) -> list[CardConfig]:
     """Write the card of an export, and its Croissant metadata; return its configurations."""
-    configs = list_configs(lake, folder, format_)
-    with folder.write_file(CARD) as path:
-        path.write_text(render_dataset_card(lake, profile, configs, _IMAGE_NOTES[image_form]), encoding="utf-8")
-    if any(config.schema is not None for config in configs):
-        text = croissant.render_croissant(
-            configs, _combine_licenses(lake, configs), dt.datetime.now(dt.UTC).date().isoformat()
-        )
-        with folder.write_file(croissant.FILE_NAME) as path:
-            path.write_text(text, encoding="utf-8")
+    configs = list_configs(lake, folder, format_, options.mixture_filter)
+    write_description(lake, profile, folder, configs, options)
     return configs
 
 
-def list_configs(lake: Lake, folder: ExportFolder, format_: ExportFormat) -> list[CardConfig]:
+def write_description(
+    lake: Lake,
+    profile: Profile,
+    folder: ExportFolder,
+    configs: Sequence[CardConfig],
+    options: ExportOptions,
+    file_note: str = "",
+) -> None:
+    """Write the card, and Croissant metadata if there are tables among the configurations."""
+    note = f"{_IMAGE_NOTES[options.image_form]} {file_note}".rstrip()
+    with folder.write_file(CARD) as path:
+        path.write_text(render_dataset_card(lake, profile, configs, note, options.mixture_filter), encoding="utf-8")
+    if any(config.schema is not None for config in configs):
+        licenses = combine(
+            count["license"]
+            for count in count_by_license(lake, [config.name for config in configs], options.mixture_filter)
+        )
+        text = croissant.render_croissant(configs, licenses, dt.datetime.now(dt.UTC).date().isoformat())
+        with folder.write_file(croissant.FILE_NAME) as path:
+            path.write_text(text, encoding="utf-8")
+
+
+def list_configs(
+    lake: Lake, folder: ExportFolder, format_: ExportFormat, mixture_filter: MixtureFilter | None = None
+) -> list[CardConfig]:
     """Return a configuration for each training stage whose files are in the folder."""
     configs = []
     for stage in TRAINING_STAGES:
@@ -50,7 +68,7 @@ def list_configs(lake: Lake, folder: ExportFolder, format_: ExportFormat) -> lis
         if data_files is not None:
             schema = format_.schema if isinstance(format_, TableFormat) else None
             n_bytes = None if schema is None else folder.measure_folder(stage)
-            n_rows = lake.get_table(f"mixture/{stage}").count()
+            n_rows = sum(count["rows"] for count in count_by_license(lake, [stage], mixture_filter))
             configs.append(CardConfig(stage, data_files, n_rows, n_bytes, schema, format_.loads_with_datasets))
     return configs
 
@@ -70,7 +88,3 @@ def list_llava_configs(lake: Lake, layout: Layout, folder_name: str) -> list[Car
             data_files = shards if has_shards(n_rows, layout) else file
             configs.append(CardConfig(stage, f"{folder_name}/{data_files}", n_rows))
     return configs
-
-
-def _combine_licenses(lake: Lake, configs: Sequence[CardConfig]) -> str:
-    return combine(count["license"] for count in count_by_license(lake, [config.name for config in configs]))

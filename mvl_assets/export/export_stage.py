@@ -23,6 +23,7 @@ from mvl_assets.export.row_reader import ImageForm
 from mvl_assets.export.shard_plan import PART_ROWS, SHARD_BYTES, Shard, iter_shards
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.storage import check_store
+from mvl_assets.lake_queries.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.row_addresses import AddressBook, open_mixture_addresses
 
 Layout = Literal["auto", "files", "shards"]
@@ -39,11 +40,13 @@ class ExportOptions:
         layout: Of JSON formats: one file and a folder of images, or shards; `auto` chooses by the number of rows.
         image_form: Whether images are the source's bytes or standardised.
         shard_bytes: Bytes of images in a shard.
+        mixture_filter: Which rows are taken; None takes all.
     """
 
     layout: Layout = "auto"
     image_form: ImageForm = "raw"
     shard_bytes: int = SHARD_BYTES
+    mixture_filter: MixtureFilter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +86,24 @@ def export_stage(
     """
     options = options or ExportOptions()
     check_store(folder.uri)
-    n_rows = lake.get_table(f"mixture/{stage}").count()
-    if isinstance(format_, JsonFormat) and not has_shards(n_rows, options.layout):
-        n_images, digest = write_json_files(lake, stage, folder, format_, options.image_form)
+    n_mixture_rows = lake.get_table(f"mixture/{stage}").count()
+    if isinstance(format_, JsonFormat) and not has_shards(n_mixture_rows, options.layout):
+        n_rows, n_images, digest = write_json_files(
+            lake, stage, folder, format_, options.image_form, options.mixture_filter
+        )
         for name in format_.list_own_folders(stage):
             folder.delete_folder(name)
         return ExportResult(format_.get_file_name(stage), n_rows, n_images, digest)
-    with open_mixture_addresses(lake, stage, PART_ROWS, with_provenance=True) as book:
+    with open_mixture_addresses(
+        lake, stage, PART_ROWS, with_provenance=True, mixture_filter=options.mixture_filter
+    ) as book:
         book.require_complete()
         shards = write_shards(lake, stage, folder, format_, book, options, executor or ProcessExecutor())
     if isinstance(format_, JsonFormat):
         folder.delete_file(format_.get_file_name(stage))
     digest = compute_digest([shard.name for shard in shards])
-    return ExportResult(stage, n_rows, sum(shard.n_images for shard in shards), digest, len(shards))
+    n_rows, n_images = (sum(getattr(shard, name) for shard in shards) for name in ("n_rows", "n_images"))
+    return ExportResult(stage, n_rows, n_images, digest, len(shards))
 
 
 def has_shards(n_rows: int, layout: Layout) -> bool:

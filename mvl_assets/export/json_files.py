@@ -8,30 +8,40 @@ from mvl_assets.export.export_row import ImageRef, build_export_row
 from mvl_assets.export.formats.json_formats import JsonFormat, build_image_path
 from mvl_assets.export.row_reader import MAX_GROUP_BYTES, ImageForm, list_images, list_possible_names, read_image_files
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.row_addresses import RowAddresses, open_mixture_addresses, read_located_rows
 
 CHUNK_ROWS = 2048
 
 
 def write_json_files(
-    lake: Lake, stage: str, folder: ExportFolder, format_: JsonFormat, image_form: ImageForm
-) -> tuple[int, str]:
+    lake: Lake,
+    stage: str,
+    folder: ExportFolder,
+    format_: JsonFormat,
+    image_form: ImageForm,
+    mixture_filter: MixtureFilter | None = None,
+) -> tuple[int, int, str]:
     """Write the file of a stage and the images that are not there yet.
 
     Returns:
-        How many images the rows show, each counted once in `CHUNK_ROWS` rows, and the digest of the entries.
+        How many rows there are, how many images they show, each counted once in `CHUNK_ROWS` rows, and the digest of
+        the entries.
     """
     name = format_.get_file_name(stage)
-    n_images = 0
+    n_rows = n_images = 0
     digest = RunningDigest()
     # A list has a comma between entries; lines end with a break.
     start, separator, end = ("[\n", ",\n", "\n]\n") if format_.is_list else ("", "\n", "\n")
-    n_rows = lake.get_table(f"mixture/{stage}").count()
+    has_mixture = lake.get_table(f"mixture/{stage}").exists()
     with folder.write_file(name) as path, path.open("w", encoding="utf-8") as file:
-        file.write(start if n_rows or format_.is_list else "")
-        if n_rows:
-            with open_mixture_addresses(lake, stage, CHUNK_ROWS, with_provenance=True) as book:
+        file.write(start)
+        if has_mixture:
+            with open_mixture_addresses(
+                lake, stage, CHUNK_ROWS, with_provenance=True, mixture_filter=mixture_filter
+            ) as book:
                 book.require_complete()
+                n_rows = book.count_rows()
                 for chunk in range(-(-n_rows // CHUNK_ROWS)):
                     addresses = book.read(chunk, chunk + 1)
                     image_by_id = list_images(addresses)
@@ -43,7 +53,7 @@ def write_json_files(
                         digest.add(compute_digest(line))
         file.write(end if n_rows or format_.is_list else "")
     format_.write_index(folder, stage, name)
-    return n_images, digest.to_hex()
+    return n_rows, n_images, digest.to_hex()
 
 
 def _write_images(

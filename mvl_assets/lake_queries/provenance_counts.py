@@ -7,19 +7,23 @@ from typing import Any
 
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.mixture_filter import MixtureFilter, fill_mixture_table
 from mvl_assets.stages import CATEGORY, CURATION, JUDGED, MIXTURE, REWRITTEN
 
 _SINGLE_TABLES = ("samples", "images", "rejects")
 _FAMILIES = (CATEGORY.name, REWRITTEN.name, JUDGED.name, "scored", CURATION.name, MIXTURE.name)
 
 
-def count_by_license(lake: Lake, stages: Iterable[str]) -> list[dict[str, Any]]:
+def count_by_license(
+    lake: Lake, stages: Iterable[str], mixture_filter: MixtureFilter | None = None
+) -> list[dict[str, Any]]:
     """Return for every licence in the mixtures of these stages: license (may be null), sources, rows."""
     with open_duckdb() as con:
         con.execute("CREATE TABLE mixed (source VARCHAR, license VARCHAR)")
         for stage in stages:
-            with stream_table(con, "rows", lake.get_table(f"mixture/{stage}"), ["source", "license"]):
-                con.execute("INSERT INTO mixed SELECT source, license FROM rows")
+            fill_mixture_table(con, lake, stage, ["source", "license"], mixture_filter, name="stage_rows")
+            con.execute("INSERT INTO mixed SELECT source, license FROM stage_rows")
+            con.execute("DROP TABLE stage_rows")
         counts = con.sql(
             """SELECT license, count(DISTINCT source) AS sources, count(*) AS rows
                FROM mixed GROUP BY license ORDER BY license"""

@@ -21,6 +21,7 @@ from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.table_spec import ROW_HASH_COLUMN
 from mvl_assets.lake.table_reader import TableReader
+from mvl_assets.lake_queries.mixture_filter import MixtureFilter, fill_mixture_table
 
 if TYPE_CHECKING:
     import duckdb
@@ -90,6 +91,11 @@ class AddressBook:
         )
         return RowAddresses(rows, images, self._table_versions)
 
+    def count_rows(self) -> int:
+        """Return how many rows there are."""
+        ((n_rows,),) = self._con.sql("SELECT count(*) FROM row_addresses").fetchall()
+        return int(n_rows)
+
     def measure_parts(self) -> list[int]:
         """Return the bytes of the images of each part."""
         ((n_parts,),) = self._con.sql("SELECT coalesce(max(part) + 1, 0) FROM row_addresses").fetchall()
@@ -137,25 +143,30 @@ def open_pack_addresses(lake: Lake, stage: str, plan: TableReader, first_positio
 
 @contextmanager
 def open_mixture_addresses(
-    lake: Lake, stage: str, chunk_rows: int, *, with_provenance: bool = False
+    lake: Lake,
+    stage: str,
+    chunk_rows: int,
+    *,
+    with_provenance: bool = False,
+    mixture_filter: MixtureFilter | None = None,
 ) -> Iterator[AddressBook]:
-    """Find the addresses of all rows of a mixture; a part is a chunk of rows, an ordinal a position in the mixture.
+    """Find the addresses of rows of a mixture; a part is a chunk of rows, an ordinal a position among the rows.
 
     Args:
         lake: The lake.
         stage: The training stage.
         chunk_rows: Rows of a chunk.
         with_provenance: Also find what says how a row came to be.
+        mixture_filter: Which rows; None takes all.
     """
     with _open_duckdb() as con:
-        mixture = lake.get_table(f"mixture/{stage}").snapshot()
         columns = [*_MIXTURE_COLUMNS, *(_PROVENANCE_COLUMNS if with_provenance else ())]
-        con.register("mixture", _open_stream(mixture, ["position", *columns]))
+        fill_mixture_table(con, lake, stage, columns, mixture_filter, name="positioned")
         con.execute(
             f"""CREATE TABLE mixed AS SELECT position // {chunk_rows:d} AS part, position AS ordinal,
-                * EXCLUDE (position) FROM mixture"""  # noqa: S608 - a number
+                * EXCLUDE (position) FROM positioned"""  # noqa: S608 - a number
         )
-        con.unregister("mixture")
+        con.execute("DROP TABLE positioned")
         yield _find_addresses(lake, stage, con, with_provenance=with_provenance)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.lake import sql
-from mvl_assets.lake.durability.spill import open_duckdb, stream_table
+from mvl_assets.lake.durability.spill import open_duckdb
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.current_samples import CurrentSamples
+from mvl_assets.lake_queries.mixture_filter import MixtureFilter, fill_mixture_table
 
 BATCH_SIZE = 512
 _SAMPLE_COLUMNS = ("version_id", "native_id", "conversations", "image_ids", "video")
@@ -129,15 +130,15 @@ def list_mixture_categories(lake: Lake, stage: str) -> list[str]:
     return sorted(categories - {None})
 
 
-def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
+def summarize_composition(lake: Lake, stage: str, mixture_filter: MixtureFilter | None = None) -> list[dict[str, Any]]:
     """Return the composition of a mixture: category, source, n (rows), rewritten (of these), license (may be null)."""
-    table = lake.get_table(f"mixture/{stage}")
-    with open_duckdb() as con, stream_table(con, "rows", table, ["category", "source", "kind", "license"]):
+    with open_duckdb() as con:
+        fill_mixture_table(con, lake, stage, ["category", "source", "kind", "license"], mixture_filter)
         return (
             con.sql(
                 """SELECT category, source, count(*) AS n, count(*) FILTER (kind = 'rewritten') AS rewritten,
                           any_value(license) AS license
-                   FROM rows GROUP BY category, source ORDER BY category, source"""
+                   FROM mixed GROUP BY category, source ORDER BY category, source"""
             )
             .to_arrow_table()
             .to_pylist()

@@ -29,7 +29,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def export(lake: Lake, folder: Path, name: str) -> str:
     exports, options = ExportFolder(str(folder)), ExportOptions(shard_bytes=1000)
     export_stage(lake, STAGE, exports, get_format(name), options, ProcessExecutor(1))
-    describe_export(lake, load_profile("demo"), exports, get_format(name), "raw")
+    describe_export(lake, load_profile("demo"), exports, get_format(name), ExportOptions())
     return (folder / "README.md").read_text(encoding="utf-8")
 
 
