@@ -21,6 +21,7 @@ from mvl_assets.common.digest import (
 )
 from mvl_assets.common.id_array import build_id_column
 from mvl_assets.common.image_properties import ImageProperties
+from mvl_assets.common.text_facts import compute_text_facts
 from mvl_assets.common.words import normalize_texts
 
 # "holdout" enters the digest: another word would hold out other samples.
@@ -34,6 +35,10 @@ WITHDRAWN_FACTS: Mapping[str, Any] = {
     "holdout_hash": None,
     "n_turns": 0,
     "n_chars": 0,
+    "question_chars": 0,
+    "answer_chars": 0,
+    "type_token_ratio": None,
+    "language": None,
 }
 """Columns of a version without content."""
 
@@ -62,7 +67,8 @@ def build_fact_columns(
         image_names: Name of each image in the source; None for one without, such as a frame of a video.
         properties: Properties by image id.
     """
-    words = list(_iter_encoded_words(conversations))
+    normalized_texts = normalize_texts(conversations.texts)
+    words = list(_iter_encoded_words(conversations, normalized_texts))
     similar_images = [[properties[image_id].phash or image_id for image_id in ids] if ids else ids for ids in image_ids]
     fingerprints = _compute_fingerprints(image_ids, words)
     are_same = similar_images == image_ids
@@ -76,6 +82,7 @@ def build_fact_columns(
         "holdout_hash": _compute_holdout_hashes(map(get_image_group_id, sample_ids, image_ids)),
         "n_turns": conversations.lengths,
         "n_chars": _count_chars(conversations),
+        **compute_text_facts(conversations.lengths, conversations.roles, normalized_texts)._asdict(),
     }
 
 
@@ -105,7 +112,9 @@ def compute_fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: S
     Case, spaces and punctuation at the ends of words are ignored.
     """
     roles, texts = [turn["from"] for turn in conversations], [turn["value"] for turn in conversations]
-    return compute_digest(list(image_ids), *_iter_encoded_words(FlatConversations([len(texts)], roles, texts)))
+    return compute_digest(
+        list(image_ids), *_iter_encoded_words(FlatConversations([len(texts)], roles, texts), normalize_texts(texts))
+    )
 
 
 def _compute_holdout_hashes(image_group_ids: Iterable[str]) -> list[int]:
@@ -120,10 +129,9 @@ def _compute_fingerprints(images: Sequence[Sequence[str]], words: Sequence[bytes
     return build_id_column(compute_raw_digests(map(add, encoded_images, map(prepend_length, words))))
 
 
-def _iter_encoded_words(conversations: FlatConversations) -> Iterator[bytes]:
-    lengths, roles, texts = conversations
-    spoken = (f"{role}:{words}" for role, words in zip(roles, normalize_texts(texts), strict=True))
-    for length in lengths:
+def _iter_encoded_words(conversations: FlatConversations, normalized_texts: Sequence[str]) -> Iterator[bytes]:
+    spoken = (f"{role}:{words}" for role, words in zip(conversations.roles, normalized_texts, strict=True))
+    for length in conversations.lengths:
         yield encode_plain_json(list(islice(spoken, length)))
 
 

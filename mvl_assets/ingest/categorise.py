@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,10 @@ import pyarrow.compute as pc
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.data_tables import CATEGORY
+from mvl_assets.lake.schemas.data_tables import CATEGORY, TEXT_FACTS
 from mvl_assets.lake_queries.current_samples import CurrentSamples
 from mvl_assets.media.image import compute_standard_size, is_standard_size
+from mvl_assets.media.tiles import TileGrid, compute_anyres_layout
 
 BATCH_ROWS = 8192
 _COLUMNS = (
@@ -31,7 +33,11 @@ _COLUMNS = (
     "holdout_hash",
     "n_turns",
     "n_chars",
+    *(name for name, _ in TEXT_FACTS),
 )
+ONE_VISION_GRID = TileGrid(384, 14, tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7)), 9)
+"""The grid of the released model (recipe `paper-7b`); with another one tiles differ, but in the same order."""
+
 _ACTIONS_BY_SEVERITY = ("as_is", "resized", "padded")
 
 
@@ -106,6 +112,8 @@ def _build_table(samples: pa.RecordBatch, source: SourceSpec, run_id: str) -> pa
         "n_images": n_images,
         "n_turns": samples.column("n_turns"),
         "n_chars": samples.column("n_chars"),
+        **{name: samples.column(name) for name, _ in TEXT_FACTS},
+        "n_tiles": _count_tiles(samples.column("image_properties"), samples.column("video")),
         "image_action": _compute_image_actions(samples.column("image_properties")),
         "run_id": run_id,
     }
@@ -122,6 +130,26 @@ def _infer_modalities(videos: pa.StructArray, n_images: pa.Int32Array) -> pa.Str
     """Return the modality of each row itself: sources declared as single-image hold text and multi-image rows too."""
     by_count = pa.array(["text", "single_image", "multi_image"]).take(pc.min_element_wise(n_images, 2))
     return pc.if_else(videos.is_valid(), "video", by_count)
+
+
+def _count_tiles(properties: pa.ListArray, videos: pa.StructArray) -> pa.Int32Array:
+    """Return the tiles of each row: of its only image the whole one and those of its grid, else one per image."""
+    n_images = pc.fill_null(pc.list_value_length(properties), 0).to_numpy(zero_copy_only=False)
+    n_tiles = n_images.astype(np.int32)
+    images = properties.flatten()
+    sizes = [images.field(name).to_numpy(zero_copy_only=False) for name in ("height", "width")]
+    is_still = ~videos.is_valid().to_numpy(zero_copy_only=False)
+    row_indices = pc.list_parent_indices(properties).to_numpy()
+    for row, height, width in zip(row_indices, *sizes, strict=True):
+        if n_images[row] == 1 and is_still[row]:
+            n_tiles[row] = _count_grid_tiles(int(height), int(width))
+    return pa.array(n_tiles)
+
+
+@lru_cache(maxsize=65_536)
+def _count_grid_tiles(height: int, width: int) -> int:
+    standard_width, standard_height = compute_standard_size(width, height).canvas
+    return compute_anyres_layout(standard_height, standard_width, ONE_VISION_GRID).n_tiles
 
 
 def _compute_image_actions(properties: pa.ListArray) -> pa.StringArray:

@@ -12,6 +12,7 @@ from mvl_assets.answer_matching.brevity import strip_brevity_request
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.rejects import RejectError
+from mvl_assets.common.text_facts import describe_conversation
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, list_expected_tokens, load_prompts
@@ -283,6 +284,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
     ) -> Iterator[dict[str, Any]]:
         model = self.models[0].ref
         for ordinal, dialogue in dialogues:
+            conversation = attach_image_markers(dialogue, subject.n_images, subject.has_video)
             yield {
                 "rewrite_id": compute_digest(subject.sample_id, request_key, ordinal),
                 "sample_id": subject.sample_id,
@@ -292,7 +294,8 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
                 "family": self._family,
                 "ordinal": ordinal,
                 "task_type": dialogue[0].task_type,
-                "conversations": attach_image_markers(dialogue, subject.n_images, subject.has_video),
+                "conversations": conversation,
+                **describe_conversation(conversation),
                 "request_key": request_key,
                 "prompt": self.prompt.name,
                 "prompt_hash": self.prompt.hash,

@@ -50,6 +50,7 @@ def test_category_row_of_a_sample_has_the_columns_of_later_stages(lake: Lake, tm
     assert (row["group"], row["family"], row["category"], row["modality"]) == ("B", "chart", "chart", "single_image")
     assert (row["n_images"], row["n_turns"], row["run_id"]) == (1, 4, "r2")
     assert row["n_chars"] == len("<image>\nHow?So.Why?Thus.")
+    assert (row["question_chars"], row["answer_chars"], row["n_tiles"]) == (6, 6, 2)
     assert table(lake)["none"]["modality"] == "text"
 
 

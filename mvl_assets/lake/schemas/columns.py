@@ -74,6 +74,9 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "output_form": "How the answer was constrained: `vllm`, `openai` or `none`; null for plain text and older answers.",
     "reasoning": "Thoughts of the model before its answer, where it shows them.",
     "first_token_logprobs": "JSON object of token to log-probability for the first generated token.",
+    "question_chars": "Characters of the questions, without markers and extra spaces.",
+    "type_token_ratio": "Different words of the answers over all of their words.",
+    "language": "ISO 639 code of the language; null where it cannot be told.",
     "first_image": "The first image of the content; null without images.",
     "format": "File format of the image.",
     "image_bytes": "Original bytes of the images, one after the other in the order of `stored_image_ids`.",
@@ -172,6 +175,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "video": "Name of the video and the times of its frames in seconds.",
     "width": "Width in pixels, after the EXIF rotation.",
     "withdrawn": "True if the source does not contain the sample any more.",
+    "category.n_tiles": "Tiles of all images in LLaVA-OneVision's grid of 384 pixels; of a video its frames.",
     "rejects.position": "Row in its file, from 0.",
     "samples.position": "Row in its file, from 0.",
     "curation/contamination.kind": "same_image_same_question, same_image or same_question of an item; declared: the"

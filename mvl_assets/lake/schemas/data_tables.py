@@ -26,6 +26,15 @@ IMAGE_PROPERTIES = pa.list_(
     )
 )
 
+# What a conversation says (common/text_facts.py): of a sample's, and of a rewrite's.
+TEXT_FACTS: list[tuple[str, pa.DataType]] = [
+    ("question_chars", pa.int64()),
+    ("answer_chars", pa.int64()),
+    ("type_token_ratio", pa.float32()),
+    ("language", pa.string()),
+]
+_TEXT_FACT_NAMES = {name for name, _ in TEXT_FACTS}
+
 IMAGES = TableSpec(
     "images",
     pa.schema(
@@ -78,6 +87,7 @@ SAMPLES = TableSpec(
             ("holdout_hash", pa.int64()),
             ("n_turns", pa.int32()),
             ("n_chars", pa.int64()),
+            *TEXT_FACTS,
         ]
     ),
     key_column="version_id",
@@ -85,6 +95,7 @@ SAMPLES = TableSpec(
     partition_column="source",
     derived_columns=frozenset(
         {"image_properties", "fingerprint", "similar_fingerprint", "holdout_hash", "n_turns", "n_chars"}
+        | _TEXT_FACT_NAMES
     ),
     digested_columns={"content_hash": frozenset({"conversations", "image_ids", "video", "license"})},
 )
@@ -159,6 +170,9 @@ CATEGORY = TableSpec(
             ("n_images", pa.int32()),
             ("n_turns", pa.int32()),
             ("n_chars", pa.int64()),
+            *TEXT_FACTS,
+            # Of all its images, as LLaVA-OneVision's grid cuts them.
+            ("n_tiles", pa.int32()),
             # "as_is", "resized", "padded": what standardising will do to the images (paper §2: 224–4,096 px, 7:1).
             ("image_action", pa.string()),
             ("run_id", pa.string()),
@@ -166,7 +180,7 @@ CATEGORY = TableSpec(
     ),
     key_column="sample_id",
     partition_column="source",
-    derived_columns=frozenset({"holdout_hash"}),
+    derived_columns=frozenset({"holdout_hash", "n_tiles"} | _TEXT_FACT_NAMES),
 )
 
 REWRITTEN = TableSpec(
@@ -183,6 +197,7 @@ REWRITTEN = TableSpec(
             # Of prompts that draw task types: what the model says this pair is.
             ("task_type", pa.string()),
             ("conversations", CONVERSATIONS),
+            *TEXT_FACTS,
             ("request_key", pa.string()),
             ("prompt", pa.string()),
             ("prompt_hash", pa.string()),
@@ -196,6 +211,7 @@ REWRITTEN = TableSpec(
     key_column="rewrite_id",
     has_key_scheme=True,
     partition_column="source",
+    derived_columns=frozenset(_TEXT_FACT_NAMES),
 )
 
 VERDICTS = pa.list_(

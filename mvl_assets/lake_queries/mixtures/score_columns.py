@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN
+from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN, TEXT_FACTS
 from mvl_assets.lake.schemas.table_spec import TableSpec
 from mvl_assets.lake_queries.mixtures.row_filter import Clause, RowFilter, ScoreType
 
@@ -15,12 +15,16 @@ KIND = "kind"
 """Whether a row is `original` or `rewritten`, which no table says."""
 
 # In this order: what a rewritten row's own tables say of it goes before what is said of its sample.
+_TEXT_FACTS = tuple(name for name, _ in TEXT_FACTS)
 _TABLES: tuple[tuple[TableSpec, tuple[str, ...]], ...] = (
     (JUDGED, ("p_yes", "all_yes", "matches_reference")),
-    (REWRITTEN, ("task_type", "prompt", "model", "blind")),
+    (REWRITTEN, ("task_type", "prompt", "model", "blind", *_TEXT_FACTS)),
     (
         CATEGORY,
-        ("source", "family", "modality", "license", "n_images", "n_turns", "n_chars", "image_action"),
+        (
+            *("source", "family", "modality", "license", "n_images", "n_turns", "n_chars", "n_tiles", "image_action"),
+            *_TEXT_FACTS,
+        ),
     ),
 )
 
