@@ -64,8 +64,8 @@ demo: setup  ## the whole pipeline on this machine, from raw files to scores (AL
 	@.venv/bin/mvl demo-data
 	@$(if $(ALL),MVL_PROFILE=demo-all) .venv/bin/mvl run
 
-ui: setup  ## Dagster's web interface on the lake
-	@.venv/bin/mvl ui
+ui: setup  ## Dagster's web interface on the lake, and `mvl view` beside it
+	@.venv/bin/mvl view & view=$$!; trap 'kill $$view 2>/dev/null' EXIT INT TERM; .venv/bin/mvl ui
 
 lint: setup  ## ruff, mypy and the import directions
 	@.venv/bin/ruff check .

@@ -53,8 +53,27 @@ def create_label_sheet(rows: int, out: Path, seed: int) -> None:
     click.echo(f"{out}: {len(label_set)} pairs ({by_category}), {n_images} images in {out.stem}_images/")
 
 
+@command.command(name="sample")
+@click.option("--rows", type=click.IntRange(min=1), default=PAPER_KAPPA_ITEMS, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Another seed draws other rows.")
+@click.option("--port", default=3001, show_default=True, type=click.IntRange(1, 65_535), help="Of `mvl view`.")
+def draw_sample(rows: int, seed: int, port: int) -> None:
+    """Draw judged pairs for people to label in `mvl view`, the same ones each time; prints the address of the queue.
+
+    The pages do not show what the judge says. Labels are kept in the lake; `mvl judge calibrate` reads them there.
+    """
+    from mvl_assets.judging.labels import draw_label_set
+
+    label_set = draw_label_set(Lake(load_settings().lake_root), rows, seed)
+    if not label_set:
+        raise MvlError("nothing is judged yet", hint="mvl run --until judged")
+    by_category = ", ".join(f"{name} {count}" for name, count in Counter(r["category"] for r in label_set).items())
+    click.echo(f"{len(label_set)} pairs ({by_category}); start `mvl view`, and open")
+    click.echo(f"http://127.0.0.1:{port}/?queue={rows}&seed={seed}&blind=1")
+
+
 @command.command(name="calibrate")
-@click.argument("sheet", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("sheet", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
 @click.option(
     "--min-keep",
     type=click.FloatRange(0, 1),
@@ -63,19 +82,26 @@ def create_label_sheet(rows: int, out: Path, seed: int) -> None:
     help="The lowest share that a threshold may keep.",
 )
 @click.option("--json", "json_", is_flag=True, help="As one JSON object.")
-def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
+def calibrate_judge(sheet: Path | None, min_keep: float, json_: bool) -> None:
     """Compare the judge's verdicts with human labels, and suggest a threshold for P(yes).
 
     SHEET is a CSV file with the columns rewrite_id (or judged_id), label (good or bad; yes, no, 1, 0 mean the same) and
-    optionally annotator, one row per pair and person.
+    optionally annotator, one row per pair and person. Labels that were given in `mvl view` count, too, and rather than
+    those of the sheet; unsure ones do not count.
     """
     from mvl_assets.judging.calibrate import calibrate
-    from mvl_assets.judging.labels import read_labels
+    from mvl_assets.judging.label_history import LabelHistory, to_calibration_labels
+    from mvl_assets.judging.labels import LabelSheet, read_labels
 
-    labels = read_labels(sheet)
-    if not labels.labels:
-        raise MvlError(f"{sheet}: no row has a label", hint="fill the column `label` with good or bad")
-    calibration = calibrate(Lake(load_settings().lake_root), labels.labels, min_keep)
+    lake = Lake(load_settings().lake_root)
+    labels = LabelSheet([], 0) if sheet is None else read_labels(sheet)
+    all_labels = [*labels.labels, *to_calibration_labels(LabelHistory(lake).read_newest())]
+    if not all_labels:
+        raise MvlError(
+            "there are no labels" if sheet is None else f"{sheet}: no row has a label",
+            hint="call pairs good or bad in `mvl view` (`mvl judge sample` draws some), or in a sheet's column `label`",
+        )
+    calibration = calibrate(lake, all_labels, min_keep)
     if json_:
         click.echo(as_json(_build_calibration_json(calibration, labels.n_unlabelled)))
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import click
 
@@ -15,6 +17,8 @@ from mvl_assets.stages import JUDGED
 from mvl_assets.view.app import PageOptions, ViewApp
 from mvl_assets.view.library import PairLibrary
 from mvl_assets.view.server import HOST, build_server, open_socket
+from mvl_assets.view.standalone import MAX_ROWS, write_standalone_page
+from mvl_assets.view.state import parse_state
 
 
 @click.command(name="view")
@@ -23,7 +27,14 @@ from mvl_assets.view.server import HOST, build_server, open_socket
     "--dagster", "dagster_url", default="http://127.0.0.1:3000", show_default=True, help="`mvl ui`, for links."
 )
 @click.option("--annotator", default=getpass.getuser, help="Whose labels they are; default: your user name.")
-def command(port: int, dagster_url: str, annotator: str) -> None:
+@click.option(
+    "--export", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to send instead of serving."
+)
+@click.option("--query", default="", help="Of --export: the address of a page, or what follows its question mark.")
+@click.option(
+    "--rows", type=click.IntRange(1, MAX_ROWS), default=MAX_ROWS, show_default=True, help="Of --export: pairs at most."
+)
+def command(port: int, dagster_url: str, annotator: str, path: Path | None, query: str, rows: int) -> None:
     """Look at judged pairs: image, original, rewrite, verdicts, lineage; filter, compare and label them."""
     if not dagster_url.startswith(("http://", "https://")):
         raise MvlError(f"--dagster {dagster_url!r} is no address", hint="for example http://127.0.0.1:3000")
@@ -33,6 +44,11 @@ def command(port: int, dagster_url: str, annotator: str) -> None:
         raise MvlError("nothing is judged yet", hint="mvl run --until judged")
     holdout_limit = compute_holdout_limit(load_profile(settings.profile).holdout_fraction)
     library = PairLibrary(lake, settings.home / "view", holdout_limit)
+    if path is not None:
+        state = parse_state(parse_qsl(urlsplit(query).query or query.lstrip("?")))
+        n_pairs = write_standalone_page(path, library, library.require_index(), state, rows)
+        click.echo(f"{path}: {n_pairs} pairs, {path.stat().st_size / 1e6:.1f} MB")
+        return
     library.get_index()
     listener = open_socket(port)
     click.echo(f"http://{HOST}:{listener.getsockname()[1]}  (Ctrl-C stops it)")

@@ -35,7 +35,7 @@ from mvl_assets.view.state import LABEL_FILTERS, PAGE_ROWS, ViewState, is_id, pa
 FIRST_WAIT_S = 0.3
 """How long a page waits for an index that is being made, before it says so."""
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 _IMAGE_HEADERS = {
     # An image's address holds the digest of its bytes.
     "Cache-Control": "private, max-age=31536000, immutable",
@@ -48,7 +48,7 @@ def build_environment() -> Environment:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
-        loader=FileSystemLoader(_FOLDER / "templates"),
+        loader=FileSystemLoader(FOLDER / "templates"),
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -98,7 +98,7 @@ class ViewApp:
                 Route("/status", self.show_status),
                 Route("/image/{source}/{image_id}", self.send_image),
                 Route("/thumbnail/{source}/{image_id}", self.send_thumbnail),
-                Mount("/static", StaticFiles(directory=_FOLDER / "static")),
+                Mount("/static", StaticFiles(directory=FOLDER / "static")),
             ],
             middleware=[Middleware(BaseHTTPMiddleware, dispatch=self.guard.handle)],
             exception_handlers={MvlError: self.show_error, 404: self.show_missing},

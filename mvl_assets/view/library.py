@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.pair_index.build import build_file_name, build_pair_index, read_table_versions
 from mvl_assets.lake_queries.pair_index.index import PairIndex, Selection
@@ -62,6 +63,19 @@ class PairLibrary:
         if self._index is None and wait_s:
             self._built.wait(wait_s)
         return self._index
+
+    def require_index(self) -> PairIndex:
+        """Return the index, however long it takes to make.
+
+        Raises:
+            MvlError: It cannot be made.
+        """
+        index = self.get_index()
+        while index is None and not self.problem:
+            index = self.get_index(1.0)
+        if index is None:
+            raise MvlError(f"the index of the judged pairs cannot be made: {self.problem}", hint="mvl doctor")
+        return index
 
     def _follow(self) -> None:
         try:

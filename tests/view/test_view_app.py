@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mvl_assets.judging.label_history import LabelHistory
+from mvl_assets.view.standalone import write_standalone_page
+from mvl_assets.view.state import parse_state
 from tests.view.site import ViewSite, fill_hostile_lake, serving_view
 
 
@@ -100,3 +103,13 @@ def test_blind_pages_show_no_verdicts(site: ViewSite) -> None:
 def test_a_bad_address_says_what_is_wrong_with_it(site: ViewSite, query: str) -> None:
     status, _, html = site.get(f"/?{query}")
     assert status == 400 and b"<h1>" in html
+
+
+def test_an_exported_page_holds_images_and_hostile_text_and_no_script(site: ViewSite, tmp_path: Path) -> None:
+    library = site.app.library
+    state = parse_state([("keep", "true"), ("category", "ocr")])
+    path = tmp_path / "page.html"
+    assert write_standalone_page(path, library, library.require_index(), state, 5) == 5
+    html = path.read_text(encoding="utf-8")
+    assert html.count("<article") == 5 and "data:image/jpeg;base64," in html and "&lt;script&gt;window" in html
+    assert "<script" not in html and "<img src=x" not in html and "default-src 'none'" in html
