@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ TESTS = Path(__file__).parent
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Children read the project's modules from byte code instead of compiling them, each of them, again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # What takes longest comes first: two workers then end at about the same time.
 LONGEST = ("servers", "command_line", "training", "training/evaluation", "training/orchestration", "readers", "defs")
@@ -59,6 +63,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return get_worker_group(nodeid.partition("::")[0])
 
     return PackageScheduling(config, log)
+
+
+class FailureReporter:
+    """Shows a failure when it happens: two workers may go on for many minutes."""
+
+    def __init__(self, terminal: Any) -> None:
+        self.terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})", red=True)
+            self.terminal.write_line(report.longreprtext)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # Only the process that has the workers has a terminal.
+    if (terminal := config.pluginmanager.get_plugin("terminalreporter")) is not None and config.getoption(
+        "numprocesses", 0
+    ):
+        config.pluginmanager.register(FailureReporter(terminal))
 
 
 @pytest.fixture(scope="session", autouse=True)
