@@ -35,8 +35,7 @@ CHROMIUM_FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# A busy machine of two cores starts five processes of Dagster's one after another.
-START_S, STOP_S = 150.0, 30.0
+STOP_S = 120.0
 
 
 @dataclass
@@ -55,13 +54,13 @@ class Site:
         assert "errors" not in answer, answer
         return answer["data"]
 
-    def wait(self, what: str, ask: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-        """The first true answer. Fails naming `what`, and with the last answer."""
-        deadline = time.monotonic() + seconds
+    def wait(self, what: str, ask: Callable[[], Any]) -> Any:
+        """The first true answer. Fails naming `what`."""
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             if answer := ask():
                 return answer
-            assert time.monotonic() < deadline, f"{what}: not after {seconds:.0f} s"
+            assert time.monotonic() < deadline, f"{what}: not after {PATIENCE_S:.0f} s"
             time.sleep(0.5)
 
 
@@ -107,7 +106,7 @@ class _running:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + PATIENCE_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
@@ -115,7 +114,7 @@ class _running:
             time.sleep(0.5)
 
     def __exit__(self, *_: object) -> None:
-        for sent, patience in ((signal.SIGINT, STOP_S), (signal.SIGKILL, 5.0)):
+        for sent, patience in ((signal.SIGINT, STOP_S), (signal.SIGKILL, STOP_S)):
             deadline = time.monotonic() + patience
             while self._alive(sent) and time.monotonic() < deadline:
                 sent = signal.Signals(signal.SIGCONT)  # asked once; only looks from now on
@@ -178,7 +177,7 @@ def browser(site: Site, tmp_path: Path) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=_chromium(), args=list(CHROMIUM_FLAGS))
         page = chromium.new_page(viewport={"width": 1600, "height": 900})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_S * 1000)
         yield Browser(page, site)
         page.screenshot(path=tmp_path / "last.png")
         chromium.close()

@@ -77,9 +77,7 @@ def test_the_ui_materialises_backfills_and_shows_what_an_edited_prompt_makes_sta
     browser.see("2 partitions")
     page.screenshot(path=tmp_path / "backfill.png")
     browser.click("Launch backfill")
-    (backfill,) = site.wait(
-        "the backfill", lambda: site.graphql(BACKFILLS)["partitionBackfillsOrError"]["results"], seconds=60
-    )
+    (backfill,) = site.wait("the backfill", lambda: site.graphql(BACKFILLS)["partitionBackfillsOrError"]["results"])
     site.wait("its two runs", lambda: finished(runs_of(site, backfill["id"]), 2))
     rows = lake.get_table("rewritten/code_math")
     assert rows.count(f"source = '{MATH}'") > 0 and rows.count(f"source = '{GENERAL}'") > 0

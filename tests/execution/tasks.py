@@ -40,7 +40,7 @@ def make_jobs(folder: Path, n_jobs: int) -> list[Job]:
 
 
 def wait_for_third_job(job: Job) -> bool:
-    """Return whether the third task is made, at the latest after half a minute."""
+    """Return whether the third task is made."""
     deadline = time.monotonic() + PATIENCE_S
     while not (job.folder / "third").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -52,9 +52,10 @@ def square(job: Job) -> int:
     return job.number**2
 
 
-def square_slowly(job: Job) -> int:
+def square_beside_another(job: Job) -> int:
+    """Wait until tasks have started in two processes."""
     job.mark_start()
-    time.sleep(0.2)
+    wait_until(lambda: len({pid for log in job.folder.glob("*.log") for pid in log.read_text().split()}) > 1)
     return job.number**2
 
 
@@ -80,8 +81,8 @@ def fail(job: Job) -> int:
 
 
 def sleep_interruptibly() -> None:
-    """Sleep a minute in pieces: Ray's interrupt, unlike a signal, does not end a sleep."""
-    for _ in range(600):
+    """Sleep in pieces: Ray's interrupt, unlike a signal, does not end a sleep."""
+    for _ in range(6000):
         time.sleep(0.1)
 
 

@@ -33,7 +33,7 @@ def test_processes_one_per_cpu_are_the_default_of_a_profile() -> None:
 
 
 def test_all_results_arrive_from_no_more_processes_than_asked_for(tmp_path: Path) -> None:
-    results = ProcessExecutor(2).run(tasks.square_slowly, make_jobs(tmp_path, 6))
+    results = ProcessExecutor(2).run(tasks.square_beside_another, make_jobs(tmp_path, 6))
     assert sorted(results) == [0, 1, 4, 9, 16, 25]
     pids = read_pids(tmp_path)
     assert len(pids) == 2 and str(os.getpid()) not in pids

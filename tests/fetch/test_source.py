@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -169,7 +170,7 @@ def test_concurrent_downloads_are_limited(hub: HubServer) -> None:
         fetching = pool.submit(fetch_source, spec(), retry_policy=QUICK)
         wait_until(lambda: hub.at_once == MAX_CONCURRENT_DOWNLOADS)
         hub.release.set()
-        fetching.result(30)
+        fetching.result(PATIENCE_S)
     assert there(spec()) == files
     assert hub.most_at_once == MAX_CONCURRENT_DOWNLOADS
 
@@ -195,7 +196,7 @@ def test_several_sources_are_fetched_at_once_within_one_limit_of_connections(
         fetching = fetch_in_thread(pool, sources, failures)
         wait_until(lambda: hub.at_once == 5)
         hub.release.set()
-        fetching.result(30)
+        fetching.result(PATIENCE_S)
     assert not failures and hub.most_at_once == 5
     for n, source in enumerate(sources):
         assert there(source) == hub.repos[f"lab/{n}"].files
@@ -213,7 +214,7 @@ def test_file_that_two_sources_share_is_downloaded_once_while_both_are_fetched(h
         assert hub.held.wait(PATIENCE_S)
         wait_until(lambda: all((source.root / "b.json").exists() for source in (one, two)))
         hub.release.set()
-        fetching.result(30)
+        fetching.result(PATIENCE_S)
     assert not failures and hub.sent["images.zip"] == len(files["images.zip"])
     assert there(one) == there(two) == files
     assert (one.root / "images.zip").stat().st_ino == (two.root / "images.zip").stat().st_ino
@@ -224,7 +225,7 @@ def test_one_failure_of_several_sources_is_reported_and_the_others_are_fetched(d
     hub.faults["images.zip"] = Fault(times=9, status=404)
     failures: dict[str, MvlError] = {}
     with ThreadPoolExecutor(1) as pool:
-        fetch_in_thread(pool, [spec(), spec("other", repo="lab/other")], failures).result(30)
+        fetch_in_thread(pool, [spec(), spec("other", repo="lab/other")], failures).result(PATIENCE_S)
     assert failures.keys() == {"demo"} and "it is not at" in failures["demo"].message
     assert state_of(spec()) != "fetched" and state_of(spec("other", repo="lab/other")) == "fetched"
 
@@ -232,13 +233,16 @@ def test_one_failure_of_several_sources_is_reported_and_the_others_are_fetched(d
 def test_state_is_written_rarely_when_a_write_takes_long(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repos["lab/data"] = Repo({f"{i}.json": noise(100, i) for i in range(30)})
     writes: list[int] = []
+    clock = count()
 
     def save_slowly(slug: str, state: FetchState) -> None:
         writes.append(len(state.files))
-        time.sleep(0.02)
+        next(clock)
         save_state(slug, state)
 
     monkeypatch.setattr(source_module, "save_state", save_slowly)
+    # Every look at the clock is a second later: a write takes as long as two files.
+    monkeypatch.setattr(source_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(source_module, "SAVE_INTERVAL_S", 0.0)
     fetch_source(spec(), retry_policy=QUICK)
     assert writes[-1] == 30 and len(writes) < 15

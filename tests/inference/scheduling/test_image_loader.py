@@ -13,6 +13,7 @@ from mvl_assets.inference.progress import RequestOutcome
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.scheduling.image_loader import ImageLoader
 from tests.inference.helpers import MODEL
+from tests.patience import PATIENCE_S
 
 
 def build_image(side: int) -> bytes:
@@ -59,7 +60,7 @@ def run(act: Callable[[], World], requests: Sequence[PendingRequest], check: Cal
         tasks = [asyncio.create_task(world.loader.run_loader()) for _ in range(world.loader.n_loaders)]
         for pending in requests:
             world.loader.add(pending)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not world.loader.is_idle:
                 await asyncio.sleep(0.005)
                 check(world)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from mvl_training.evaluation.benchmarks.registry import load_suites
 from mvl_training.orchestration.asset_defaults import GPU_POOL
 from mvl_training.orchestration.checkpoint_assets import CHECK_DESCRIPTIONS
 from mvl_training.recipe import RECIPES_DIR
-from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("demo_profile")
 
@@ -153,22 +151,6 @@ def _use_recipe(data: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPa
     demo = (PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8")
     profile.write_text(demo.replace("recipe: demo", f"recipe: {recipe}"), encoding="utf-8")
     monkeypatch.setenv("MVL_PROFILE", str(profile))
-
-
-def test_loading_the_location_imports_no_model_library_and_takes_little_time() -> None:
-    code = (
-        "import sys, time; start = time.process_time()\n"
-        "import dagster as dg\n"
-        "from mvl_training.definitions import defs\n"
-        "dg.Definitions.validate_loadable(defs())\n"
-        "print(time.process_time() - start)\n"
-        "heavy = {'torch', 'transformers', 'tokenizers', 'deepspeed', 'vllm', 'lancedb', 'matplotlib'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
-    seconds, heavy = done.stdout.splitlines()[-2:]
-    assert heavy == "[]"
-    assert float(seconds) < 3.0
 
 
 def test_an_unknown_profile_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
