@@ -87,11 +87,12 @@ def test_a_killed_worker_is_replaced_and_asks_nothing_again(
 
 def test_a_worker_killed_while_it_sends_repeats_only_what_was_under_way(lake: Lake, whole: Lake) -> None:
     put(lake, MATH, range(N_ROWS))
-    with serving(FakeServerConfig(latency_s=0.3)) as (server, endpoint):
+    with serving(FakeServerConfig(hold_after=10)) as (server, endpoint):
 
         def kill_worker() -> None:
-            wait_until(lambda: len(server.answer_counts) >= 10)
+            wait_until(lambda: len(server.answer_counts) == 10 and server.in_flight)
             psutil.Process().children()[-1].kill()
+            server.config.hold_after = None
 
         killer = threading.Thread(target=kill_worker)
         killer.start()
