@@ -384,22 +384,17 @@ def test_a_recipe_that_is_not_a_demo_refuses_to_train_without_cuda(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_allow_cpu_option_lets_it_train(
-    tmp_path: Path,
-    recipe_file: Path,
-    lake: Lake,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_allow_cpu_option_counts_as_the_variable(
+    tmp_path: Path, recipe_file: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvl_training.trainer.main import ALLOW_CPU_ENV, main
+    from mvl_training.trainer import main
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv(ALLOW_CPU_ENV, "0")
-    arguments = [*command(recipe_file, lake, tmp_path / "out")[3:], "--lake", "/nowhere"]
-    assert main([*arguments, "--allow-cpu"]) == 2
-    assert "there is no pack_plan/single_image" in capsys.readouterr().err, "it went on beyond the device"
-    assert main(arguments) == 2
-    assert "would train on the CPU" in capsys.readouterr().err
+    allowed: list[bool] = []
+    monkeypatch.setattr(main, "_run_job", lambda job: allowed.append(job.allow_cpu) or 0)
+    monkeypatch.setenv(main.ALLOW_CPU_ENV, "0")
+    arguments = command(recipe_file, lake, tmp_path / "out")[3:]
+    assert (main.main(arguments), main.main([*arguments, "--allow-cpu"])) == (0, 0)
+    assert allowed == [False, True]
 
 
 @pytest.mark.parametrize(
