@@ -11,27 +11,24 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.config.catalog import Category
+from mvl_assets.config.catalog import Category, SourceSpec
 from mvl_assets.config.profile import PAPER_KEEP_RULE, Profile
 from mvl_assets.config.prompts import get_judge_prompts, get_probe_prompt, load_prompts
-from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result
+from mvl_assets.defs.freshness import build_freshness_check
+from mvl_assets.defs.model_stage_partition import StagePage, materialize_partition
 from mvl_assets.judging.panel import ALL_CRITERIA
 from mvl_assets.judging.paper_reference import get_paper_keep_rate
+from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
     MAX_PREVIEW_ROWS,
     attach_source_images,
     build_schema_check,
-    build_schema_result,
     read_first_rows,
     render_markdown_table,
 )
-from mvl_assets.orchestration.model_stage_metadata import build_model_stage_metadata
 from mvl_assets.orchestration.resources import LakeResource
-from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
-from mvl_assets.orchestration.stage_progress import StageProgressLogger
-from mvl_assets.orchestration.upstream import require_upstream
 from mvl_assets.stages import JUDGED, REWRITTEN
 
 if TYPE_CHECKING:
@@ -53,7 +50,9 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
             sources_by_prompt.setdefault(prompt.name, []).extend(sources)
     profile = asset_keys.load_active_profile()
     if profile.prober is not None:
-        sources_by_prompt[get_probe_prompt(prompts).name] = [*chain.from_iterable(sources_by_prompt.values())]
+        sources_by_prompt[get_probe_prompt(prompts).name] = list(
+            dict.fromkeys(chain.from_iterable(sources_by_prompt.values()))
+        )
     judges = [
         (model.name, model.revision, model.supports_images, model.encoded_extra_body, model.thinking_tokens)
         for model in (*profile.judges.values(), *([] if profile.prober is None else [profile.prober]))
@@ -80,52 +79,33 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
     def _materialize_judged(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.judging.judge import judge_source
 
-        source, profile = asset_keys.get_partition_source(context), asset_keys.load_active_profile()
-        require_upstream(context, lake.lake, REWRITTEN, category)
-        progress_logger = StageProgressLogger(context)
-        report = judge_source(
-            lake.lake,
-            source,
-            profile,
-            run_id=context.run_id,
-            retry_error_classes=parse_retry_error_classes(context),
-            progress=progress_logger,
-        )
-        table = lake.lake.get_table(report.table)
-        preview_rows = attach_source_images(
-            lake.lake, _choose_preview_rows(table, source.slug), source.slug, rewritten_category=category
-        )
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(report.published.data_version),
-            metadata=build_model_stage_metadata(
-                lake.lake,
-                report,
-                profile.get_model("judge"),
-                progress_logger,
-                preview_rows,
-                PREVIEW_COLUMNS,
-                {
-                    metadata_keys.KEPT: report.kept,
-                    metadata_keys.KEEP_RATE: round(report.kept / report.rows, 4) if report.rows else None,
-                    metadata_keys.CATEGORY_KEEP_RATE: _compute_keep_rate(table),
-                    # Another rule keeps other pairs, so that its share says nothing beside the paper's.
-                    metadata_keys.PAPER_KEEP_RATE: round(get_paper_keep_rate(category), 4)
-                    if profile.keep_rule == PAPER_KEEP_RULE
-                    else None,
-                    metadata_keys.KEEP_RULE: profile.keep_rule,
-                    metadata_keys.DROP_REASONS: render_markdown_table(
-                        [{"reason": reason, "rows": n} for reason, n in report.drop_reasons.items()]
-                    ),
-                    **_build_panel_metadata(profile, report),
-                },
-            ),
-            check_results=[
-                build_schema_result(key, table, source.slug),
-                build_freshness_result(key, lake.lake, category),
-            ],
-        )
+        return materialize_partition(context, lake.lake, REWRITTEN, judge_source, _build_page)
 
     return _materialize_judged
+
+
+def _build_page(lake: Lake, source: SourceSpec, profile: Profile, report: "JudgeReport") -> StagePage:
+    """Return what the page shows of a run."""
+    table = lake.get_table(report.table)
+    # Another rule keeps other pairs, so that its share says nothing beside the paper's.
+    paper_keep_rate = round(get_paper_keep_rate(source.category), 4) if profile.keep_rule == PAPER_KEEP_RULE else None
+    drop_reasons = [{"reason": reason, "rows": n} for reason, n in report.drop_reasons.items()]
+    return StagePage(
+        profile.get_model("judge"),
+        attach_source_images(
+            lake, _choose_preview_rows(table, source.slug), source.slug, rewritten_category=source.category
+        ),
+        PREVIEW_COLUMNS,
+        {
+            metadata_keys.KEPT: report.kept,
+            metadata_keys.KEEP_RATE: round(report.kept / report.rows, 4) if report.rows else None,
+            metadata_keys.CATEGORY_KEEP_RATE: _compute_keep_rate(table),
+            metadata_keys.PAPER_KEEP_RATE: paper_keep_rate,
+            metadata_keys.KEEP_RULE: profile.keep_rule,
+            metadata_keys.DROP_REASONS: render_markdown_table(drop_reasons),
+            **_build_panel_metadata(profile, report),
+        },
+    )
 
 
 def _choose_preview_rows(table: Table, source: str) -> list[dict[str, Any]]:

@@ -4,25 +4,28 @@ Only categories with sources of group B have one. It costs model time, so nothin
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.config.catalog import Category, list_partition_keys, load_catalog
+from mvl_assets.config.catalog import Category, SourceSpec, list_partition_keys, load_catalog
+from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import get_rewrite_prompt, load_prompts
-from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result, resolve_rewriter
+from mvl_assets.defs.freshness import build_freshness_check, resolve_rewriter
+from mvl_assets.defs.model_stage_partition import StagePage, materialize_partition
+from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
     attach_source_images,
     build_schema_check,
-    build_schema_result,
     read_first_rows,
 )
-from mvl_assets.orchestration.model_stage_metadata import build_model_stage_metadata
 from mvl_assets.orchestration.resources import LakeResource
-from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
-from mvl_assets.orchestration.stage_progress import StageProgressLogger
-from mvl_assets.orchestration.upstream import require_upstream
 from mvl_assets.stages import CATEGORY, REWRITTEN
+
+if TYPE_CHECKING:
+    from mvl_assets.model_stage.parts import StageReport
 
 PREVIEW_COLUMNS = ("rewrite_id", "original", "rewritten", "blind")
 
@@ -83,41 +86,21 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
     def _materialize_rewritten(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.rewriting.rewrite import rewrite_source
 
-        source, profile = asset_keys.get_partition_source(context), asset_keys.load_active_profile()
-        require_upstream(context, lake.lake, CATEGORY, category)
-        progress_logger = StageProgressLogger(context)
-        report = rewrite_source(
-            lake.lake,
-            source,
-            profile,
-            run_id=context.run_id,
-            retry_error_classes=parse_retry_error_classes(context),
-            progress=progress_logger,
-        )
-        table = lake.lake.get_table(report.table)
-        preview_rows = attach_source_images(
-            lake.lake,
-            read_first_rows(table, ["rewrite_id", "version_id", "blind", "conversations"], source.slug),
-            source.slug,
-        )
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(report.published.data_version),
-            metadata=build_model_stage_metadata(
-                lake.lake,
-                report,
-                profile.get_rewriter(source.family),
-                progress_logger,
-                preview_rows,
-                PREVIEW_COLUMNS,
-                {metadata_keys.SAMPLES: report.input_rows},
-            ),
-            check_results=[
-                build_schema_result(key, table, source.slug),
-                build_freshness_result(key, lake.lake, category),
-            ],
-        )
+        return materialize_partition(context, lake.lake, CATEGORY, rewrite_source, _build_page)
 
     return _materialize_rewritten
+
+
+def _build_page(lake: Lake, source: SourceSpec, profile: Profile, report: "StageReport") -> StagePage:
+    """Return what the page shows of a run."""
+    columns = ["rewrite_id", "version_id", "blind", "conversations"]
+    rows = read_first_rows(lake.get_table(report.table), columns, source.slug)
+    return StagePage(
+        profile.get_rewriter(source.family),
+        attach_source_images(lake, rows, source.slug),
+        PREVIEW_COLUMNS,
+        {metadata_keys.SAMPLES: report.input_rows},
+    )
 
 
 @dg.definitions

@@ -5,29 +5,30 @@ It is there only where the profile scores rows. Nothing is made of it: its recom
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mvl_assets.config.catalog import Category
+from mvl_assets.config.catalog import Category, SourceSpec
+from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import get_score_prompt, load_prompts
-from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result
+from mvl_assets.defs.freshness import build_freshness_check
+from mvl_assets.defs.model_stage_partition import StagePage, materialize_partition
+from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
     MAX_PREVIEW_ROWS,
     attach_source_images,
     build_schema_check,
-    build_schema_result,
     read_first_rows,
 )
-from mvl_assets.orchestration.model_stage_metadata import build_model_stage_metadata
 from mvl_assets.orchestration.resources import LakeResource
-from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
 from mvl_assets.orchestration.score_metadata import build_score_metadata
-from mvl_assets.orchestration.stage_progress import StageProgressLogger
-from mvl_assets.orchestration.upstream import require_upstream
 from mvl_assets.stages import REWRITTEN, SCORED
+
+if TYPE_CHECKING:
+    from mvl_assets.model_stage.parts import StageReport
 
 PREVIEW_COLUMNS = ("rewrite_id", "original", "original_scores", "rewritten", "rewritten_scores")
 # Rows among which the preview looks for samples with both scores.
@@ -67,41 +68,25 @@ def build_scored_asset(category: Category) -> dg.AssetsDefinition:
     )
     def _materialize_scored(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.scoring.score import score_source
-        from mvl_assets.scoring.summary import summarize_scores
 
-        source, profile = asset_keys.get_partition_source(context), asset_keys.load_active_profile()
-        require_upstream(context, lake.lake, REWRITTEN, category)
-        progress_logger = StageProgressLogger(context)
-        report = score_source(
-            lake.lake,
-            source,
-            profile,
-            run_id=context.run_id,
-            retry_error_classes=parse_retry_error_classes(context),
-            progress=progress_logger,
-        )
-        table = lake.lake.get_table(report.table)
-        preview_rows = attach_source_images(
-            lake.lake, _choose_preview_rows(table, source.slug), source.slug, rewritten_category=category
-        )
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(report.published.data_version),
-            metadata=build_model_stage_metadata(
-                lake.lake,
-                report,
-                profile.get_model("score"),
-                progress_logger,
-                preview_rows,
-                PREVIEW_COLUMNS,
-                build_score_metadata(summarize_scores(table), source.slug),
-            ),
-            check_results=[
-                build_schema_result(key, table, source.slug),
-                build_freshness_result(key, lake.lake, category),
-            ],
-        )
+        return materialize_partition(context, lake.lake, REWRITTEN, score_source, _build_page)
 
     return _materialize_scored
+
+
+def _build_page(lake: Lake, source: SourceSpec, profile: Profile, report: "StageReport") -> StagePage:
+    """Return what the page shows of a run."""
+    from mvl_assets.scoring.summary import summarize_scores
+
+    table = lake.get_table(report.table)
+    return StagePage(
+        profile.get_model("score"),
+        attach_source_images(
+            lake, _choose_preview_rows(table, source.slug), source.slug, rewritten_category=source.category
+        ),
+        PREVIEW_COLUMNS,
+        build_score_metadata(summarize_scores(table), source.slug),
+    )
 
 
 def _choose_preview_rows(table: Table, source: str) -> list[dict[str, Any]]:

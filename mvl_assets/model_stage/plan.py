@@ -235,7 +235,9 @@ def _read_image_sizes(lake: Lake, stage: ModelStage[Any, Any], image_ids: Set[st
     if stage.fetch_images is None:
         properties = lake.get_images(stage.source).read_properties(image_ids)
         return {image_id: (image.width, image.height) for image_id, image in properties.items()}
-    return {image_id: Image.open(io.BytesIO(data)).size for image_id, data in stage.fetch_images(image_ids).items()}
+    return {
+        image_id: Image.open(io.BytesIO(data)).size for image_id, data in stage.fetch_images(sorted(image_ids)).items()
+    }
 
 
 def _extract_texts(content: Any) -> list[str]:
