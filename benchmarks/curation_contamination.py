@@ -23,7 +23,7 @@ from PIL import Image
 from mvl_assets.config.benchmarks import BenchmarkItems
 from mvl_assets.config.contamination_rules import ContaminationRules
 from mvl_assets.curation.contamination import find_contamination
-from mvl_assets.curation.ngram_index import split_tokens
+from mvl_assets.curation.ngram_index import split_segments
 from mvl_assets.lake.lake import Lake
 
 ITEMS_SOURCE = "benchmark_planted"
@@ -46,7 +46,7 @@ def build_leaks(options: Any) -> list[PlantedRow]:
             image = Image.open(io.BytesIO(row.image)).convert("RGB")
             copy = encode(scale(image, 0.7), quality=60)
             extra.append(PlantedRow(row.group, "other_question", "Who took it, and when?", "nobody", copy, row.kind))
-        if len(split_tokens(row.question)) < MIN_TOKENS:
+        if count_tokens(row.question) < MIN_TOKENS:
             continue
         filler = " ".join(rng.choices(FILLER, k=60))
         inside = f"{filler}. {row.question} {filler}."
@@ -59,6 +59,11 @@ def build_leaks(options: Any) -> list[PlantedRow]:
 
 
 FILLER = [f"{a}{b}" for a in ("river", "barn", "lamp", "stone") for b in ("side", "hill", "wood", "field")]
+
+
+def count_tokens(text: str) -> int:
+    """Return the tokens that the matcher counts."""
+    return sum(map(len, split_segments(text)))
 
 
 def change_numbers(text: str, rng: random.Random) -> str:
@@ -140,9 +145,7 @@ def replace_attack(row: PlantedRow, attack: str) -> PlantedRow:
 
 def is_expected(row: PlantedRow) -> bool:
     """Return whether a row is a leak that some class is about: a short text without an image is not."""
-    return not row.attack.startswith("negative") and (
-        row.image is not None or len(split_tokens(row.question)) >= MIN_TOKENS
-    )
+    return not row.attack.startswith("negative") and (row.image is not None or count_tokens(row.question) >= MIN_TOKENS)
 
 
 def get_expected_kind(row: PlantedRow) -> str:

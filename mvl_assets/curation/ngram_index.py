@@ -23,7 +23,7 @@ GRAM_LENGTH = 5
 MIN_INDEXED_TOKENS = 13
 """Items with fewer tokens are not found by their text: too many texts hold them by chance."""
 
-MIN_SEGMENT_TOKENS = 20
+MIN_SEGMENT_TOKENS = 13
 """Tokens that question and options of some length must have for their order not to matter."""
 
 MAX_GRAM_ITEMS = 256
@@ -71,15 +71,14 @@ def split_tokens(text: str) -> list[str]:
 
 
 def split_segments(text: str) -> list[list[str]]:
-    """Return the tokens of an item between which no run is compared.
+    """Return the tokens of an item in parts, over whose ends no run goes.
 
     Options may be in any order, so question and options are apart; but if the long ones among them say little, the
-    whole text is one.
+    whole text is one part.
     """
     segments = [split_tokens(segment) for segment in _SEGMENT_END.split(text)]
-    long_segments = [tokens for tokens in segments if len(tokens) >= GRAM_LENGTH]
-    if sum(map(len, long_segments)) >= MIN_SEGMENT_TOKENS:
-        return long_segments
+    if sum(len(tokens) for tokens in segments if len(tokens) >= GRAM_LENGTH) >= MIN_SEGMENT_TOKENS:
+        return segments
     return [[token for tokens in segments for token in tokens]]
 
 

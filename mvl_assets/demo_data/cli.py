@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import click
 
 from mvl_assets.common.tables import format_table
+from mvl_assets.config.benchmarks import load_benchmarks
 from mvl_assets.config.catalog import CATEGORIES, load_catalog
 from mvl_assets.config.settings import PROJECT_ROOT, load_settings
+from mvl_assets.demo_data.benchmark_items import DEMO_BENCHMARKS, write_demo_benchmarks
 from mvl_assets.demo_data.recipes import DEMO_SLUGS, RECIPES
 from mvl_assets.demo_data.write import WrittenDemoSource, iter_written_demo_sources, link_real_tabmwp
 
@@ -49,6 +51,10 @@ def command(sources: tuple[str, ...], all_: bool, rows: int | None, seed: int) -
     click.echo(
         _format_by_category(title, datasets) if len(slugs) > MAX_LISTED_SOURCES else _format_by_source(title, datasets)
     )
+    # With --source only what was named is written.
+    benchmark_slugs = () if sources else tuple(load_benchmarks()) if all_ else DEMO_BENCHMARKS
+    if benchmarks := write_demo_benchmarks(raw_dir, benchmark_slugs, n_rows, seed):
+        click.echo(f"and items of {len(benchmarks)} benchmarks, which nothing trains on: {', '.join(benchmarks)}")
     skipped_slugs = [slug for slug in slugs if slug not in {*real_slugs, *(done.slug for done in datasets)}]
     if skipped_slugs:
         click.echo(f"skipped, the files there are not demo data: {', '.join(skipped_slugs)}")

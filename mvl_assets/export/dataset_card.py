@@ -249,8 +249,12 @@ def _render_exclusions(lake: Lake, profile: Profile) -> str:
             "## Duplicates and benchmarks",
             f"{n_duplicates:,} samples are duplicates of others, which "
             + ("were taken instead." if mixture.drop_duplicates and not profile.paper_parity else "were not left out."),
-            "Samples that are items of benchmarks, or near them, which "
-            + ("no mixture took:" if mixture.drop_contaminated and not profile.paper_parity else "were not left out:"),
+            "Samples that touch an item of a benchmark or a held-out question"
+            + (
+                ", and how many of them no mixture took:"
+                if mixture.drop_contaminated and not profile.paper_parity
+                else "; mixtures took them all the same, `left_out` says what they could leave out:"
+            ),
             format_markdown_table(count_contaminated(lake)),
         ]
     )

@@ -45,11 +45,12 @@ def count_kept_by_source(lake: Lake) -> list[dict[str, Any]]:
 
 
 def count_contaminated(lake: Lake) -> list[dict[str, Any]]:
-    """Return for every benchmark and kind of hit: benchmark, kind, samples."""
+    """Return for every benchmark and kind of hit: benchmark, kind, samples, left_out (of these, by mixtures)."""
     table = lake.get_table("curation/contamination")
-    with open_duckdb() as con, stream_table(con, "hits", table, ["benchmark", "kind", "sample_id"]):
+    with open_duckdb() as con, stream_table(con, "hits", table, ["benchmark", "kind", "sample_id", "removed"]):
         counts = con.sql(
-            """SELECT benchmark, kind, count(DISTINCT sample_id) AS samples
+            """SELECT benchmark, kind, count(DISTINCT sample_id) AS samples,
+                      count(DISTINCT sample_id) FILTER (removed) AS left_out
                FROM hits GROUP BY ALL ORDER BY benchmark, kind"""
         ).to_arrow_table()
     return counts.to_pylist()  # type: ignore[no-any-return]

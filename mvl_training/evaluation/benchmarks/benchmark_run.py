@@ -18,7 +18,7 @@ from mvl_assets.config.settings import PROJECT_ROOT, load_settings
 from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarks import synthetic_tasks
+from mvl_assets.media import synthetic_tasks
 from mvl_training.evaluation.benchmarks.registry import (
     LOCAL_SUITE,
     TASKS_DIR,

@@ -19,7 +19,7 @@ import pytest
 from mvl_assets.common import metadata_keys
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarks import synthetic_tasks
+from mvl_assets.media import synthetic_tasks
 from mvl_training.evaluation.benchmarks.benchmark_run import (
     ANSWERS_TABLE,
     BenchmarkReport,

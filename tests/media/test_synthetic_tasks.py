@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mvl_training.evaluation.benchmarks import synthetic_tasks
+from mvl_assets.media import synthetic_tasks
 from mvl_training.evaluation.tasks.utils import process_results
 
 
