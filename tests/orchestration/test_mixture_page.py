@@ -24,7 +24,7 @@ KEY = dg.AssetKey(["mixture", "single_image"])
 def plan(mixture: MixtureConfig, n_rewritten: int) -> MixturePlan:
     counts = {Cell("chart", "a<b", "original"): 900, Cell("chart", "a<b", "rewritten"): n_rewritten}
     filled = fill_stage(mixture, "single_image", counts)
-    return MixturePlan("single_image", filled.categories, filled.sources, [])
+    return MixturePlan("single_image", filled.categories, filled.sources, [], [], [])
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,8 @@ class CandidatePool:
         """Yield the rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled by the seed."""
         self._create_bounds(quotas)
         reader = self._con.sql(
-            f"""SELECT p.* EXCLUDE (rank, stratum, rewriter, failed, undecided), b.repeat_index {_SELECTED}
+            f"""SELECT p.* EXCLUDE (rank, stratum, rewriter, failed, undecided), w.license AS output_license,
+                       b.repeat_index {_SELECTED} LEFT JOIN rewriters w ON w.rewriter = p.rewriter
                 ORDER BY md5(concat_ws('/', $seed, $stage, p.rank, b.repeat_index))::UUID""",
             params={"seed": str(self._seed), "stage": stage},
         ).to_arrow_reader(BATCH_ROWS)
@@ -335,7 +336,7 @@ def open_candidate_pool(
             """CREATE TABLE all_candidates (
                  category VARCHAR, kind VARCHAR, rank UUID, sample_id UUID, version_id UUID, rewrite_id UUID,
                  judged_id UUID, source VARCHAR, modality VARCHAR, license VARCHAR, stratum VARCHAR,
-                 rewriter VARCHAR, output_license VARCHAR, failed BIGINT, undecided BIGINT, left_out VARCHAR)"""
+                 rewriter VARCHAR, failed BIGINT, undecided BIGINT, left_out VARCHAR)"""
         )
         con.execute("CREATE VIEW pool AS SELECT * EXCLUDE (left_out) FROM all_candidates WHERE left_out IS NULL")
         con.execute("CREATE TABLE kept_counts (category VARCHAR, kept BIGINT)")
@@ -440,8 +441,7 @@ def _insert_candidates(
                            rank := md5(concat_ws('/', $seed, s.sample_id, coalesce(r.nth, 0)))::UUID,
                            sample_id := s.sample_id, version_id := s.version_id, rewrite_id := r.rewrite_id,
                            judged_id := r.judged_id, source := s.source, modality := s.modality,
-                           license := s.license, stratum := {stratum}, rewriter := r.rewriter,
-                           output_license := NULL) AS candidate,
+                           license := s.license, stratum := {stratum}, rewriter := r.rewriter) AS candidate,
                          CASE WHEN s.holdout_hash < $holdout_limit THEN 'held_out'
                               WHEN e.sample_id IS NOT NULL THEN 'excluded' END AS reason {values}
                   FROM samples s
@@ -479,10 +479,6 @@ def _apply_licenses(con: duckdb.DuckDBPyConnection, rules: LicenseRules) -> None
     ).fetchall():
         terms = rules.output_licenses.get(rewriter)
         con.execute("INSERT INTO rewriters VALUES (?, ?, ?)", [rewriter, terms, permits(terms, rules.use)])
-    con.execute(
-        """UPDATE all_candidates SET output_license = w.license
-           FROM rewriters w WHERE w.rewriter = all_candidates.rewriter"""
-    )
     if rules.use == "all":
         return
     for (license,) in con.execute("SELECT DISTINCT coalesce(license, '') FROM all_candidates").fetchall():
