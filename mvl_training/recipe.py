@@ -140,6 +140,20 @@ class ExpectedData(_StrictModel):
     tiles: float = Field(ge=0)
 
 
+# Settings of a stage that its weights do not depend on.
+UNTRAINED_SETTINGS = frozenset(
+    {
+        "save_interval",
+        "save_minutes",
+        "keep_checkpoints",
+        "held_out_interval",
+        "held_out_samples",
+        "loss_spike_factor",
+        "expected",
+    }
+)
+
+
 class StageConfig(_StrictModel):
     """One training stage.
 
@@ -169,6 +183,8 @@ class StageConfig(_StrictModel):
         save_interval: Steps between checkpoints.
         save_minutes: Minutes between checkpoints, besides those of `save_interval`; None: no limit of time.
         keep_checkpoints: How many of the newest checkpoints are kept.
+        held_out_interval: Steps between measurements on held-out samples, which the last step makes, too; None: none.
+        held_out_samples: Held-out samples per category that are measured.
         expected: What forecasts assume of the data.
     """
 
@@ -193,6 +209,8 @@ class StageConfig(_StrictModel):
     save_interval: int = Field(default=1000, ge=1)
     save_minutes: float | None = Field(default=None, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
+    held_out_interval: int | None = Field(default=500, ge=1)
+    held_out_samples: int = Field(default=16, ge=1)
     expected: ExpectedData | None = None
 
     @model_validator(mode="after")
@@ -343,11 +361,9 @@ class Recipe(_StrictModel):
         """Return what the weights of a stage depend on besides its data and its initial weights.
 
         Left out: names, other stages, how often and how many checkpoints are kept, when a loss spike stops the run,
-        and what only forecasts use. Keys are those of digests (`DIGEST_KEYS`).
+        what is measured meanwhile, and what only forecasts use. Keys are those of digests (`DIGEST_KEYS`).
         """
-        stage_config = self.get_stage(stage).model_dump(
-            mode="json", exclude={"save_interval", "save_minutes", "keep_checkpoints", "loss_spike_factor", "expected"}
-        )
+        stage_config = self.get_stage(stage).model_dump(mode="json", exclude=set(UNTRAINED_SETTINGS))
         excluded: Any = {"name": True, "description": True, "stages": True, "nproc_per_node": True}
         common = self.model_dump(mode="json", exclude=excluded | {"language": {"sizes"}, "vision": {"sizes"}})
         return {

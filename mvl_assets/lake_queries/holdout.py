@@ -5,6 +5,7 @@ All samples of one image are held out together: a question about an image seen i
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,28 @@ def is_held_out(image_group_id: str, fraction: float) -> bool:
 def compute_holdout_limit(fraction: float) -> int:
     """Return the limit below which the `holdout_hash` of about `fraction` of all image groups is."""
     return math.ceil(fraction * (1 << 32))
+
+
+def read_held_out_samples(lake: Lake, category: str, fraction: float, n_samples: int) -> list[dict[str, Any]]:
+    """Return the held-out samples of a category with the smallest hashes: more of them include the same ones.
+
+    Each has version_id, source, category, conversations, image_ids and video.
+
+    Args:
+        lake: The lake.
+        category: The category.
+        fraction: Share of image groups that are held out, from 0 to 1.
+        n_samples: Most samples.
+    """
+    table, condition = lake.get_table(f"category/{category}"), f"holdout_hash < {compute_holdout_limit(fraction)}"
+    columns = ["holdout_hash", "version_id", "source"]
+    keys = (tuple(row[name] for name in columns) for row in table.iter_rows(columns, condition, BATCH_ROWS))
+    rows: list[dict[str, Any]] = []
+    for _, version_id, source in heapq.nsmallest(n_samples, keys):
+        sample_columns = ["version_id", "source", "conversations", "image_ids", "video"]
+        stored = lake.get_index("samples", source).read_rows([version_id], sample_columns)
+        rows += [{**row, "category": category} for row in stored.values()]
+    return rows
 
 
 def iter_held_out_rows(lake: Lake, category: str, sources: list[str], fraction: float) -> Iterator[dict[str, Any]]:

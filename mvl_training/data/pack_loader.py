@@ -107,6 +107,7 @@ def collate(
     placeholder_ids: tuple[int, int],
     tile_size: int,
     loss_weighting: LossWeighting = "token",
+    categories: Sequence[str] = (),
 ) -> PackedBatch:
     """Join samples into one sequence.
 
@@ -118,6 +119,7 @@ def collate(
         placeholder_ids: Ids of the image and the video token.
         tile_size: Side of a tile in pixels.
         loss_weighting: What counts alike in the loss.
+        categories: Of the samples, where they are reported apart.
     """
     lengths = [len(sample.encoded.input_ids) for sample in samples] or [2]
     position_ids_L = np.concatenate([np.arange(length) for length in lengths])
@@ -148,6 +150,7 @@ def collate(
         loss_weight=float(compute_sample_weights(n_loss_tokens_N, loss_weighting).sum()),
         token_weights_L=None if loss_weighting == "token" else torch.from_numpy(token_weights_L),
         row_ids=tuple(sample.row_id for sample in samples),
+        categories=tuple(categories),
     )
 
 
@@ -212,8 +215,8 @@ class PackLoader:
                 )
             samples.append(sample)
             categories.append(row["category"])
-        batch = collate(samples, placeholder_ids, self.processor.grid.tile_size, self.loss_weighting)
-        return replace(batch, categories=tuple(categories), skipped=tuple(skipped))
+        batch = collate(samples, placeholder_ids, self.processor.grid.tile_size, self.loss_weighting, categories)
+        return replace(batch, skipped=tuple(skipped))
 
 
 def _build_stale_plan_error(stage: str, row_id: str, problem: str) -> MvlError:

@@ -64,6 +64,7 @@ class Student(nn.Module):
         n_head_chunks: Number of chunks; None: as many as the pack needs. Set under ZeRO-3, where all ranks must call
             the head equally often, whatever their packs hold.
         sample_losses_N: Cross-entropy of each sample of the last pass, summed over its loss tokens without weights.
+        sample_hits_N: How many of the loss tokens of each sample were the most likely ones; 0 while it trains.
     """
 
     def __init__(self, llava: LlavaOnevisionForConditionalGeneration, grid: TileGrid) -> None:
@@ -71,7 +72,7 @@ class Student(nn.Module):
         self.llava = llava
         self.grid = grid
         self.n_head_chunks: int | None = None
-        self.sample_losses_N = torch.zeros(0)
+        self.sample_losses_N = self.sample_hits_N = torch.zeros(0)
         llava.model.language_model.set_attn_implementation(varlen_attention.ATTENTION_NAME)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
@@ -80,32 +81,37 @@ class Student(nn.Module):
         loss_positions = torch.nonzero(batch.targets_L != IGNORE_INDEX).flatten()
         n_chunks = self.n_head_chunks or max(1, math.ceil(len(loss_positions) / HEAD_CHUNK_TOKENS))
         if n_chunks == 1:
-            loss, self.sample_losses_N = self._compute_head_loss(hidden_LD, loss_positions, batch)
+            loss, (self.sample_losses_N, self.sample_hits_N) = self._compute_head_loss(hidden_LD, loss_positions, batch)
             return loss
-        losses, sample_losses = zip(
+        losses, sample_sums = zip(
             *(
                 checkpoint(self._compute_head_loss, hidden_LD, chunk_positions, batch, use_reentrant=False)
                 for chunk_positions in torch.tensor_split(loss_positions, n_chunks)
             ),
             strict=True,
         )
-        self.sample_losses_N = torch.stack(sample_losses).sum(dim=0)
+        self.sample_losses_N, self.sample_hits_N = torch.stack(sample_sums).sum(dim=0)
         return torch.stack(losses).sum()
 
     def _compute_head_loss(
         self, hidden_LD: torch.Tensor, loss_positions: torch.Tensor, batch: PackedBatch
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weighted loss of these positions, and of each sample the loss without weights, detached."""
-        sample_losses_N = torch.zeros(len(batch.cu_seqlens) - 1, device=hidden_LD.device)
+        """Return the weighted loss of these positions, and two sums of each sample, detached, (2, N).
+
+        The sums are the loss without weights and the number of tokens that were the most likely ones.
+        """
+        sample_sums_2N = torch.zeros(2, len(batch.cu_seqlens) - 1, device=hidden_LD.device)
         if not len(loss_positions):
             # Still through the head, so that every rank has the same gradients to exchange.
-            return self.llava.lm_head(hidden_LD[:1]).float().sum() * 0.0, sample_losses_N
+            return self.llava.lm_head(hidden_LD[:1]).float().sum() * 0.0, sample_sums_2N
         logits, targets = self.llava.lm_head(hidden_LD[loss_positions]).float(), batch.targets_L[loss_positions]
         losses = functional.cross_entropy(logits, targets, reduction="none")
         sample_index = torch.searchsorted(batch.cu_seqlens.to(loss_positions.dtype), loss_positions, right=True) - 1
-        sample_losses_N.index_add_(0, sample_index, losses.detach())
+        sample_sums_2N[0].index_add_(0, sample_index, losses.detach())
+        if not self.training:
+            sample_sums_2N[1].index_add_(0, sample_index, (logits.argmax(dim=-1) == targets).float())
         weighted_losses = losses if batch.token_weights_L is None else losses * batch.token_weights_L[loss_positions]
-        return weighted_losses.sum(), sample_losses_N
+        return weighted_losses.sum(), sample_sums_2N
 
     def compute_last_hidden(self, batch: PackedBatch) -> torch.Tensor:
         """Return the last hidden states of the language tower, (L, D)."""

@@ -11,6 +11,7 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.markdown import embed_image, format_markdown_table
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
+from mvl_assets.orchestration.metadata import render_in_dialog
 from mvl_assets.stages import CHECKPOINT, PACKED_ROWS
 from mvl_training.evaluation.held_out.evaluate import run_local_worker, select_preview_questions
 from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS
@@ -23,6 +24,7 @@ from mvl_training.runs import training_run
 from mvl_training.runs.training_run import Checkpoint, TrainingRun
 
 MAX_SKIPPED = 20
+MAX_MEASURED = 30
 CHECK_DESCRIPTIONS = {
     "loss_fell": "The loss is lower at the end than at the start; blocks if it rose by more than noise.",
     "loss_is_finite": "Loss and gradient norm are finite in every step.",
@@ -94,6 +96,7 @@ def _build_checkpoint_metadata(run: TrainingRun) -> dict[str, Any]:
         metadata_keys.LOSS_FIRST: trend.first_mean,
         metadata_keys.LOSS_LAST: trend.last_mean,
         metadata_keys.LOSS_BY_CATEGORY: dg.MarkdownMetadataValue(_render_category_losses(metrics)),
+        **_build_held_out_metadata(metrics),
         metadata_keys.SAMPLES_SKIPPED: result.get("skipped_samples", 0),
         metadata_keys.SKIPPED: dg.MarkdownMetadataValue(_render_skipped_samples(metrics)),
         metadata_keys.STEPS: result["n_steps"],
@@ -131,6 +134,29 @@ def _render_category_losses(metrics: Sequence[Mapping[str, Any]]) -> str:
 def _compute_mean_loss(metrics: Sequence[Mapping[str, Any]], category: str) -> float | None:
     losses = [loss for line in metrics if (loss := line.get("loss_by_category", {}).get(category)) is not None]
     return sum(losses) / len(losses) if losses else None
+
+
+def _build_held_out_metadata(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the last measurement on held-out samples, and a table of all; nothing without any."""
+    measured = [line for line in metrics if line.get("held_out_loss") is not None]
+    if not measured:
+        return {}
+    categories = sorted({category for line in measured for category in line["held_out_loss_by_category"]})
+    rows = [
+        {
+            "step": line["step"],
+            "loss": line["held_out_loss"],
+            **{f"loss {c}": line["held_out_loss_by_category"].get(c) for c in categories},
+            "answered": line["held_out_exact"],
+        }
+        for line in measured[-MAX_MEASURED:]
+    ]
+    last = measured[-1]
+    values = {metadata_keys.HELD_OUT_LOSS: last["held_out_loss"], metadata_keys.HELD_OUT_EXACT: last["held_out_exact"]}
+    return {
+        **{name: value for name, value in values.items() if value is not None},
+        metadata_keys.HELD_OUT: render_in_dialog(format_markdown_table(rows)),
+    }
 
 
 def _render_skipped_samples(metrics: Sequence[Mapping[str, Any]]) -> str:

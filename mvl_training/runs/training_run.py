@@ -118,6 +118,8 @@ class TrainingRun:
         command += ["--nproc_per_node", str(self.recipe.nproc_per_node), "-m", TRAIN_MODULE]
         command += ["--recipe", self.recipe_name, "--stage", self.stage]
         command += ["--lake", self.lake_root, "--out", str(self.output_dir)]
+        if holdout_fraction := load_profile(load_settings().profile).holdout_fraction:
+            command += ["--holdout-fraction", str(holdout_fraction)]
         if self.initial_checkpoint is not None:
             command += ["--init-from", str(self.initial_checkpoint.export_dir)]
         return command

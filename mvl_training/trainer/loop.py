@@ -27,6 +27,7 @@ from mvl_training.data.pack_loader import PackedBatch, PackLoader, Prefetcher, S
 from mvl_training.data.step_packs import StepPacker
 from mvl_training.model.student_model import HEAD_CHUNK_TOKENS, Student, find_model_component
 from mvl_training.recipe import LossWeighting, StageConfig
+from mvl_training.trainer.held_out import HeldOutEvaluator
 from mvl_training.trainer.mfu import ThroughputMeter
 from mvl_training.trainer.step_sums import StepSums
 
@@ -247,6 +248,7 @@ def train(
     stop_signals: StopSignals,
     on_step: Callable[[dict[str, Any]], None],
     save_checkpoint: Callable[[int], None],
+    held_out: HeldOutEvaluator | None = None,
 ) -> None:
     """Run the steps of a stage. Collective.
 
@@ -258,6 +260,7 @@ def train(
         on_step: Called with the numbers of each step.
         save_checkpoint: Called with the number of finished steps on all ranks: every `save_interval` steps, when
             `save_minutes` have passed since the last one, at the end and before an interruption is raised.
+        held_out: Measures held-out samples every `held_out_interval` steps and after the last; None: there are none.
 
     Raises:
         TrainingDiverged: Loss or gradient norm is not a finite number, or the loss jumped.
@@ -296,6 +299,8 @@ def train(
             )
             step_time_s = time.monotonic() - started_at
             finished_step = step + 1
+            interval = stage_config.held_out_interval
+            is_measured = interval and (finished_step % interval == 0 or finished_step == total_steps)
             on_step(
                 {
                     "step": finished_step,
@@ -315,6 +320,7 @@ def train(
                     "data_time_s": result.data_time_s,
                     "loss_tokens_per_s": result.n_loss_tokens / step_time_s,
                     **schedule.throughput_meter.measure(counts, step_time_s),
+                    **(held_out.evaluate(engine) if held_out is not None and is_measured else {}),
                 }
             )
             is_due = result.is_save_due or finished_step % stage_config.save_interval == 0

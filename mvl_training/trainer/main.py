@@ -56,6 +56,7 @@ from mvl_assets.common.malloc import retain_freed_blocks
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.holdout import read_held_out_samples
 from mvl_assets.lake_queries.views import list_mixture_categories
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
@@ -72,6 +73,7 @@ from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
 from mvl_training.trainer.collective import run_on_rank_0
 from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
+from mvl_training.trainer.held_out import HeldOutEvaluator
 from mvl_training.trainer.loop import (
     SPIKE_WINDOW,
     Interrupted,
@@ -116,6 +118,7 @@ class TrainingJob:
         init_from: Export that training starts from; None starts from the towers.
         resume: `auto`, `never` or `require`.
         allow_cpu: Train without CUDA.
+        holdout_fraction: Share of image groups that the mixtures have not, for measurements.
         initial_weights: Identity of the weights of `init_from`.
         plan: The stage's pack plan, or the packed rows made from it.
         batch_order: Order of its samples.
@@ -131,6 +134,7 @@ class TrainingJob:
     init_from: Path | None
     resume: str
     allow_cpu: bool
+    holdout_fraction: float
     initial_weights: dict[str, Any] | None
     plan: PackPlan | PackedRows
     batch_order: BatchOrder
@@ -160,6 +164,9 @@ def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--init-from", type=Path, help="export folder of the previous stage")
     parser.add_argument("--steps", type=int, help="in place of the recipe's number")
+    parser.add_argument(
+        "--holdout-fraction", type=float, default=0.0, help="the profile's: measure samples that the mixtures have not"
+    )
     parser.add_argument("--allow-cpu", action="store_true", help=f"train without CUDA (or set {ALLOW_CPU_ENV}=1)")
     parser.add_argument("--resume", choices=("auto", "never", "require"), default="auto")
     return parser.parse_args(arguments)
@@ -184,6 +191,7 @@ def _resolve_job(options: argparse.Namespace) -> TrainingJob:
         options.init_from,
         options.resume,
         options.allow_cpu or os.environ.get(ALLOW_CPU_ENV, "") not in ("", "0"),
+        options.holdout_fraction,
         initial_weights,
         plan,
         batch_order,
@@ -313,6 +321,8 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         PackLimits.for_stage(job.recipe, job.stage),
         world_size,
     )
+    categories = run_on_rank_0(lambda: list_mixture_categories(job.lake, job.stage))
+    held_out = _open_held_out(job, processor, categories)
     previous_losses = run_on_rank_0(lambda: _read_previous_losses(job.output_dir, start_step))
     reporter = MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step) if is_rank_0 else None
     started_at = time.monotonic()
@@ -349,11 +359,12 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
                 start_step,
                 job.n_steps,
                 previous_losses,
-                run_on_rank_0(lambda: list_mixture_categories(job.lake, job.stage)),
+                categories,
             ),
             stop_signals,
             reporter.report_step if reporter is not None else lambda numbers: None,
             save_checkpoint,
+            held_out,
         )
         _export_and_report(job, engine, loader, start_step, time.monotonic() - started_at)
     except Interrupted as interruption:
@@ -394,6 +405,23 @@ def _find_resume_point(job: TrainingJob, checkpoints_dir: Path) -> tuple[Path, C
             raise CheckpointError(f"{checkpoints_dir} holds no checkpoint to resume from")
         shutil.rmtree(job.output_dir / TENSORBOARD_DIR, ignore_errors=True)
     return newest
+
+
+def _open_held_out(job: TrainingJob, processor: SampleProcessor, categories: Sequence[str]) -> HeldOutEvaluator | None:
+    """Return what measures held-out samples; None if there are none, or the recipe wants none. Collective."""
+    if job.stage_config.held_out_interval is None or not job.holdout_fraction:
+        return None
+
+    def read() -> list[dict[str, Any]]:
+        n_samples = job.stage_config.held_out_samples
+        return [
+            row
+            for category in categories
+            for row in read_held_out_samples(job.lake, category, job.holdout_fraction, n_samples)
+        ]
+
+    rows = run_on_rank_0(read)
+    return HeldOutEvaluator(rows, job.lake, processor, job.stage_config.pack_tokens) if rows else None
 
 
 def _read_previous_losses(output_dir: Path, start_step: int) -> list[float]:

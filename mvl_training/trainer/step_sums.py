@@ -21,12 +21,14 @@ class StepTotals:
         loss_weight: Weights of the loss tokens.
         n_loss_tokens: Loss tokens.
         n_skipped: Samples that were left out.
-        loss_by_category: Mean loss per loss token, without weights, of the categories that have any.
+        mean_loss: Mean loss per loss token, without weights; None without any.
+        loss_by_category: The same of the categories that have any.
     """
 
     loss_weight: float
     n_loss_tokens: int
     n_skipped: int
+    mean_loss: float | None
     loss_by_category: dict[str, float]
 
 
@@ -68,4 +70,5 @@ class StepSums:
         n_categories = len(self._categories)
         losses, counts = by_category[:n_categories], by_category[n_categories:]
         means = {c: loss / n for c, loss, n in zip(self._categories, losses, counts, strict=True) if n}
-        return StepTotals(loss_weight, round(sum(counts)), round(n_skipped), means)
+        mean_loss = sum(losses) / sum(counts) if sum(counts) else None
+        return StepTotals(loss_weight, round(sum(counts)), round(n_skipped), mean_loss, means)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -38,15 +39,34 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> tuple[
     cut = whole[: len(whole) // 2]
     samples[5] = ([cut], "What is it?", "red circle")
     data = small.build_recipe_data(
-        tokenizer, global_batch_size=3, steps=6, save_interval=100, save_minutes=1e-9, keep_checkpoints=6
+        tokenizer,
+        global_batch_size=3,
+        steps=6,
+        save_interval=100,
+        save_minutes=1e-9,
+        keep_checkpoints=6,
+        held_out_interval=4,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(small, "inspect_image", lambda image: inspect_image(whole if image == cut else image))
         lake = small.fill_lake(folder / "lake", samples)
     build_pack_plan(lake, "single_image", parse_recipe(data), run_id="test")
+    put_held_out(lake)
     recipe = folder / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(data), encoding="utf-8")
     return lake, recipe
+
+
+def put_held_out(lake: Lake) -> None:
+    """Three samples that evaluation would hold out; the one with the damaged image is among them."""
+    rows = list(lake.get_table("samples").iter_rows(["sample_id", "version_id", "position"]))
+    table = lake.get_table("category/general")
+    held_out = [
+        {**row, "source": "drawn", "category": "general", "holdout_hash": 0} for row in rows if row["position"] > 4
+    ]
+    names = table.spec.columns.names
+    content = [{name: row.get(name) for name in names} for row in held_out]
+    table.publish([pa.Table.from_pylist(content, schema=table.spec.columns)], "drawn")
 
 
 def load_each(damaged: tuple[Lake, Path], tokens: ChatTokenizer) -> list[Any]:
@@ -97,7 +117,7 @@ def test_a_save_is_due_by_time_only_where_the_recipe_says_so() -> None:
 def run(lake: Lake, recipe: Path, out: Path, *, ranks: int) -> list[dict[str, Any]]:
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), "-m"] if ranks > 1 else []
     command = [sys.executable, "-m", *launcher, "mvl_training.trainer.main", "--recipe", str(recipe)]
-    command += ["--stage", "single_image", "--lake", lake.root, "--out", str(out)]
+    command += ["--stage", "single_image", "--lake", lake.root, "--out", str(out), "--holdout-fraction", "0.1"]
     done = subprocess.run(
         command, env=small.build_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
@@ -116,6 +136,10 @@ def test_the_run_goes_on_and_another_number_of_ranks_leaves_out_the_same_sample(
     assert [line["samples"] + line["skipped_samples"] for line in lines] == [3] * 6
     assert [SkippedSample(**sample) for line in lines for sample in line["skipped"]] == [named] * 2
     assert all(set(line["loss_by_category"]) == {"general"} for line in lines)
+    assert [line["step"] for line in lines if "held_out_loss" in line] == [4, 6]
+    # Of four held-out samples one cannot be decoded.
+    assert lines[5]["held_out_questions"] == 3
+    assert lines[5]["held_out_loss_by_category"] == {"general": pytest.approx(lines[5]["held_out_loss"])}
     result = json.loads((tmp_path / "one" / "result.json").read_text())
     assert (result["samples"], result["skipped_samples"]) == (16, 2)
     # `save_minutes` saved after every step; from the one before the second time, two ranks go on as one did.
@@ -128,4 +152,5 @@ def test_the_run_goes_on_and_another_number_of_ranks_leaves_out_the_same_sample(
     )
     again = run(lake, recipe, other, ranks=2)
     assert [line["skipped"] for line in again] == [line["skipped"] for line in lines]
+    assert again[5]["held_out_loss"] == pytest.approx(lines[5]["held_out_loss"], rel=1e-4)
     assert [line["loss"] for line in again] == pytest.approx([line["loss"] for line in lines], rel=1e-4)
