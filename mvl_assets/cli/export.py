@@ -103,7 +103,7 @@ def command(
         results = [export_stage(lake, stage, folder, format_, options, executor) for stage in stage_names]
         describe_export(lake, profile, folder, format_, options)
     for result in results:
-        shards = f", {result.shards} shards" if result.shards else ""
+        shards = f", {result.shards} shard{'s' if result.shards > 1 else ''}" if result.shards else ""
         click.echo(f"{result.name}: {result.rows:,} rows, {result.images:,} images ({image_form}){shards}")
     click.echo("".join(iter_refusal_lines(lake, stage_names, mixture_filter)) + f"in {folder}")
 

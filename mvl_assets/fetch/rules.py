@@ -70,12 +70,15 @@ def format_manual_instructions(source: SourceSpec) -> str:
     source_format = get_source_format(source)
     description = source_format.description
     if source.records is not None:
-        description = f"{' or '.join(source.records.file_globs)}, and the images"
+        media = "" if source.modality == "text" else f", and the {'videos' if source.modality == 'video' else 'images'}"
+        description = " or ".join(source.records.file_globs) + media
     descriptions = {source.format or "records": description}
     descriptions |= {name: get_format(name).description for name in source.alternates}
-    layouts = "; or ".join(f"{description} ({name})" for name, description in descriptions.items())
+    names = {name: "" if name == "records" else f" ({name})" for name in descriptions}
+    layouts = "; or ".join(f"{description}{names[name]}" for name, description in descriptions.items())
+    title = "" if source.title == source.slug and not origin_note else f" ({source.title}{origin_note})"
     return (
-        f"put the source's files into {source.root}: {layouts} ({source.title}{origin_note}); "
+        f"put the source's files into {source.root}: {layouts}{title}; "
         f"or name their folder with `path:` in its catalog entry; `mvl sources sniff` says what other files hold"
     )
 

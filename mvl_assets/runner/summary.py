@@ -17,7 +17,7 @@ from mvl_assets.lake_queries.summaries import CategorySummary, compute_checkpoin
 from mvl_assets.orchestration.score_metadata import list_source_scores
 from mvl_assets.scoring.paper_reference import PAPER_SCORES
 from mvl_assets.scoring.summary import ScoreSummary, summarize_scores
-from mvl_assets.stages import CATEGORY, CHECKPOINT, EVALUATION, JUDGED, MIXTURE, REWRITTEN, SCORED
+from mvl_assets.stages import CATEGORY, CHECKPOINT, EVALUATION, EXPORT, JUDGED, MIXTURE, REWRITTEN, SCORED
 
 _LOSS_KEYS = (metadata_keys.STEPS, metadata_keys.LOSS_FIRST, metadata_keys.LOSS_LAST)
 _REWRITE_KEYS = (
@@ -66,6 +66,8 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
     if EVALUATION.name in seconds_by_stage and (score_rows := [list(line) for line in compute_checkpoint_scores(lake)]):
         columns = ["checkpoint", "questions", "true image", "blank image", "most frequent answer"]
         sections.append(format_table("Held-out questions, share correct", columns, score_rows))
+    if EXPORT.name in seconds_by_stage:
+        sections.append(f"exports: {load_settings().export_root}; `mvl export -h` names other formats")
     stage_times = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds_by_stage.items() if s >= 0.5)
     sections.append(f"seconds by stage: {stage_times}; {sum(seconds_by_stage.values()):.0f} in all")
     rows = (row for name in lake.list_tables("mixture") for row in lake.get_table(name).iter_rows(["row_id", "kind"]))

@@ -305,7 +305,7 @@ def infer_id(fields: Fields) -> str | None:
     """Return the field that names the records: there in all of them and never twice."""
 
     def is_unique(values: list[Any]) -> bool:
-        texts = {str(value) for value in values if isinstance(value, str | int) and not isinstance(value, bool)}
+        texts = {str(value) for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)}
         return len(texts) == len(values) == fields.n_records
 
     path = fields.find(ID_NAMES, is_unique)
