@@ -20,8 +20,6 @@ import click
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.common.installation import build_install_hint, list_missing_packages
-from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import SourceSpec, get_source, load_catalog
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import load_settings
@@ -43,6 +41,7 @@ from mvl_assets.runner.orphaned_runs import fail_orphaned_runs
 from mvl_assets.runner.pipelining import run_pipelined
 from mvl_assets.runner.reject_warnings import build_answer_warning, build_ingest_warning
 from mvl_assets.runner.summary import render_summary
+from mvl_assets.runner.training_obstacle import find_training_obstacle
 from mvl_assets.runner.user_errors import ErrorReport
 from mvl_assets.stages import EXPORT, JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGE_NAMES, STAGES_BY_NAME
 
@@ -391,16 +390,6 @@ def format_limits(profile: Profile) -> str:
         *([f"{profile.rewrite_limit:,} samples are rewritten"] if profile.rewrite_limit is not None else []),
     ]
     return f"the profile {profile.name} limits each source: at most {' and '.join(limits)}" if limits else ""
-
-
-def find_training_obstacle() -> str | None:
-    """Return why nothing can be trained here, and what to do about it; None where it can."""
-    if missing := list_missing_packages():
-        return f"{', '.join(missing)} not installed ({build_install_hint('train')})"
-    profile = asset_keys.load_active_profile()
-    if empty := [stage for stage in TRAINING_STAGES if not getattr(profile.mixture, stage)]:
-        return f"the profile {profile.name} has no rows for {empty[0]}, and each stage starts from the one before"
-    return None
 
 
 def _require_in_graph(source: SourceSpec) -> None:

@@ -116,7 +116,7 @@ def test_the_second_run_sends_nothing_and_makes_nothing_stale(
 
 def test_part_of_the_pipeline_for_some_sources_leaves_the_rest_alone(fresh: Home) -> None:
     output = fresh.run("run", "--source", KEPT, "--source", REWRITTEN[0], "--until", "category")
-    assert output.startswith("2 sources, 2 stages") and "Rows by category" in output
+    assert output.startswith("2 sources, 3 stages") and "Rows by category" in output
     assert "Share kept" not in output
     assert {row["source"] for row in fresh.lake.get_table("samples").iter_rows(["source"])} == {KEPT, REWRITTEN[0]}
     assert fresh.lake.list_tables("category") == ["category/caption", "category/general"]
