@@ -20,7 +20,8 @@ from mvl_assets.export.review import export_review, list_judged_categories
 from mvl_assets.export.row_terms import build_mixture_filter, list_refused_rows
 from mvl_assets.export.stale_exports import REVIEW
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
+from mvl_assets.lake_queries.removal.recorded_exports import record_export
 
 _FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ in FORMATS.items())
 
@@ -96,6 +97,8 @@ def command(
     stage_names = [] if format_ is None else list_stages(lake, stages)
     mixture_filter = build_mixture_filter(lake, profile, stage_names, use)
     options = ExportOptions(layout, image_form, shard_mb * 1_000_000, mixture_filter)  # type: ignore[arg-type]  # click has checked them
+    if out:
+        record_export(lake, folder.uri, [format_.name if format_ else REVIEW])
     executor = choose_executor(profile.executor, folder)
     if format_ is None:
         results = [export_review(lake, folder, _list_categories(lake, categories), rows, options, executor)]

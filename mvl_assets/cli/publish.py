@@ -21,13 +21,11 @@ from mvl_assets.export.formats.registry import FORMATS, get_format
 from mvl_assets.export.row_terms import build_mixture_filter
 from mvl_assets.fetch.hub import get_endpoint
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.removal.recorded_exports import record_export
 from mvl_assets.publish.errors import PublishError
 from mvl_assets.publish.hub_repository import HubRepository, LocalFile
 from mvl_assets.publish.prepare import prepare_publication
 from mvl_assets.publish.publication import PublicationPlan, list_local_files, plan_publication, send_publication
-
-FOLDER_NAME = "publish"
-"""Below MVL_HOME: a folder for each repository, with what is published there."""
 
 _REPO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -94,7 +92,7 @@ def command(
             f"{repository.url} is public, and --private publishes to a private one only",
             hint="name another repository, make that one private in its settings, or leave --private out",
         )
-    folder = ExportFolder(str(settings.home / FOLDER_NAME / repo.replace("/", "--")))
+    folder = ExportFolder(str(settings.publish_dir / repo.replace("/", "--")))
     mixture_filter = build_mixture_filter(lake, profile, stage_names, use)
     options = ExportOptions("shards", image_form, shard_mb * 1_000_000, mixture_filter)  # type: ignore[arg-type]  # click has checked it
     n_rows = 0
@@ -119,6 +117,7 @@ def command(
         click.confirm(f"make this public at {repository.url}?", abort=True)
     if visibility is None:
         repository.create(private=private)
+    record_export(lake, repository.url, [format_.name for format_ in formats])
     send_publication(repository, plan, _report_commit)
     click.echo(f"published: {repository.url}")
 

@@ -19,6 +19,7 @@ from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.stale_exports import iter_stale_exports
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.purge import Purge, PurgePlan, resolve_sample_ids
+from mvl_assets.lake_queries.removal.recorded_exports import list_recorded_exports
 from mvl_assets.lake_queries.removal.tombstones import allow_samples, allow_source, load_tombstones
 from mvl_assets.prompt_bench.rounds import list_pages
 
@@ -103,9 +104,11 @@ def _run_purges(
 ) -> None:
     for purge in purges:
         plan = purge.plan()
-        exports = ExportFolder(load_settings().export_root)
-        files = list(iter_stale_exports(exports, plan.affected_stages, purge.scope.exclusive_image_ids))
-        click.echo("\n".join(_iter_plan_lines(lake, purge.source, plan, exports, files)))
+        exports = [
+            (folder, list(iter_stale_exports(folder, plan.affected_stages, purge.scope.exclusive_image_ids)))
+            for folder in _list_export_folders()
+        ]
+        click.echo("\n".join(_iter_plan_lines(lake, purge.source, plan, exports)))
         if dry_run:
             continue
         if not yes:
@@ -113,7 +116,7 @@ def _run_purges(
         remaining = purge.run(
             keep_bytes=no_reclaim,
             include_orphan_answers=orphan_answers,
-            before_delete=partial(_delete_files, exports, files, list_pages(load_settings().home, purge.source)),
+            before_delete=partial(_delete_files, exports, list_pages(load_settings().home, purge.source)),
         )
         if remaining.row_counts or remaining.n_images:
             raise MvlError(
@@ -125,15 +128,23 @@ def _run_purges(
         click.echo("next: `mvl run` rebuilds what was made from it")
 
 
-def _delete_files(exports: ExportFolder, files: Sequence[str], pages: Sequence[Path]) -> None:
-    for name in files:
-        exports.delete_file(name)
+def _list_export_folders() -> list[ExportFolder]:
+    """Return the folders that have a folder for each format: that of exports, and what publications were made of."""
+    settings = load_settings()
+    publications = sorted(settings.publish_dir.iterdir()) if settings.publish_dir.is_dir() else []
+    return [ExportFolder(settings.export_root), *(ExportFolder(str(path)) for path in publications)]
+
+
+def _delete_files(exports: Sequence[tuple[ExportFolder, Sequence[str]]], pages: Sequence[Path]) -> None:
+    for folder, names in exports:
+        for name in names:
+            folder.delete_file(name)
     for page in pages:
         page.unlink(missing_ok=True)
 
 
 def _iter_plan_lines(
-    lake: Lake, source: str, plan: PurgePlan, exports: ExportFolder, files: Sequence[str]
+    lake: Lake, source: str, plan: PurgePlan, exports: Sequence[tuple[ExportFolder, Sequence[str]]]
 ) -> Iterator[str]:
     yield f"{source}: to be deleted"
     if not plan.row_counts:
@@ -152,9 +163,16 @@ def _iter_plan_lines(
             f"{plan.n_orphan_answers} answers of the source belong to no row (first tries, earlier prompts); some may "
             "be about these samples: --orphan-answers deletes all of them, and those of others may be paid for again"
         )
-    folders = [PurePosixPath(name).parent for name in files]
-    for folder, n_files in Counter(folder for folder in folders if folder.parent.name != "images").items():
-        yield f"exports to delete: {n_files} files in {exports}/{folder}, and their images"
+    for exported, names in exports:
+        folders = [PurePosixPath(name).parent for name in names]
+        for folder, n_files in Counter(folder for folder in folders if folder.parent.name != "images").items():
+            yield f"exports to delete: {n_files} files in {exported}/{folder}, and their images"
+    if plan.row_counts:
+        for export in list_recorded_exports(lake):
+            yield (
+                f"not undone: {export.location} ({export.format}, first written {export.created_at:%Y-%m-%d}) may hold"
+                " it: write it again afterwards, or delete it"
+            )
     if plan.affected_stages:
         yield f"to be rebuilt: {', '.join(f'mixture/{s}, pack_plan/{s}' for s in plan.affected_stages)}"
     for checkpoint_dir, effect in _iter_affected_checkpoints(lake, plan):

@@ -60,6 +60,11 @@ class Settings:
     lock_file: Path
 
     @property
+    def publish_dir(self) -> Path:
+        """Return the folder with one for each repository on the hub, and what is published there."""
+        return self.home / "publish"
+
+    @property
     def models_dir(self) -> Path:
         return self.home / "models"
 

@@ -18,7 +18,7 @@ from mvl_assets.config.prompts import load_prompts
 from mvl_assets.export.formats.table_schemas import IMAGE
 from mvl_assets.export.row_terms import list_refused_rows
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.provenance_counts import (
     count_by_license,
     count_by_prompt,

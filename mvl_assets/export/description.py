@@ -17,7 +17,7 @@ from mvl_assets.export.formats.json_formats import LlavaJsonFormat
 from mvl_assets.export.formats.table_formats import TableFormat
 from mvl_assets.export.row_reader import ImageForm
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.provenance_counts import count_by_license
 
 CARD = "README.md"

@@ -23,7 +23,7 @@ from mvl_assets.export.row_reader import ImageForm
 from mvl_assets.export.shard_plan import PART_ROWS, SHARD_BYTES, Shard, iter_shards
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.storage import check_store
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.row_addresses import AddressBook, open_mixture_addresses
 
 Layout = Literal["auto", "files", "shards"]

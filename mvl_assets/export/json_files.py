@@ -8,7 +8,7 @@ from mvl_assets.export.export_row import ImageRef, build_export_row
 from mvl_assets.export.formats.json_formats import JsonFormat, build_image_path
 from mvl_assets.export.row_reader import MAX_GROUP_BYTES, ImageForm, list_images, list_possible_names, read_image_files
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.row_addresses import RowAddresses, open_mixture_addresses, read_located_rows
 
 CHUNK_ROWS = 2048

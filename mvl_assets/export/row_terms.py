@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mvl_assets.common.licenses import UNKNOWN, Use, permits, to_spdx
 from mvl_assets.config.profile import Profile
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.provenance_counts import count_by_license, count_by_prompt
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter, fill_mixture_table
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter, fill_mixture_table
 from mvl_assets.stages import CATEGORY, CURATION, JUDGED, MIXTURE, REWRITTEN
 
 _SINGLE_TABLES = ("samples", "images", "rejects")

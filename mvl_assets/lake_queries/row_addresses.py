@@ -21,7 +21,7 @@ from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.table_spec import ROW_HASH_COLUMN
 from mvl_assets.lake.table_reader import TableReader
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter, fill_mixture_table
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter, fill_mixture_table
 
 if TYPE_CHECKING:
     import duckdb

@@ -11,7 +11,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.durability.spill import open_duckdb
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.current_samples import CurrentSamples
-from mvl_assets.lake_queries.mixture_filter import MixtureFilter, fill_mixture_table
+from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter, fill_mixture_table
 
 BATCH_SIZE = 512
 _SAMPLE_COLUMNS = ("version_id", "native_id", "conversations", "image_ids", "video")

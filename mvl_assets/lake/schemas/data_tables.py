@@ -540,3 +540,18 @@ LABELS = TableSpec(
     partition_column="source",
     has_row_hash=False,
 )
+
+RECORDED_EXPORTS = TableSpec(
+    "recorded_exports",
+    pa.schema(
+        [
+            ("export_id", pa.string()),
+            # A folder, or the address of a published data set.
+            ("location", pa.string()),
+            ("format", pa.string()),
+            ("created_at", TIMESTAMP),
+        ]
+    ),
+    key_column="export_id",
+    has_row_hash=False,
+)

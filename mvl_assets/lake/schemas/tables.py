@@ -17,6 +17,7 @@ from mvl_assets.lake.schemas.data_tables import (
     IMAGES,
     JUDGED,
     LABELS,
+    RECORDED_EXPORTS,
     REJECTS,
     REWRITTEN,
     SAMPLE_PAIRS,
@@ -56,6 +57,7 @@ _SINGLE_TABLES = {
         TOUCHED_ITEMS,
         LABELS,
         TOMBSTONES,
+        RECORDED_EXPORTS,
     )
 }
 _TABLE_FAMILIES = {
