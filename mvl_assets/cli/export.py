@@ -19,6 +19,7 @@ from mvl_assets.export.formats.registry import FORMATS, get_format
 from mvl_assets.export.review import export_review, list_judged_categories
 from mvl_assets.export.row_terms import build_mixture_filter, list_refused_rows
 from mvl_assets.export.stale_exports import REVIEW
+from mvl_assets.judging.agreement import describe_agreement
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.removal.recorded_exports import record_export
@@ -104,7 +105,7 @@ def command(
         results = [export_review(lake, folder, _list_categories(lake, categories), rows, options, executor)]
     else:
         results = [export_stage(lake, stage, folder, format_, options, executor) for stage in stage_names]
-        describe_export(lake, profile, folder, format_, options)
+        describe_export(lake, profile, folder, format_, options, describe_agreement(lake))
     for result in results:
         shards = f", {result.shards} shard{'s' if result.shards > 1 else ''}" if result.shards else ""
         click.echo(f"{result.name}: {result.rows:,} rows, {result.images:,} images ({image_form}){shards}")

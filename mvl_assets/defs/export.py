@@ -107,12 +107,12 @@ def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Ma
     from mvl_assets.export.dataset_card import render_dataset_card
     from mvl_assets.export.description import CARD, list_llava_configs
     from mvl_assets.export.export_folder import ExportFolder
+    from mvl_assets.judging.agreement import describe_agreement
 
     folder = ExportFolder(load_settings().export_root)
     profile = asset_keys.load_active_profile()
-    text = render_dataset_card(
-        lake.lake, profile, list_llava_configs(lake.lake, profile.export_layout, EXPORT_KEY.path[-1])
-    )
+    configs = list_llava_configs(lake.lake, profile.export_layout, EXPORT_KEY.path[-1])
+    text = render_dataset_card(lake.lake, profile, configs, agreement=describe_agreement(lake.lake))
     with folder.write_file(CARD) as path:
         path.write_text(text, encoding="utf-8")
     return dg.MaterializeResult(

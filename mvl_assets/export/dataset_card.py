@@ -70,6 +70,7 @@ def render_dataset_card(
     configs: Sequence[CardConfig],
     image_note: str = "",
     mixture_filter: MixtureFilter | None = None,
+    agreement: str = "",
 ) -> str:
     """Return the card's text.
 
@@ -79,6 +80,7 @@ def render_dataset_card(
         configs: The files beside the card, by training stage.
         image_note: In which form the images are, in a sentence.
         mixture_filter: Which rows of the mixtures were taken; None for all.
+        agreement: How far the judge agrees with people, in Markdown; empty if nobody has labelled pairs.
     """
     stages = [stage for stage in TRAINING_STAGES if stage in {config.name for config in configs}] or TRAINING_STAGES
     composition = {stage: summarize_composition(lake, stage, mixture_filter) for stage in stages}
@@ -89,7 +91,7 @@ def render_dataset_card(
         _render_licenses(license_counts),
         *([] if mixture_filter is None else [_render_refused_rows(lake, stages, mixture_filter)]),
         *(_render_stage(stage, rows) for stage, rows in composition.items()),
-        _render_flow(lake, profile),
+        _render_flow(lake, profile, agreement),
         _render_exclusions(lake, profile),
         _render_models(profile),
         _render_prompts(lake),
@@ -200,7 +202,7 @@ def _render_stage(stage: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"## {stage}: {sum(row['n'] for row in rows):,} rows\n\n{format_markdown_table(table)}"
 
 
-def _render_flow(lake: Lake, profile: Profile) -> str:
+def _render_flow(lake: Lake, profile: Profile, agreement: str) -> str:
     summaries = summarize_categories(lake)
     flow = [
         {
@@ -230,8 +232,9 @@ def _render_flow(lake: Lake, profile: Profile) -> str:
     return "\n\n".join(
         [
             "## How the rows came to be",
-            f"Pairs were kept by the rule `{profile.keep.rule}`. How far the judge agrees with people is not part of"
-            " this card: `mvl judge calibrate` measures it.",
+            f"Pairs were kept by the rule `{profile.keep.rule}`."
+            + ("" if agreement else " No person has labelled any: how far the judge agrees with people is not known."),
+            *([agreement] if agreement else []),
             format_markdown_table(flow),
             "Rows that were refused before that, by stage and reason:",
             format_markdown_table(rejects),

@@ -28,11 +28,16 @@ _IMAGE_NOTES: dict[ImageForm, str] = {
 
 
 def describe_export(
-    lake: Lake, profile: Profile, folder: ExportFolder, format_: ExportFormat, options: ExportOptions
+    lake: Lake,
+    profile: Profile,
+    folder: ExportFolder,
+    format_: ExportFormat,
+    options: ExportOptions,
+    agreement: str = "",
 ) -> list[CardConfig]:
     """Write the card of an export, and its Croissant metadata; return its configurations."""
     configs = list_configs(lake, folder, format_, options.mixture_filter)
-    write_description(lake, profile, folder, configs, options)
+    write_description(lake, profile, folder, configs, options, agreement)
     return configs
 
 
@@ -42,12 +47,17 @@ def write_description(
     folder: ExportFolder,
     configs: Sequence[CardConfig],
     options: ExportOptions,
+    agreement: str = "",
     file_note: str = "",
 ) -> None:
-    """Write the card, and Croissant metadata if there are tables among the configurations."""
+    """Write the card, and Croissant metadata if there are tables among the configurations.
+
+    `agreement` is what the card says of judge and people, `file_note` of the files.
+    """
     note = f"{_IMAGE_NOTES[options.image_form]} {file_note}".rstrip()
     with folder.write_file(CARD) as path:
-        path.write_text(render_dataset_card(lake, profile, configs, note, options.mixture_filter), encoding="utf-8")
+        text = render_dataset_card(lake, profile, configs, note, options.mixture_filter, agreement)
+        path.write_text(text, encoding="utf-8")
     if any(config.schema is not None for config in configs):
         licenses = combine(
             count["license"]

@@ -12,6 +12,7 @@ from mvl_assets.export.description import list_configs, write_description
 from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.export_stage import ExportOptions, ExportResult, export_stage
 from mvl_assets.export.formats.export_format import ExportFormat
+from mvl_assets.judging.agreement import describe_agreement
 from mvl_assets.lake.lake import Lake
 
 
@@ -48,4 +49,4 @@ def prepare_publication(
         if not any(config.loads_with_datasets for config in configs):
             configs = [replace(config, data_files=f"{format_.name}/{config.data_files}") for config in own_configs]
     note = "Formats: " + ", ".join(f"`{format_.name}/` ({format_.description})" for format_ in formats) + "."
-    write_description(lake, profile, folder, configs, options, note)
+    write_description(lake, profile, folder, configs, options, describe_agreement(lake), note)
