@@ -138,12 +138,12 @@ def _list_plan_lines(
     def describe(label: str, files: Sequence[LocalFile]) -> str:
         return f"{label}: {len(files):,} files, {sum(file.size for file in files) / 1e6:,.1f} MB"
 
-    shown_visibility = f"{visibility}" if visibility else f"new, {'private' if is_private else 'public'}"
+    state = f"{visibility}" if visibility else f"new, {'private' if is_private else 'public'}"
     by_format: dict[str, list[LocalFile]] = {}
     for file in plan.data_files:
         by_format.setdefault(Path(file.name).parts[0], []).append(file)
     return [
-        f"{repository.url} ({shown_visibility})",
+        f"{repository.url} ({state})",
         *(describe(f"  to send, {name}", files) for name, files in by_format.items()),
         *([describe("  to send, card and metadata", plan.description_files)] if plan.description_files else []),
         *([f"  to delete: {len(plan.deleted_names):,} files of earlier publications"] if plan.deleted_names else []),

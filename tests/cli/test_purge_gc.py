@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.removal.recorded_exports import record_export
 from tests.cli.home import KEPT, REWRITTEN, Home, lines_with, one_error
+from tests.export.small_lake import SOURCE, fill_judged_lake
 
 STAGE = "single_image"
 
@@ -32,18 +33,12 @@ def test_purged_source_is_deleted_and_not_ingested_again(built: Home, copy_of: C
     export.mkdir(parents=True)
     (export / f"{STAGE}.json").write_text("[]", encoding="utf-8")
     (export / "one_vision.json").write_text("[]", encoding="utf-8")
-    staged = home.folder / "publish" / "someone--pairs" / "parquet" / STAGE / "train-0.jsonl"
-    staged.parent.mkdir(parents=True)
-    staged.write_text("", encoding="utf-8")
-    record_export(home.lake, "/somewhere/else", ["parquet"])
     checkpoint(home, STAGE, "made-of-a-plan-that-is-gone")
     looked = home.run("purge", "source", slug, "--dry-run")
     assert rows(home, "samples", slug) > 0 and rows(home, f"mixture/{STAGE}", slug) > 0
     for words in (("samples", str(rows(home, "samples", slug))), ("answers/rewritten/" + slug,), ("mixture/" + STAGE,)):
         assert lines_with(looked, words), looked
     assert lines_with(looked, ["exports to delete: 1 files", "llava_json"])
-    assert lines_with(looked, ["exports to delete: 1 files", "someone--pairs"])
-    assert lines_with(looked, ["not undone: /somewhere/else (parquet"])
     assert lines_with(looked, ["may have been trained on it", str(home.folder / "checkpoints" / STAGE)])
 
     asked = home.mvl("purge", "source", slug)
@@ -54,7 +49,7 @@ def test_purged_source_is_deleted_and_not_ingested_again(built: Home, copy_of: C
     for name in ("samples", "category/code_math", "rewritten/code_math", "judged/code_math", f"mixture/{STAGE}"):
         assert rows(home, name, slug) == 0, name
     assert rows(home, "samples", KEPT) > 0
-    assert not (export / f"{STAGE}.json").exists() and not staged.exists() and (export / "one_vision.json").exists()
+    assert not (export / f"{STAGE}.json").exists() and (export / "one_vision.json").exists()
 
     home.run("run", "--source", slug, "--until", "raw")
     assert rows(home, "samples", slug) == 0
@@ -62,6 +57,19 @@ def test_purged_source_is_deleted_and_not_ingested_again(built: Home, copy_of: C
     assert (listed["rows"], listed["rejects"]) == (0, 1)
     assert "is allowed again" in home.run("purge", "allow", "source", slug)
     one_error(home.mvl("purge", "allow", "source", slug), "not purged", "mvl purge")
+
+
+def test_exports_elsewhere_are_named_and_what_publications_were_made_of_is_deleted(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.profile()
+    fill_judged_lake(home.folder / "lake")
+    home.run("export", "ms_swift", "--out", str(tmp_path / "elsewhere"))
+    staged = home.folder / "publish" / "someone--pairs" / "parquet" / STAGE / "train-0.jsonl"
+    staged.parent.mkdir(parents=True)
+    staged.write_text("", encoding="utf-8")
+    output = home.run("purge", "source", SOURCE, "--yes")
+    assert lines_with(output, ["not undone", str(tmp_path / "elsewhere"), "(ms_swift", "delete it"])
+    assert lines_with(output, ["exports to delete: 1 files", "someone--pairs"]) and not staged.exists()
 
 
 def test_sample_is_purged_by_a_prefix_of_its_id(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
