@@ -56,7 +56,7 @@ class Home:
 
     def mvl(self, *words: str, seconds: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Runs the command to its end."""
-        if self.command == COMMAND and not self.before:
+        if self.command == COMMAND and self.project == PROJECT and not self.before:
             return run_forked(MAIN, list(words), self.project, self.environment, seconds)
         return subprocess.run(
             [*self.before, *self.command, *words],

@@ -1,7 +1,7 @@
-"""Python processes that need not import Dagster and the like again: forks of one that has.
+"""Python processes that need not import Dagster and the project again: forks of one that has.
 
-Half of what a short command takes is imports. A fork starts with the modules of other projects and none of this one;
-it has its own environment, folder, output and exit status, and ends as any interpreter does.
+More than half of what a short command takes is imports. A fork has its own environment, folder, output and exit status,
+and ends as any interpreter does.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Nothing that starts a thread, as lance may: a process with threads must not be forked. Nothing that reads the
-# environment when it is imported, as huggingface_hub does.
+# Imported, and not used: lance, for one, starts threads then, and a process with threads must not be forked. None of
+# them reads the profile when it is imported, as definitions do: a command has a profile of its own.
 MODULES = (
-    "dagster",
     "dagster._core.storage.sqlite_storage",
-    "aiohttp",
-    "duckdb",
-    "pandas",
+    "mvl_assets.curation.screening",
+    "mvl_assets.ingest.sync_source",
+    "mvl_assets.judging.judge",
+    "mvl_assets.rewriting.rewrite",
+    "mvl_assets.runner.pipeline_runner",
     "jsonschema",
-    "PIL.Image",
-    "pyarrow.dataset",
-    "pyarrow.parquet",
     "rich.progress",
     "upath",
 )
@@ -85,8 +84,10 @@ def _connect() -> socket.socket:
 
 def serve_forks(descriptor: int) -> None:
     """Fork for every request that arrives, and answer with the fork's process id and then its exit status."""
+    warnings.filterwarnings("ignore", "lance is not fork-safe")
     for name in MODULES:
         importlib.import_module(name)
+    assert not sys.modules["mvl_assets.orchestration.asset_keys"].load_active_profile.cache_info().currsize
     connection = socket.socket(fileno=descriptor)
     while True:
         length, descriptors, _, _ = socket.recv_fds(connection, 10, 2)
