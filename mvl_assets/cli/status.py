@@ -6,8 +6,8 @@ from collections import Counter
 
 import click
 
+from mvl_assets.common.benchmark_slugs import BENCHMARK_PREFIX
 from mvl_assets.common.tables import as_json, format_table
-from mvl_assets.config.catalog import BENCHMARK_PREFIX
 from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts

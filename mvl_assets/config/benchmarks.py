@@ -18,7 +18,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mvl_assets.config.catalog import BENCHMARK_PREFIX, Group, SourceSpec
+from mvl_assets.common.benchmark_slugs import BENCHMARK_PREFIX
+from mvl_assets.config.catalog import Group, SourceSpec
 from mvl_assets.config.project import PACKAGE_DIR, find_own_dir
 from mvl_assets.config.strict_yaml import YamlError, iter_documents
 from mvl_assets.errors import MvlError

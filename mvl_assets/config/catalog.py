@@ -18,6 +18,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from mvl_assets.common.benchmark_slugs import BENCHMARK_PREFIX
 from mvl_assets.common.path_template import format_glob
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.project import PACKAGE_DIR, PROJECT_FILE, find_own_dir, load_project
@@ -37,9 +38,8 @@ FORMATS = tuple(
 
 COMPONENT_TYPE = "mvl_assets.components.source_dataset.SourceDataset"
 
-BENCHMARK_CATEGORY, BENCHMARK_PREFIX = "benchmark", "benchmark_"
-"""What the items of benchmarks are (`config.benchmarks`): no category of the catalog, and the beginning of slugs that
-no other source may have."""
+BENCHMARK_CATEGORY = "benchmark"
+"""What the items of benchmarks are (`config.benchmarks`): no category of the catalog."""
 
 CATEGORIES = (
     "general",

@@ -7,8 +7,9 @@ Both read the current samples of the category tables' sources; neither removes a
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
+from mvl_assets.common.benchmark_slugs import BENCHMARK_PREFIX
 from mvl_assets.config.benchmarks import load_benchmarks
-from mvl_assets.config.catalog import BENCHMARK_PREFIX, list_partition_keys, load_catalog
+from mvl_assets.config.catalog import list_partition_keys, load_catalog
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.config.profile import Profile
 from mvl_assets.curation.duplicates import DuplicateReport

@@ -16,10 +16,10 @@ import dagster as dg
 from pydantic import BaseModel
 
 from mvl_assets.common import metadata_keys
+from mvl_assets.common.benchmark_slugs import BENCHMARK_PREFIX
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.benchmarks import load_benchmarks
 from mvl_assets.config.catalog import (
-    BENCHMARK_PREFIX,
     Category,
     SourceSpec,
     get_source,

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mvl_assets.common.benchmark_slugs import BENCHMARK_PREFIX
 from mvl_assets.common.digest import compute_id_digests
 from mvl_assets.common.id_array import format_ids
 from mvl_assets.common.licenses import Use, permits
-from mvl_assets.config.catalog import BENCHMARK_PREFIX
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
