@@ -225,8 +225,9 @@ def compare_command(first: str, second: str, benchmarks: tuple[str, ...], json_:
     FIRST and SECOND are a training stage (its current checkpoint) or the beginning of a checkpoint's version.
     """
     lake = Lake(load_settings().lake_root)
-    for name in {first, second}.intersection(TRAINING_STAGES):
-        record_current_touches(lake, name)
+    for stage in TRAINING_STAGES:
+        if stage in (first, second):
+            record_current_touches(lake, stage)
     comparisons = compare_checkpoints(
         lake, resolve_checkpoint_version(lake, first), resolve_checkpoint_version(lake, second), benchmarks or None
     )
