@@ -3,10 +3,10 @@
 Heavier readers were run by hand on such an export of twelve rows and read them all: Energon 7.4.1 (`energon prepare
 --split-parts 'train:.*'`, then its loader), ms-swift 4.6.0, LLaMA-Factory 0.9.5 (on datasets 5.2.0), TRL 1.16.0
 (`prepare_multimodal_messages`) and `_build_messages` of Qwen3-VL's fine-tuning code. That there were as many images as
-markers was compared for TRL and LLaMA-Factory. Of 44 rows, `datasets` 4.0.0 read the tables and JSON of all formats with
-the same ids (and Parquet with the same messages and images), and LLaVA-NeXT's `LazySupervisedDataset` (df17966, with its
-`preprocess_multimodal`; tokenizer and image processor were stand-ins) the same ids and words and as many images as
-markers. nanoVLM's reader was not run: here the columns that it documents are checked.
+markers was compared for TRL and LLaMA-Factory. Of 44 rows, `datasets` 4.0.0 read the tables and JSON of seven formats
+with the same ids (of Parquet also the same messages, and all images), and LLaVA-NeXT's `LazySupervisedDataset` (commit
+df17966, with its `preprocess_multimodal`; tokenizer and image processor were stand-ins) the same ids and words, and as
+many images as markers. nanoVLM's reader was not run: here the columns that it documents are checked.
 """
 
 from __future__ import annotations
