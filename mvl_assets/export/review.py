@@ -1,7 +1,7 @@
 """Judged pairs as one flat table: image, original, rewrite, verdicts and provenance in a row of plain columns.
 
-`iter_pairs` yields them to a notebook. `export_review` writes them as Parquet that the hub's Data Studio, Embedding
-Atlas, FiftyOne and pandas open as it is.
+`iter_pairs` yields them to a notebook. `export_review` writes them as Parquet for pandas, the hub's Data Studio and
+Embedding Atlas.
 """
 
 from __future__ import annotations
