@@ -18,6 +18,7 @@ from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.paper_reference import PAPER_KAPPA_ANNOTATORS, PAPER_KAPPA_ITEMS, PAPER_KAPPA_MODEL
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
+from mvl_assets.view.state import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from mvl_assets.config.profile import Profile
@@ -56,7 +57,7 @@ def create_label_sheet(rows: int, out: Path, seed: int) -> None:
 @command.command(name="sample")
 @click.option("--rows", type=click.IntRange(min=1), default=PAPER_KAPPA_ITEMS, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Another seed draws other rows.")
-@click.option("--port", default=3001, show_default=True, type=click.IntRange(1, 65_535), help="Of `mvl view`.")
+@click.option("--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(1, 65_535), help="Of `mvl view`.")
 def draw_sample(rows: int, seed: int, port: int) -> None:
     """Draw judged pairs for people to label in `mvl view`, the same ones each time; prints the address of the queue.
 

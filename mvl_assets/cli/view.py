@@ -18,11 +18,13 @@ from mvl_assets.view.app import PageOptions, ViewApp
 from mvl_assets.view.library import PairLibrary
 from mvl_assets.view.server import HOST, build_server, open_socket
 from mvl_assets.view.standalone import MAX_ROWS, write_standalone_page
-from mvl_assets.view.state import parse_state
+from mvl_assets.view.state import DEFAULT_PORT, parse_state
 
 
 @click.command(name="view")
-@click.option("--port", default=3001, show_default=True, type=click.IntRange(0, 65_535), help="0: any free one.")
+@click.option(
+    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535), help="0: any free one."
+)
 @click.option(
     "--dagster", "dagster_url", default="http://127.0.0.1:3000", show_default=True, help="`mvl ui`, for links."
 )

@@ -30,6 +30,7 @@ from mvl_assets.orchestration.metadata import (
 )
 from mvl_assets.orchestration.resources import LakeResource
 from mvl_assets.stages import JUDGED, REWRITTEN
+from mvl_assets.view.state import build_page_url
 
 if TYPE_CHECKING:
     from mvl_assets.judging.judge import JudgeReport
@@ -97,6 +98,7 @@ def _build_page(lake: Lake, source: SourceSpec, profile: Profile, report: "Judge
         ),
         PREVIEW_COLUMNS,
         {
+            metadata_keys.PAIRS_PAGE: dg.MetadataValue.url(build_page_url(source.category, source.slug)),
             metadata_keys.KEPT: report.kept,
             metadata_keys.KEEP_RATE: round(report.kept / report.rows, 4) if report.rows else None,
             metadata_keys.CATEGORY_KEEP_RATE: _compute_keep_rate(table),

@@ -291,8 +291,14 @@ def _list_facets(state: ViewState, counts: dict[str, list[tuple[str | None, int]
                 "is_chosen": (NO_VALUE if value is None else value) in chosen,
                 "query": state.toggle(name, NO_VALUE if value is None else value).build_query(),
             }
-            for value, n in counts[name]
+            for value, n in [*counts[name], *((value, 0) for value in _list_missing(chosen, counts[name]))]
         ]
         if len(values) > 1 or chosen:
             facets.append({"name": name, "heading": heading, "values": values, "is_chosen": bool(chosen)})
     return facets
+
+
+def _list_missing(chosen: tuple[str, ...], counts: list[tuple[str | None, int]]) -> list[str]:
+    """Return the chosen values that no pair has under the other conditions: they, too, can be taken away."""
+    known = {NO_VALUE if value is None else value for value, _ in counts}
+    return [value for value in chosen if value not in known]

@@ -11,6 +11,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS, NUMBER_COLUMNS
 from mvl_assets.lake_queries.pair_index.filters import SORTS, TABLE_ORDER, PairFilter
 
+DEFAULT_PORT = 3001
 PAGE_ROWS = 30
 MAX_TEXT_CHARS = 500
 LABEL_FILTERS = ("", "any", "none", "good", "bad", "unsure")
@@ -96,6 +97,12 @@ def parse_state(parameters: Iterable[tuple[str, str]]) -> ViewState:
         seed=int(_get_number(given, "seed") or 0),
     )
     return ViewState(pair_filter, after, _get_text(given, "blind") == "1", int(_get_number(given, "queue") or 0))
+
+
+def build_page_url(category: str, source: str) -> str:
+    """Return the address of the pairs of a source, while `mvl view` runs on its default port."""
+    state = ViewState(PairFilter(values={"category": (category,), "source": (source,)}))
+    return f"http://127.0.0.1:{DEFAULT_PORT}/?{state.build_query()}"
 
 
 def is_id(text: str) -> bool:

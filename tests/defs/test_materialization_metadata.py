@@ -59,6 +59,7 @@ def test_rewrites_and_judgements_show_the_original_answer_and_their_cost(built: 
     assert "| rewrite id | original | rewritten | verdict |" in preview and " → " in preview
     assert "Yes 0" in preview and ("kept" in preview or "dropped" in preview)
     assert {
+        metadata_keys.PAIRS_PAGE,
         metadata_keys.KEPT,
         metadata_keys.KEEP_RATE,
         metadata_keys.KEEP_RULE,

@@ -38,6 +38,11 @@ def test_pages_follow_each_other_without_a_gap_and_a_link_is_a_page(site: ViewSi
     assert list_ids(site.get(f"/?keep=true&sort=p_yes&after={seen[9]}")[2])[0] == seen[10]
 
 
+def test_a_chosen_value_that_no_pair_has_can_be_taken_away(site: ViewSite) -> None:
+    html = site.get("/facets?category=caption&keep=true")[2].decode()
+    assert re.search(r'href="/\?keep=true" class="chosen" title="caption"', html)
+
+
 def test_hostile_text_is_text_in_every_page(site: ViewSite) -> None:
     _, _, html = site.get("/")
     judged_id = list_ids(html)[1]
