@@ -3,7 +3,7 @@
 The step number is the state: a loader gets packs, as positions in the plan, from `step_packs` and keeps nothing between
 steps.
 
-Shapes in names: L tokens of the pack, V visual tokens, T tiles, P pixels along a tile's side.
+Shapes in names: L tokens of the pack, K of them loss tokens, V visual tokens, T tiles, P pixels along a tile's side.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class PackedBatch:
         cu_seqlens: int32 (N + 1,): sample n has the tokens `cu_seqlens[n]` to `cu_seqlens[n + 1]`.
         max_seqlen: Tokens of the longest sample.
         targets_L: int64 (L,): the next token where the loss is taken, else IGNORE_INDEX; never crosses samples.
+        loss_positions_K: int64 (K,): positions of the targets that the loss is taken on. Known beforehand, so that a
+            device is not asked for them, which would make it wait.
         visual_positions_V: int64 (V,): positions of the placeholder tokens, in order.
         tiles_T3PP: uint8 (T, 3, P, P).
         layouts: Layouts of the images and videos in order; empty if the only tile is a dummy.
@@ -69,6 +71,7 @@ class PackedBatch:
     cu_seqlens: torch.Tensor
     max_seqlen: int
     targets_L: torch.Tensor
+    loss_positions_K: torch.Tensor
     visual_positions_V: torch.Tensor
     tiles_T3PP: torch.Tensor
     layouts: tuple[TileLayout, ...]
@@ -94,6 +97,7 @@ class PackedBatch:
             position_ids_1L=self.position_ids_1L.to(device, non_blocking=True),
             cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
             targets_L=self.targets_L.to(device, non_blocking=True),
+            loss_positions_K=self.loss_positions_K.to(device, non_blocking=True),
             visual_positions_V=self.visual_positions_V.to(device, non_blocking=True),
             tiles_T3PP=self.tiles_T3PP.to(device, non_blocking=True),
             token_weights_L=(
@@ -143,6 +147,7 @@ def collate(
         cu_seqlens=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)),
         max_seqlen=max(lengths),
         targets_L=torch.from_numpy(targets_L),
+        loss_positions_K=torch.from_numpy(np.flatnonzero(targets_L != IGNORE_INDEX)),
         visual_positions_V=torch.from_numpy(visual_positions_V),
         tiles_T3PP=torch.from_numpy(np.concatenate(tiles)),
         layouts=tuple(layout for sample in samples for layout in sample.layouts),

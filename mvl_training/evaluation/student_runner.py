@@ -27,7 +27,7 @@ from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.data.raw_packs import FrameLimits
 from mvl_training.model.student_model import load_student
 from mvl_training.recipe import parse_recipe
-from mvl_training.trainer.export import export_checkpoint
+from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
 from mvl_training.trainer.run_files import EXPORT_DIR, PROVENANCE_FILE
 
 ChatMessage = tuple[str, Sequence[str | bytes | list[bytes]]]
@@ -59,7 +59,9 @@ class StudentRunner:
         self.max_new_tokens = max_new_tokens
         self.tokenizer = ChatTokenizer.load(export_dir)
         self.system_prompt = recipe.system_prompt
-        self.student = load_student(export_dir, recipe.grid.to_tile_grid()).eval()
+        # As it was trained: in float32 a model of bf16 would take twice the memory and give other answers.
+        dtype = DTYPE_BY_PRECISION[stage_config.precision]
+        self.student = load_student(export_dir, recipe.grid.to_tile_grid(), dtype).eval()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.student.to(self.device)
         text_config: Any = self.student.llava.config.text_config

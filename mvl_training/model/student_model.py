@@ -23,7 +23,7 @@ from mvl_assets.common.text import format_exception_line
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
 from mvl_assets.media.tiles import TileGrid, TileLayout, compute_pooled_side
-from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
+from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackedBatch
 from mvl_training.data.processing import load_tokenizer, resolve_dir_with, resolve_model_dir
 from mvl_training.recipe import ModelComponent, Recipe
@@ -78,15 +78,15 @@ class Student(nn.Module):
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Return the cross-entropy summed over the pack's loss tokens with their weights, a float32 scalar."""
         hidden_LD = self.compute_last_hidden(batch)
-        loss_positions = torch.nonzero(batch.targets_L != IGNORE_INDEX).flatten()
-        n_chunks = self.n_head_chunks or max(1, math.ceil(len(loss_positions) / HEAD_CHUNK_TOKENS))
+        n_chunks = self.n_head_chunks or max(1, math.ceil(len(batch.loss_positions_K) / HEAD_CHUNK_TOKENS))
         if n_chunks == 1:
-            loss, (self.sample_losses_N, self.sample_hits_N) = self._compute_head_loss(hidden_LD, loss_positions, batch)
+            loss, sample_sums_2N = self._compute_head_loss(hidden_LD, batch.loss_positions_K, batch)
+            self.sample_losses_N, self.sample_hits_N = sample_sums_2N
             return loss
         losses, sample_sums = zip(
             *(
                 checkpoint(self._compute_head_loss, hidden_LD, chunk_positions, batch, use_reentrant=False)
-                for chunk_positions in torch.tensor_split(loss_positions, n_chunks)
+                for chunk_positions in torch.tensor_split(batch.loss_positions_K, n_chunks)
             ),
             strict=True,
         )

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from mvl_assets.common.atomic_write import fsync_path, fsync_tree
 from mvl_assets.common.text import format_exception_line
 from mvl_assets.errors import MvlError
-from mvl_training.trainer.collective import run_on_rank_0
+from mvl_training.trainer.collective import run_on_rank_0, wait_for_all_ranks
 
 STATE_FILE = "state.json"
 MODEL_DIR = "model"
@@ -94,12 +94,12 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
         for leftover in checkpoints_dir.glob(".building-*"):
             shutil.rmtree(leftover)
         building_dir.mkdir(parents=True)
-    dist.barrier()
+    wait_for_all_ranks()
     try:
         engine.save_checkpoint(str(building_dir), tag=DEEPSPEED_TAG, save_latest=False)
     except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
         raise _build_write_error(building_dir, error) from error
-    dist.barrier()
+    wait_for_all_ranks()
     if is_rank_0:
         try:
             _publish(building_dir, target_dir, state, model_dir)
@@ -110,7 +110,7 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
         later = [old for old in checkpoints if old.name > target_dir.name]
         for old in (*later, *checkpoints[: -len(later) - keep_checkpoints]):
             shutil.rmtree(old)
-    dist.barrier()
+    wait_for_all_ranks()
     return target_dir
 
 
@@ -174,7 +174,7 @@ def load(engine: Any, checkpoint: Path, state: CheckpointState, *, world_size: i
         raise CheckpointError(f"{checkpoint} could not be loaded", hint=hint)
     if is_converted:
         unshare_optimizer_state(engine.optimizer, saved_groups, zero_stage)
-        dist.barrier()
+        wait_for_all_ranks()
         if dist.get_rank() == 0:
             shutil.rmtree(load_dir)
 

@@ -1,15 +1,38 @@
-"""Calls that rank 0 makes for all ranks."""
+"""What rank 0 does for all ranks, and how long the others wait for it.
+
+Two process groups with a time limit each. The default one exchanges gradients: a rank that does not come within
+`STEP_TIMEOUT` hangs, and the run had better end and resume. The control group is for waiting while one rank works
+alone, which takes as long as a disk takes: reading and converting a checkpoint of a hundred gigabytes, exporting it.
+Its ranks are plain processes (gloo), also beside GPUs. A rank that dies ends the others at once in both cases, by
+torchrun.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
 
+STEP_TIMEOUT = timedelta(minutes=30)
+CONTROL_TIMEOUT = timedelta(hours=12)
+
 _T = TypeVar("_T")
+_control_group: Any = None
+
+
+def open_control_group() -> None:
+    """Make the control group, after torch.distributed was initialised. Collective."""
+    global _control_group
+    _control_group = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
+
+
+def wait_for_all_ranks() -> None:
+    """Return when all ranks have come here, however long one of them works alone. Collective."""
+    dist.barrier(group=_control_group)
 
 
 def run_on_rank_0(function: Callable[[], _T]) -> _T:
@@ -27,7 +50,7 @@ def run_on_rank_0(function: Callable[[], _T]) -> _T:
             broadcast_values[0] = function()
         except MvlError as error:
             broadcast_values[1] = error
-    dist.broadcast_object_list(broadcast_values, src=0)
+    dist.broadcast_object_list(broadcast_values, src=0, group=_control_group)
     result: _T = broadcast_values[0]
     if broadcast_values[1] is not None:
         raise broadcast_values[1]

@@ -202,7 +202,9 @@ def build_engine(student: Student, stage_config: StageConfig, *, load_universal:
     if stage_config.gradient_checkpointing:
         student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     groups = build_parameter_groups(student, stage_config)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=stage_config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=stage_config.weight_decay, fused=_can_fuse(stage_config)
+    )
     if stage_config.zero_stage == 3:
         # Read in Student's own forward, not in that of the module that owns it.
         deepspeed.zero.register_external_parameter(student, student.llava.model.image_newline)
@@ -213,6 +215,11 @@ def build_engine(student: Student, stage_config: StageConfig, *, load_universal:
     )
     engine.train()
     return engine
+
+
+def _can_fuse(stage_config: StageConfig) -> bool:
+    """Return whether one kernel updates all weights; the states of an offloaded optimizer are on the CPU."""
+    return torch.cuda.is_available() and not stage_config.offload
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,23 +384,28 @@ def _run_step(
     world_size = dist.get_world_size()
     # Undoes DeepSpeed's averaging over ranks.
     loss_scale = world_size / loss_weight
-    local_loss_sum, data_time_s = 0.0, 0.0
+    data_time_s = 0.0
     sums = StepSums(categories)
-    pack_losses: list[tuple[float, tuple[str, ...]]] = []
+    pack_loss_sums: list[torch.Tensor] = []
+    packs: list[tuple[float, tuple[str, ...]]] = []
     for micro_step in range(grad_accum_steps):
         started_at = time.monotonic()
         batch = next(batches).to(engine.device)
         data_time_s += time.monotonic() - started_at
         engine.set_gradient_accumulation_boundary(micro_step + 1 == grad_accum_steps)
         loss = engine(batch)
-        loss_sum = float(loss.detach())
-        local_loss_sum += loss_sum
-        pack_losses.append((loss_sum / (batch.loss_weight or 1.0), batch.row_ids))
+        # Read after the last micro-step: a number that is read makes the device finish first.
+        pack_loss_sums.append(loss.detach())
+        packs.append((batch.loss_weight or 1.0, batch.row_ids))
         sums.add(batch, engine.module.sample_losses_N)
         engine.backward(loss * loss_scale)
         if micro_step + 1 < grad_accum_steps:
             engine.step()
-    global_sums = torch.tensor([local_loss_sum, *sums.to_list()], dtype=torch.float64, device=engine.device)
+    local_loss_sums = [float(pack_loss_sum) for pack_loss_sum in pack_loss_sums]
+    pack_losses = [
+        (loss_sum / weight, row_ids) for loss_sum, (weight, row_ids) in zip(local_loss_sums, packs, strict=True)
+    ]
+    global_sums = torch.tensor([sum(local_loss_sums), *sums.to_list()], dtype=torch.float64, device=engine.device)
     requests = [stop_signals.received_signum, int(save_timer.is_due)]
     global_requests = torch.tensor(requests, dtype=torch.int64, device=engine.device)
     dist.all_reduce(global_sums)

@@ -59,7 +59,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.holdout import read_held_out_samples
 from mvl_assets.lake_queries.views import list_mixture_categories
 from mvl_training.data.batch_order import BatchOrder
-from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
+from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackedBatch, PackLoader
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.packed_rows import PackedRows, open_packs
@@ -71,7 +71,7 @@ from mvl_training.model.student_model import Student, assemble_student, load_stu
 from mvl_training.recipe import Recipe, StageConfig, load_recipe
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
-from mvl_training.trainer.collective import run_on_rank_0
+from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, run_on_rank_0, wait_for_all_ranks
 from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
 from mvl_training.trainer.held_out import HeldOutEvaluator
 from mvl_training.trainer.loop import (
@@ -472,7 +472,7 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
             **_build_provenance(job),
         }
         write_text_atomic(job.output_dir / RESULT_FILE, json.dumps(result, indent=1) + "\n", unique=False)
-    dist.barrier()
+    wait_for_all_ranks()
 
 
 def _load_probe_batch(loader: PackLoader) -> PackedBatch:
@@ -481,10 +481,9 @@ def _load_probe_batch(loader: PackLoader) -> PackedBatch:
     return next((batch for batch in batches if batch.row_ids), loader.load([]))
 
 
-def compute_probe_logits(student: Student, batch: Any) -> torch.Tensor:
+def compute_probe_logits(student: Student, batch: PackedBatch) -> torch.Tensor:
     """Return the logits at the loss tokens of a pack, float32 (loss tokens, vocabulary)."""
-    loss_positions = torch.nonzero(batch.targets_L != IGNORE_INDEX).flatten()
-    logits: torch.Tensor = student.llava.lm_head(student.compute_last_hidden(batch)[loss_positions]).float()
+    logits: torch.Tensor = student.llava.lm_head(student.compute_last_hidden(batch)[batch.loss_positions_K]).float()
     return logits
 
 
@@ -532,7 +531,10 @@ def init_distributed() -> None:
     deepspeed.utils.logger.setLevel(logging.WARNING)
     # Compiled at the first use (minutes), and a kill meanwhile leaves a lock that hangs every later run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False, timeout=STEP_TIMEOUT
+    )
+    open_control_group()
 
 
 if __name__ == "__main__":

@@ -47,20 +47,27 @@ class StepSums:
         self._loss_sums = dict.fromkeys(self._categories, 0.0)
         self._token_counts = dict.fromkeys(self._categories, 0)
         self._loss_weight = 0.0
+        self._packs: list[tuple[Sequence[str], Sequence[int], torch.Tensor]] = []
         self.skipped: list[SkippedSample] = []
 
     def add(self, batch: PackedBatch, sample_losses_N: torch.Tensor) -> None:
-        """Add a pack with the losses of its samples."""
+        """Add a pack with the losses of its samples, which are read later: a device would have to finish first."""
         self._loss_weight += batch.loss_weight
         self.skipped += batch.skipped
-        losses = sample_losses_N.tolist() if batch.row_ids else []
-        for category, loss, n_tokens in zip(batch.categories, losses, batch.n_loss_tokens_by_sample, strict=True):
-            known = category if category in self._loss_sums else OTHER_CATEGORY
-            self._loss_sums[known] += loss
-            self._token_counts[known] += n_tokens
+        if batch.row_ids:
+            self._packs.append((batch.categories, batch.n_loss_tokens_by_sample, sample_losses_N))
+
+    def _read_packs(self) -> None:
+        for categories, token_counts, sample_losses_N in self._packs:
+            for category, loss, n_tokens in zip(categories, sample_losses_N.tolist(), token_counts, strict=True):
+                known = category if category in self._loss_sums else OTHER_CATEGORY
+                self._loss_sums[known] += loss
+                self._token_counts[known] += n_tokens
+        self._packs.clear()
 
     def to_list(self) -> list[float]:
         """Return the sums as numbers that can be added to those of another rank."""
+        self._read_packs()
         counts = self._token_counts.values()
         return [self._loss_weight, len(self.skipped), *self._loss_sums.values(), *counts]
 
