@@ -105,8 +105,7 @@ def calibrate(lake: Lake, labels: Sequence[Label], min_keep_rate: float = 0.1) -
     if not labelled_pairs:
         raise MvlError(
             "none of the labelled rows is judged",
-            hint="the sheet is from another lake, or the pairs were rewritten since;"
-            " `mvl judge sample` draws others",
+            hint="the sheet is from another lake, or the pairs were rewritten since; `mvl judge sample` draws others",
         )
     annotators = sorted({annotator for pair in labelled_pairs for annotator in pair.labels})
     judge_vs_annotator = {name: _compare_judge_with_annotator(labelled_pairs, name) for name in annotators}

@@ -139,8 +139,12 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
         other_scores = read_benchmark_scores(lake, context.partition_key)
         rules = load_profile(load_settings().profile).contamination
         touched = record_touched_items(lake, report.checkpoint, rules, run_id=context.run_id)
-        clean = touched and compute_clean_score(
-            lake, context.partition_key, report.checkpoint.version, report.settings_hash, touched
+        clean = (
+            None
+            if touched is None
+            else compute_clean_score(
+                lake, context.partition_key, report.checkpoint.version, report.settings_hash, touched
+            )
         )
         scores = {metadata_keys.SCORE: report.result.score, metadata_keys.STDERR: report.result.stderr}
         tasks = {task.task: f"{task.task_version} {task.task_hash}" for task in report.result.task_scores}
