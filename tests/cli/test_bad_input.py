@@ -20,7 +20,7 @@ from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.errors import MvlError
 from tests.cli.home import COMMAND, KEPT, SOURCES, Home, lines_with, one_error
 from tests.lake.small_disk import SMALL_DISK
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, wait_until
 from tests.servers import FakeProcess
 
 ONE = ("--source", KEPT)
@@ -104,7 +104,7 @@ def test_an_endpoint_that_never_answers_ends_the_run(sorted_in: Home, copy_of: C
     done = home.mvl("run", *SOURCES, "--until", "judged")
     one_error(done, f"http://127.0.0.1:{port}/v1 has answered no request for", "correct its address in the profile")
     assert not lines_with(done.stdout, ["-- judged"]), "what comes after would be made of nothing"
-    assert home.processes() == []
+    wait_until(lambda: not home.processes(), "the end of its processes")
 
 
 def test_a_restarted_server_loses_time_and_no_rows(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from mvl_assets.runner.orphaned_runs import UNFINISHED_STATUSES
 from tests.cli.home import KEPT, REWRITTEN, SOURCES, Home, lines_with, one_error
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, wait_until
 from tests.servers import FakeProcess
 
 AT_ONCE = 2
@@ -186,7 +186,7 @@ def test_an_interrupt_stores_what_has_arrived_and_leaves_no_process(
     with stopped_halfway(halfway, holding, stop) as (process, output):
         assert process.returncode == 130, output
         assert output.rstrip().endswith("stopped; run the same command again to continue") and "Traceback" not in output
-        assert halfway.processes() == []
+        wait_until(lambda: not halfway.processes(), "the end of its processes")
     stored = sum(halfway.lake.get_answer_log("rewritten", source).count() for source in REWRITTEN)
     assert stored == ANSWERED, "everything answered before the interrupt is stored"
     assert_goes_on(halfway, holding, built, asked_twice=IN_FLIGHT)
