@@ -198,10 +198,10 @@ def _print_model_stage_plan(
     currency = "/".join(dict.fromkeys(plan.currency for plan in plans))
     columns = ["source", "stage", "done", "send", "in", "out", "GPU h", currency[:5], "by"]
     click.echo(format_narrow_table(columns, rows))
-    for line in _list_plan_notes(plans, currency):
-        click.echo(line)
+    notes = list(_list_plan_notes(plans, currency))
     if unknown_sources:
-        note = f"not counted, as neither the lake nor the catalog has their size: {', '.join(unknown_sources)}"
+        notes.append(f"not counted, as neither the lake nor the catalog has their size: {', '.join(unknown_sources)}")
+    for note in notes:
         click.echo(textwrap.fill(note, NOTE_WIDTH, subsequent_indent="  "))
 
 

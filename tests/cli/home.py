@@ -56,7 +56,9 @@ class Home:
 
     def mvl(self, *words: str, seconds: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Runs the command to its end."""
-        if self.command == COMMAND and self.project == PROJECT and not self.before:
+        # The hub's client reads its variables when it is imported: a fork has those of the process it was made from.
+        is_about_hub = any(name.startswith("HF_") for name in self.extra)
+        if self.command == COMMAND and self.project == PROJECT and not self.before and not is_about_hub:
             return run_forked(MAIN, list(words), self.project, self.environment, seconds)
         return subprocess.run(
             [*self.before, *self.command, *words],

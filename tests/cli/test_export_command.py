@@ -21,7 +21,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 def test_a_mixture_is_written_below_the_export_folder_or_elsewhere(home: Home, tmp_path: Path) -> None:
     output = home.run("export", "parquet")
-    assert lines_with(output, [f"{STAGE}: 12 rows, 14 images (raw), 1 shards"])
+    assert lines_with(output, [f"{STAGE}: 12 rows, 14 images (raw), 1 shard"])
     (file,) = (home.folder / "export" / "parquet" / STAGE).iterdir()
     assert pq.read_metadata(file).num_rows == 12
     home.run("export", "ms-swift", "--stage", STAGE, "--images", "standard", "--out", str(tmp_path / "out"))
