@@ -260,7 +260,7 @@ def test_folder_that_is_not_a_category_is_an_error(tmp_path: Path) -> None:
             {"files": "a.csv", "shape": "csv", "turns": "t", "images": ["{p}"], "image_field": "p"},
             "either `images` or `image_field`",
         ),
-        ({"files": "a.xml", "shape": "xml", "turns": "t"}, "`records.shape`"),
+        ({"files": "a.ini", "shape": "ini", "turns": "t"}, "`records.shape`"),
     ],
 )
 def test_a_field_map_that_contradicts_itself_is_refused(tmp_path: Path, records: dict, said: str) -> None:
