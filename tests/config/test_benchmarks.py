@@ -49,6 +49,7 @@ def test_benchmarks_are_no_sources_of_the_catalog() -> None:
 
 
 def test_project_adds_a_benchmark_and_replaces_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MVL_PROJECT", raising=False)
     (tmp_path / "mvl.yaml").touch()
     (tmp_path / "benchmarks").mkdir()
     entries = [ENTRY, ENTRY | {"slug": "benchmark_ai2d", "title": "Another AI2D"}]
