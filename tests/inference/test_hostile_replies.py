@@ -98,7 +98,7 @@ def test_a_server_that_answers_only_the_probe_ends_the_run_and_fails_no_request(
             else web.json_response({"error": "broken"}, status=500)
         )
 
-    options = dataclasses.replace(quick, **{"outage_timeout_s" if answers else "initial_outage_timeout_s": 3.0})
+    options = dataclasses.replace(quick, initial_outage_timeout_s=3.0, outage_timeout_s=3.0)
     log = new_log()
     with (
         serve_chat(handle) as url,
