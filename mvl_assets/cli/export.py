@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -27,6 +27,32 @@ from mvl_assets.lake_queries.removal.recorded_exports import record_export
 _FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ in FORMATS.items())
 
 
+# `mvl publish` has these, too.
+IMAGES_OPTION = click.option(
+    "--images",
+    "image_form",
+    type=click.Choice(["raw", "standard"]),
+    default="raw",
+    show_default=True,
+    help="The bytes of the source's files, or upright RGB within 224 to 4,096 px and 7:1, as models get them.",
+)
+SHARD_MB_OPTION = click.option(
+    "--shard-mb", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard, in MB."
+)
+
+
+def build_licence_option(default: Use) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option `--licence`: the use that the rows must permit."""
+    return click.option(
+        "--licence",
+        "use",
+        type=click.Choice(USES),
+        default=default,
+        show_default=True,
+        help="Rows whose terms, and those of the model that rewrote them, permit any use, or research, or all rows.",
+    )
+
+
 @click.command(name="export", epilog=f"Formats:\n\n{_FORMAT_LINES}")
 @click.argument("format_name", metavar="FORMAT")
 @click.option(
@@ -37,14 +63,7 @@ _FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ i
     help="Mixtures to write; default: all that are there.",
 )
 @click.option("--out", metavar="DIR", help="A folder, or a URI of an object store; default: $MVL_EXPORT/FORMAT.")
-@click.option(
-    "--images",
-    "image_form",
-    type=click.Choice(["raw", "standard"]),
-    default="raw",
-    show_default=True,
-    help="The bytes of the source's files, or upright RGB within 224 to 4,096 px and 7:1, as models get them.",
-)
+@IMAGES_OPTION
 @click.option(
     "--layout",
     type=click.Choice(["auto", "files", "shards"]),
@@ -52,17 +71,8 @@ _FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ i
     show_default=True,
     help="Of JSON formats: one file and a folder of images, or shards of lines with a tar of images each.",
 )
-@click.option(
-    "--shard-mb", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard, in MB."
-)
-@click.option(
-    "--licence",
-    "use",
-    type=click.Choice(USES),
-    default="all",
-    show_default=True,
-    help="Rows whose terms, and those of the model that rewrote them, permit any use, or research, or all rows.",
-)
+@SHARD_MB_OPTION
+@build_licence_option("all")
 @click.option(
     "--category", "categories", multiple=True, help="Of review: categories whose pairs are written; default: all."
 )

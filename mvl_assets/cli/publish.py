@@ -9,8 +9,14 @@ from pathlib import Path
 
 import click
 
-from mvl_assets.cli.export import iter_refusal_lines, list_stages
-from mvl_assets.common.licenses import USES, Use
+from mvl_assets.cli.export import (
+    IMAGES_OPTION,
+    SHARD_MB_OPTION,
+    build_licence_option,
+    iter_refusal_lines,
+    list_stages,
+)
+from mvl_assets.common.licenses import Use
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
@@ -40,26 +46,10 @@ _REPO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
     type=click.Choice(TRAINING_STAGES),
     help="Mixtures to publish; default: all that are there.",
 )
-@click.option(
-    "--licence",
-    "use",
-    type=click.Choice(USES),
-    default="permissive",
-    show_default=True,
-    help="Rows whose terms, and those of the model that rewrote them, permit any use, or research, or all rows.",
-)
+@build_licence_option("permissive")
 @click.option("--private", is_flag=True, help="Only if the repository is private; a new one is made so.")
-@click.option(
-    "--images",
-    "image_form",
-    type=click.Choice(["raw", "standard"]),
-    default="raw",
-    show_default=True,
-    help="The bytes of the source's files, or upright RGB within 224 to 4,096 px and 7:1, as models get them.",
-)
-@click.option(
-    "--shard-mb", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in a shard, in MB."
-)
+@IMAGES_OPTION
+@SHARD_MB_OPTION
 @click.option("--dry-run", is_flag=True, help="Write the files and show what would be sent, but send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before something becomes public.")
 def command(
