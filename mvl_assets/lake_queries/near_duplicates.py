@@ -22,6 +22,7 @@ from mvl_assets.lake_queries.current_samples import stream_current_samples
 from mvl_assets.lake_queries.duplicates import SampleComparison
 from mvl_assets.lake_queries.pdq_bands import (
     HASH_WORDS,
+    MAX_BUCKET_IMAGES,
     MAX_NEIGHBOURS,
     MAX_PDQ_DISTANCE,
     MIN_PDQ_QUALITY,
@@ -32,8 +33,8 @@ from mvl_assets.lake_queries.pdq_bands import (
 
 BATCH_ROWS = 2048
 
-MAX_BUCKET_IMAGES, MAX_BUCKET_TEXTS, MAX_IMAGE_TEXTS = 256, 8, 64
-"""What shares a band with more images, or more texts, or an image with more texts, is compared with the first alone."""
+MAX_BUCKET_TEXTS, MAX_IMAGE_TEXTS = 8, 64
+"""What shares a band with more texts, or an image with more texts, is compared with the first alone."""
 
 MIN_SHARED_NUMBERS = 4
 """Numbers of 16 that the sketches of rows with the same images share at least: rows with half of their words in common

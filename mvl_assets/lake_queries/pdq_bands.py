@@ -19,6 +19,9 @@ MIN_PDQ_QUALITY = 20
 MAX_NEIGHBOURS = 16
 """An image, or a text, is compared with the closest."""
 
+MAX_BUCKET_IMAGES = 256
+"""What shares a band with more images is compared with the first of them alone."""
+
 HASH_WORDS = ", ".join(f"('0x' || substr(hash, {16 * n + 1}, 16))::UBIGINT AS h{n}" for n in range(4))
 """The four columns of a column `hash` of hexadecimal digits."""
 

@@ -23,6 +23,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.current_samples import stream_current_samples
 from mvl_assets.lake_queries.pdq_bands import (
     HASH_WORDS,
+    MAX_BUCKET_IMAGES,
     MAX_NEIGHBOURS,
     MAX_PDQ_DISTANCE,
     MIN_PDQ_QUALITY,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 2048
 
-MAX_BUCKET_IMAGES, MAX_IMAGE_ITEMS = 256, 64
-"""Images of items that share a band of bits, and items that show one image, of which the first alone are compared."""
+MAX_IMAGE_ITEMS = 64
+"""Items that show one image, of which the first alone are compared."""
 
 MAX_BENCHMARKS = 120
 """Benchmarks of one run: each is a bit of a number."""
