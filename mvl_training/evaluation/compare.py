@@ -1,15 +1,15 @@
 """Paired comparison of two checkpoints on the questions that both answered, and the command `mvl compare`.
 
-Most of the noise is common to both, because the questions are the same; pairing removes it from the difference.
 Interval: percentile bootstrap over questions. p-value: McNemar's exact test over the questions that only one of them
-answered correctly (Q. McNemar, Psychometrika 12, 1947), for scores of 0 and 1.
+answered correctly, where scores are 0 and 1 and questions are independent; else flipped signs. `paired_statistics` has
+both, and what tasks and questions about one video change.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import click
 import numpy as np
@@ -23,11 +23,17 @@ from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABL
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.clean_subset import read_item_ids, read_touched_items, record_current_touches
 from mvl_training.evaluation.held_out import suite
+from mvl_training.evaluation.paired_statistics import (
+    adjust_p_values,
+    compute_flip_p_value,
+    compute_interval,
+    compute_mcnemar_p_value,
+    compute_stratified_mean,
+    flip_differences,
+    resample_differences,
+)
 
-INTERVAL_SEED = 20241206
-N_RESAMPLES = 10_000
-# Resamples in memory at a time.
-RESAMPLE_CHUNK = 500
+OVERALL = "overall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +41,18 @@ class CheckpointComparison:
     """Scores of two checkpoints on the questions that both were asked.
 
     Attributes:
-        benchmark: Its name.
+        benchmark: Its name, or `overall`.
         n_questions: Questions in common.
-        first_score: Mean of the first checkpoint, from 0 to 100.
-        second_score: Mean of the second.
+        first_score: Score of the first checkpoint, from 0 to 100 (above 100 where a judge compares it with a reference
+            that it surpasses): the mean, of several tasks the mean of their means.
+        second_score: That of the second.
         difference: Second minus first.
         ci_low: Lower end of the difference's 95 % interval.
         ci_high: Its upper end.
         n_gained: Questions on which the second scored higher.
         n_lost: Questions on which it scored lower.
-        p_value: McNemar's test; None where scores are not all 0 or 1.
+        p_value: How likely so large a difference is if neither is better.
+        adjusted_p_value: Holm's, over the benchmarks that are compared together; None for `overall`.
         clean: The same over the questions that no training row of either checkpoint touches; None where that is not
             known, or none is left.
     """
@@ -58,61 +66,164 @@ class CheckpointComparison:
     ci_high: float
     n_gained: int
     n_lost: int
-    p_value: float | None
+    p_value: float
+    adjusted_p_value: float | None = None
     clean: CheckpointComparison | None = None
 
 
-def compare_scores(
-    benchmark: str, first_by_question: Mapping[str, float], second_by_question: Mapping[str, float]
-) -> CheckpointComparison:
-    """Compare scores (from 0 to 1) by question.
+@dataclass(frozen=True, slots=True)
+class QuestionScore:
+    """Score of one question, mostly from 0 to 1.
+
+    Attributes:
+        score: The score.
+        stratum: Part of the benchmark that its score is a mean over, such as a task.
+        cluster: What the question is about, such as a video; empty: nothing that another question is about, too.
+    """
+
+    score: float
+    stratum: str = ""
+    cluster: str = ""
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """Scores of the questions of one benchmark that both checkpoints were asked; at least one.
+
+    Attributes:
+        benchmark: Its name.
+        keys: The questions.
+        first: Scores of the first checkpoint.
+        second: Scores of the second.
+        strata: Stratum of each question.
+        clusters: Cluster of each question.
+    """
+
+    benchmark: str
+    keys: Sequence[str]
+    first: np.ndarray
+    second: np.ndarray
+    strata: Sequence[str]
+    clusters: Sequence[str]
+
+    @property
+    def differences(self) -> np.ndarray:
+        """Second minus first, by question."""
+        return self.second - self.first
+
+    @property
+    def first_score(self) -> float:
+        return compute_stratified_mean(self.first, self.strata)
+
+    @property
+    def second_score(self) -> float:
+        return compute_stratified_mean(self.second, self.strata)
+
+    @property
+    def n_gained(self) -> int:
+        return int((self.differences > 0).sum())
+
+    @property
+    def n_lost(self) -> int:
+        return int((self.differences < 0).sum())
+
+    @cached_property
+    def resampled(self) -> np.ndarray:
+        """Bootstrap draws of the difference."""
+        return self._draw(resample_differences)
+
+    @cached_property
+    def flipped(self) -> np.ndarray:
+        """Draws of the difference if neither were better."""
+        return self._draw(flip_differences)
+
+    def _draw(self, draw: Callable[..., np.ndarray]) -> np.ndarray:
+        clusters = None if self._is_independent else self.clusters
+        return draw(self.differences, strata=self.strata, clusters=clusters, seed_name=self.benchmark)
+
+    @property
+    def _is_independent(self) -> bool:
+        return len(set(self.clusters)) == len(self.clusters)
+
+    def compute_p_value(self) -> float:
+        """Return the p-value of the difference."""
+        is_binary = bool(np.isin(self.first, (0, 1)).all() and np.isin(self.second, (0, 1)).all())
+        if is_binary and self._is_independent and len(set(self.strata)) == 1:
+            return compute_mcnemar_p_value(self.n_gained, self.n_lost)
+        return compute_flip_p_value(self.second_score - self.first_score, self.flipped)
+
+
+def pair_scores(
+    benchmark: str,
+    first_by_question: Mapping[str, QuestionScore | float],
+    second_by_question: Mapping[str, QuestionScore | float],
+) -> PairedScores:
+    """Pair scores by question; strata and clusters are those of the first.
 
     Raises:
         BenchmarkError: The checkpoints have no question in common.
     """
-    shared_keys = sorted(first_by_question.keys() & second_by_question.keys())
-    if not shared_keys:
+    keys = sorted(first_by_question.keys() & second_by_question.keys())
+    if not keys:
         raise BenchmarkError(
             f"no question of {benchmark} was asked of both checkpoints",
             hint="materialise the benchmark for both of them",
         )
-    first_scores = np.array([first_by_question[key] for key in shared_keys])
-    second_scores = np.array([second_by_question[key] for key in shared_keys])
-    differences = second_scores - first_scores
-    ci_low, ci_high = _bootstrap_interval(differences)
-    n_gained, n_lost = int((differences > 0).sum()), int((differences < 0).sum())
-    is_binary = bool(np.isin(first_scores, (0, 1)).all() and np.isin(second_scores, (0, 1)).all())
-    return CheckpointComparison(
-        benchmark=benchmark,
-        n_questions=len(shared_keys),
-        first_score=100 * float(first_scores.mean()),
-        second_score=100 * float(second_scores.mean()),
-        difference=100 * float(differences.mean()),
-        ci_low=100 * ci_low,
-        ci_high=100 * ci_high,
-        n_gained=n_gained,
-        n_lost=n_lost,
-        p_value=compute_mcnemar_p_value(n_gained, n_lost) if is_binary else None,
+    first, second = (
+        [score if isinstance(score, QuestionScore) else QuestionScore(score) for score in map(scores.__getitem__, keys)]
+        for scores in (first_by_question, second_by_question)
+    )
+    return PairedScores(
+        benchmark,
+        keys,
+        np.array([question.score for question in first]),
+        np.array([question.score for question in second]),
+        [question.stratum for question in first],
+        [question.cluster or key for key, question in zip(keys, first, strict=True)],
     )
 
 
-def _bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean; a resample is drawn as the counts of each distinct value."""
-    values, counts = np.unique(differences, return_counts=True)
-    rng = np.random.default_rng(INTERVAL_SEED)
-    means = [
-        rng.multinomial(len(differences), counts / len(differences), size=RESAMPLE_CHUNK) @ values / len(differences)
-        for _ in range(N_RESAMPLES // RESAMPLE_CHUNK)
-    ]
-    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
-    return float(low), float(high)
+def compare_scores(paired: PairedScores) -> CheckpointComparison:
+    """Compare the scores of one benchmark."""
+    ci_low, ci_high = compute_interval(paired.resampled)
+    return CheckpointComparison(
+        benchmark=paired.benchmark,
+        n_questions=len(paired.keys),
+        first_score=100 * paired.first_score,
+        second_score=100 * paired.second_score,
+        difference=100 * (paired.second_score - paired.first_score),
+        ci_low=100 * ci_low,
+        ci_high=100 * ci_high,
+        n_gained=paired.n_gained,
+        n_lost=paired.n_lost,
+        p_value=paired.compute_p_value(),
+    )
 
 
-def compute_mcnemar_p_value(n_gained: int, n_lost: int) -> float:
-    """Return the two-sided exact p-value: how likely a fair coin divides the changed questions at least as unevenly."""
-    n_changed = n_gained + n_lost
-    tail = sum(math.comb(n_changed, k) for k in range(min(n_gained, n_lost) + 1))
-    return min(1.0, 2 * tail / 2**n_changed)
+def compare_overall(paired_scores: Sequence[PairedScores]) -> CheckpointComparison:
+    """Compare the mean score over benchmarks, each of which counts alike."""
+    ci_low, ci_high = compute_interval(np.mean([paired.resampled for paired in paired_scores], axis=0))
+    first, second = (
+        float(np.mean([getattr(paired, name) for paired in paired_scores])) for name in ("first_score", "second_score")
+    )
+    return CheckpointComparison(
+        benchmark=OVERALL,
+        n_questions=sum(len(paired.keys) for paired in paired_scores),
+        first_score=100 * first,
+        second_score=100 * second,
+        difference=100 * (second - first),
+        ci_low=100 * ci_low,
+        ci_high=100 * ci_high,
+        n_gained=sum(paired.n_gained for paired in paired_scores),
+        n_lost=sum(paired.n_lost for paired in paired_scores),
+        p_value=compute_flip_p_value(second - first, np.mean([paired.flipped for paired in paired_scores], axis=0)),
+    )
+
+
+def adjust_comparisons(comparisons: Sequence[CheckpointComparison]) -> list[CheckpointComparison]:
+    """Return the comparisons with Holm's p-values over all of them."""
+    adjusted = adjust_p_values([comparison.p_value for comparison in comparisons])
+    return [replace(c, adjusted_p_value=p_value) for c, p_value in zip(comparisons, adjusted, strict=True)]
 
 
 def compare_checkpoints(
@@ -121,6 +232,7 @@ def compare_checkpoints(
     """Compare two checkpoint versions on each benchmark (of those named) that both were asked in the same way.
 
     Of several ways, the one with the most questions in common counts. Benchmarks without question scores are left out.
+    Of two and more benchmarks the last line is their mean, `overall`.
 
     Args:
         lake: The lake.
@@ -132,37 +244,83 @@ def compare_checkpoints(
         BenchmarkError: No benchmark is left.
     """
     item_ids: dict[str, str] = {}
-    scores_by_version = {
-        version: _read_question_scores(lake, version, benchmarks, item_ids)
-        for version in (first_version, second_version)
-    }
+    paired_scores = read_paired_scores(lake, first_version, second_version, benchmarks, item_ids)
     touched_sets = [read_touched_items(lake, version) for version in (first_version, second_version)]
-    touched_ids = None if None in touched_sets else {i for touched in touched_sets if touched for i in touched.kinds}
-    comparisons: dict[str, CheckpointComparison] = {}
-    for (benchmark, settings_hash), scores in scores_by_version[first_version].items():
-        other_scores = scores_by_version[second_version].get((benchmark, settings_hash))
-        if other_scores is None or not scores.keys() & other_scores.keys():
+    clean_scores: list[PairedScores] = []
+    if None not in touched_sets:
+        touched_ids = {item_id for touched in touched_sets if touched for item_id in touched.kinds}
+        clean_scores = [
+            clean for paired in paired_scores if (clean := _select_clean(paired, item_ids, touched_ids)) is not None
+        ]
+    clean_by_benchmark = {clean.benchmark: clean for clean in _compare_all(clean_scores)}
+    return [
+        replace(comparison, clean=clean_by_benchmark.get(comparison.benchmark))
+        for comparison in _compare_all(paired_scores)
+    ]
+
+
+def _compare_all(paired_scores: Sequence[PairedScores]) -> list[CheckpointComparison]:
+    comparisons = adjust_comparisons([compare_scores(paired) for paired in paired_scores])
+    return [*comparisons, compare_overall(paired_scores)] if len(paired_scores) > 1 else comparisons
+
+
+def _select_clean(paired: PairedScores, item_ids: Mapping[str, str], touched_ids: set[str]) -> PairedScores | None:
+    """Return the questions whose item is known and not touched; None if there are none."""
+    indices = [i for i, key in enumerate(paired.keys) if key in item_ids and item_ids[key] not in touched_ids]
+    if not indices:
+        return None
+    return PairedScores(
+        paired.benchmark,
+        [paired.keys[i] for i in indices],
+        paired.first[indices],
+        paired.second[indices],
+        [paired.strata[i] for i in indices],
+        [paired.clusters[i] for i in indices],
+    )
+
+
+def read_paired_scores(
+    lake: Lake,
+    first_version: str,
+    second_version: str,
+    benchmarks: Sequence[str] | None = None,
+    item_ids: dict[str, str] | None = None,
+) -> list[PairedScores]:
+    """Return the scores of two checkpoints on each benchmark that both were asked in the same way, by its name.
+
+    Args:
+        lake: The lake.
+        first_version: Checkpoint version to compare with.
+        second_version: Checkpoint version that is compared.
+        benchmarks: Names of benchmarks; None for all.
+        item_ids: Takes the item of each question, as far as it is in the lake.
+
+    Raises:
+        BenchmarkError: No benchmark is left.
+    """
+    first, second = (
+        _read_question_scores(lake, version, benchmarks, {} if item_ids is None else item_ids)
+        for version in (first_version, second_version)
+    )
+    best: dict[str, PairedScores] = {}
+    for (benchmark, settings_hash), scores in first.items():
+        other_scores = second.get((benchmark, settings_hash), {})
+        if not scores.keys() & other_scores.keys():
             continue
-        comparison = compare_scores(benchmark, scores, other_scores)
-        if touched_ids is not None:
-            clean = {
-                key: score for key, score in scores.items() if key in item_ids and item_ids[key] not in touched_ids
-            }
-            if clean.keys() & other_scores.keys():
-                comparison = replace(comparison, clean=compare_scores(benchmark, clean, other_scores))
-        if benchmark not in comparisons or comparison.n_questions > comparisons[benchmark].n_questions:
-            comparisons[benchmark] = comparison
-    if not comparisons:
+        paired = pair_scores(benchmark, scores, other_scores)
+        if benchmark not in best or len(paired.keys) > len(best[benchmark].keys):
+            best[benchmark] = paired
+    if not best:
         raise BenchmarkError(
             "no benchmark was asked of both checkpoints in the same way",
             hint="materialise `evaluation/held_out`, or a benchmark of a suite for both with the same settings",
         )
-    return [comparisons[name] for name in sorted(comparisons)]
+    return [best[name] for name in sorted(best)]
 
 
 def _read_question_scores(
     lake: Lake, version: str, benchmarks: Sequence[str] | None, item_ids: dict[str, str]
-) -> dict[tuple[str, str], dict[str, float]]:
+) -> dict[tuple[str, str], dict[str, QuestionScore]]:
     """Return scores by (benchmark, settings hash) and question; question keys contain the hash of the task's code.
 
     The held-out questions count as a benchmark; whether a server answered or this project's code makes no difference.
@@ -172,20 +330,22 @@ def _read_question_scores(
     if benchmarks:
         row_filter += f" AND {sql.is_in('benchmark', list(benchmarks))}"
     columns = ["benchmark", "settings_hash", "task", "task_hash", "question_id", "doc_id", "score"]
-    scores: dict[tuple[str, str], dict[str, float]] = {}
+    scores: dict[tuple[str, str], dict[str, QuestionScore]] = {}
     rows = list(lake.get_table(ANSWERS_TABLE).iter_rows(columns, row_filter))
     items = read_item_ids(lake, sorted({row["task"] for row in rows}))
     for row in rows:
         question_key = f"{row['task']} {row['task_hash']} {row['doc_id']} {row['question_id']}"
         if (row["task"], row["doc_id"]) in items:
             item_ids[question_key] = items[row["task"], row["doc_id"]]
-        scores.setdefault((row["benchmark"], row["settings_hash"]), {})[question_key] = row["score"]
+        question_score = QuestionScore(row["score"], row["task"])
+        scores.setdefault((row["benchmark"], row["settings_hash"]), {})[question_key] = question_score
     if not benchmarks or suite.SUITE in benchmarks:
         version_filter = sql.equals("checkpoint_version", version)
         columns = ["settings_hash", "question_id", "sample_id", "correct"]
         for row in lake.get_table(suite.TABLE).iter_rows(columns, version_filter):
             item_ids[row["question_id"]] = row["sample_id"]
-            scores.setdefault((suite.SUITE, row["settings_hash"]), {})[row["question_id"]] = float(row["correct"])
+            question_score = QuestionScore(float(row["correct"]))
+            scores.setdefault((suite.SUITE, row["settings_hash"]), {})[row["question_id"]] = question_score
     return scores
 
 
@@ -234,7 +394,7 @@ def compare_command(first: str, second: str, benchmarks: tuple[str, ...], json_:
     if json_:
         click.echo(as_json([asdict(comparison) for comparison in comparisons]))
         return
-    columns = ["benchmark", "questions", first[:12], second[:12], "difference (95 %)", "p (McNemar)"]
+    columns = ["benchmark", "questions", first[:12], second[:12], "difference (95 %)", "p", "p (Holm)"]
     click.echo(format_table("scores from 0 to 100", columns, [_build_row(comparison) for comparison in comparisons]))
     clean = [comparison.clean for comparison in comparisons if comparison.clean is not None]
     if clean:
@@ -248,5 +408,6 @@ def _build_row(comparison: CheckpointComparison) -> list[object]:
         f"{comparison.first_score:.1f}",
         f"{comparison.second_score:.1f}",
         f"{comparison.difference:+.1f} ({comparison.ci_low:+.1f} to {comparison.ci_high:+.1f})",
-        comparison.p_value,
+        f"{comparison.p_value:.2g}",
+        "" if comparison.adjusted_p_value is None else f"{comparison.adjusted_p_value:.2g}",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,10 +16,12 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import (
+    CheckpointComparison,
+    QuestionScore,
     compare_checkpoints,
     compare_command,
     compare_scores,
-    compute_mcnemar_p_value,
+    pair_scores,
     resolve_checkpoint_version,
 )
 from mvl_training.evaluation.held_out import suite
@@ -26,35 +29,32 @@ from mvl_training.evaluation.held_out import suite
 OLD, NEW = "a" * 32, "b" * 32
 
 
+def compare(
+    name: str, first: Mapping[str, QuestionScore | float], second: Mapping[str, QuestionScore | float]
+) -> CheckpointComparison:
+    return compare_scores(pair_scores(name, first, second))
+
+
 def _scores(values: list[float]) -> dict[str, float]:
     return {f"q{n}": value for n, value in enumerate(values)}
 
 
-def test_mcnemar_equals_the_sign_test_of_changed_questions() -> None:
-    assert compute_mcnemar_p_value(0, 0) == 1.0
-    assert compute_mcnemar_p_value(5, 5) == 1.0
-    assert compute_mcnemar_p_value(6, 0) == compute_mcnemar_p_value(0, 6) == 2 / 2**6
-    # scipy.stats.binomtest(15, 20).pvalue
-    assert compute_mcnemar_p_value(15, 5) == pytest.approx(0.04138946533203125)
-    assert compute_mcnemar_p_value(1100, 1000) == pytest.approx(0.0308, abs=1e-3)
-
-
 def test_only_questions_in_common_are_compared() -> None:
-    result = compare_scores("x", {"a": 1.0, "b": 0.0, "c": 1.0}, {"b": 1.0, "c": 1.0, "d": 0.0})
+    result = compare("x", {"a": 1.0, "b": 0.0, "c": 1.0}, {"b": 1.0, "c": 1.0, "d": 0.0})
     assert (result.n_questions, result.first_score, result.second_score, result.difference) == (2, 50.0, 100.0, 50.0)
     assert (result.n_gained, result.n_lost, result.p_value) == (1, 0, 1.0)
     with pytest.raises(BenchmarkError, match="no question of x"):
-        compare_scores("x", {"a": 1.0}, {"b": 1.0})
+        compare("x", {"a": 1.0}, {"b": 1.0})
 
 
 def test_pairing_detects_a_small_gain_that_unpaired_errors_hide() -> None:
     rng = random.Random(1)
     before = [float(rng.random() < 0.5) for _ in range(1000)]
     after = [1.0 if rng.random() < 0.05 else value for value in before]
-    result = compare_scores("x", _scores(before), _scores(after))
+    result = compare("x", _scores(before), _scores(after))
     unpaired = 100 * math.sqrt(2 * 0.25 / 1000)
     assert 0 < result.difference < 2 * unpaired
-    assert result.ci_low > 0 and result.p_value is not None and result.p_value < 0.001
+    assert result.ci_low > 0 and result.p_value < 0.001
 
 
 def test_the_interval_covers_the_true_difference_at_its_nominal_rate() -> None:
@@ -62,26 +62,55 @@ def test_the_interval_covers_the_true_difference_at_its_nominal_rate() -> None:
     inside = 0
     for _ in range(100):
         changes = [rng.choices((-1.0, 0.0, 1.0), (0.1, 0.7, 0.2))[0] for _ in range(300)]
-        result = compare_scores("x", _scores([0.0] * 300), _scores(changes))
+        result = compare("x", _scores([0.0] * 300), _scores(changes))
         inside += result.ci_low <= 10.0 <= result.ci_high
     assert 88 <= inside <= 100
 
 
-def test_graded_scores_have_an_interval_but_no_p_value_and_are_deterministic() -> None:
+def test_graded_scores_have_an_interval_and_a_p_value_and_are_deterministic() -> None:
     rng = random.Random(3)
     one, two = (_scores([rng.random() for _ in range(60)]) for _ in range(2))
-    result = compare_scores("x", one, two)
-    assert result.p_value is None and result.ci_low < result.difference < result.ci_high
-    assert compare_scores("x", one, two) == result
-    assert compare_scores("x", two, one).difference == -result.difference
+    result = compare("x", one, two)
+    assert 0.05 < result.p_value <= 1 and result.ci_low < result.difference < result.ci_high
+    assert compare("x", one, two) == result
+    assert compare("x", two, one).difference == -result.difference
 
 
-def _store(lake: Lake, version: str, scores: list[float | None], *, settings: str = "s", task_hash: str = "h") -> None:
-    part = f"{version} {settings}"
+def test_the_mean_is_over_tasks_and_questions_about_one_video_are_one_piece_of_evidence() -> None:
+    large = {f"a{n}": QuestionScore(0.0, "large") for n in range(90)}
+    small = {f"b{n}": QuestionScore(0.0, "small") for n in range(10)}
+    better = {**large, **{key: QuestionScore(1.0, "small") for key in small}}
+    result = compare("x", large | small, better)
+    assert result.difference == 50.0, "half of the tasks, though a tenth of the questions"
+    videos = [f"video {n % 5}" for n in range(50)]
+    before = {f"q{n}": QuestionScore(0.0, "", video) for n, video in enumerate(videos)}
+    after = {f"q{n}": QuestionScore(float(video != "video 0"), "", video) for n, video in enumerate(videos)}
+    alone = {key: QuestionScore(question.score) for key, question in after.items()}
+    clustered, independent = compare("x", before, after), compare("x", before, alone)
+    assert clustered.difference == independent.difference == 80.0
+    assert clustered.p_value > 0.1 > 1e-6 > compare("x", dict.fromkeys(alone, 0.0), alone).p_value
+    assert clustered.ci_high - clustered.ci_low > 50
+
+
+def test_scores_above_those_of_the_reference_count_in_full() -> None:
+    result = compare("x", {"a": 1.0, "b": 0.5}, {"a": 1.5, "b": 0.5})
+    assert (result.first_score, result.second_score) == (75.0, 100.0)
+
+
+def _store(
+    lake: Lake,
+    version: str,
+    scores: Sequence[float | None],
+    *,
+    settings: str = "s",
+    task_hash: str = "h",
+    benchmark: str = "Synthetic-Bars",
+) -> None:
+    part = f"{version} {settings} {benchmark}"
     common = {
         "partition_key": part,
         "checkpoint_version": version,
-        "benchmark": "Synthetic-Bars",
+        "benchmark": benchmark,
         "settings_hash": settings,
     }
     rows: list[dict[str, Any]] = [
@@ -112,6 +141,18 @@ def test_stored_answers_are_paired_within_the_same_settings_and_task_code(lake: 
     _store(lake, NEW, [1.0, 1.0, 0.0], task_hash="edited")
     with pytest.raises(BenchmarkError, match="in the same way"):
         compare_checkpoints(lake, OLD, NEW)
+
+
+def test_benchmarks_together_have_adjusted_p_values_and_a_mean(lake: Lake) -> None:
+    for version, right in ((OLD, 0), (NEW, 8)):
+        _store(lake, version, [1.0] * right + [0.0] * (40 - right))
+        _store(lake, version, [float(n < right // 2) for n in range(10)], benchmark="Synthetic-Pairs")
+    first, second, overall = compare_checkpoints(lake, OLD, NEW)
+    assert (first.p_value, second.p_value) == (2 / 2**8, 2 / 2**4)
+    assert (first.adjusted_p_value, second.adjusted_p_value) == (2 * 2 / 2**8, 2 / 2**4)
+    assert (overall.benchmark, overall.n_questions, round(overall.difference, 9)) == ("overall", 50, 30.0)
+    assert overall.p_value < 0.01 and 10 < overall.ci_low < 30 < overall.ci_high < 50
+    assert overall.adjusted_p_value is None
 
 
 def test_the_held_out_questions_are_compared_too(lake: Lake) -> None:
