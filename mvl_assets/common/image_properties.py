@@ -21,6 +21,7 @@ class ImageProperties:
         pdq: 256-bit PDQ hash of the same, 64 hex digits; None where it was not computed.
         pdq_quality: How much structure PDQ sees, from 0 (blank) to 100.
         trimmed_pdq: PDQ hash without the uniform border; None for an image without one.
+        sharpness: Variance of the Laplacian (`media.sharpness`), near 0 for a blurred image; None where not measured.
     """
 
     size: int
@@ -33,3 +34,4 @@ class ImageProperties:
     pdq: str | None = None
     pdq_quality: int | None = None
     trimmed_pdq: str | None = None
+    sharpness: float | None = None

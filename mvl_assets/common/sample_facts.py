@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from itertools import islice
 from operator import add
 from typing import Any, NamedTuple
@@ -28,6 +28,9 @@ from mvl_assets.common.words import normalize_texts
 _HOLDOUT = encode_canonical_json("holdout")
 _NO_IMAGES = prepend_length(encode_plain_json([]))
 
+# Of each image; of their sharpness a column of its own has what filters ask for.
+_STORED_PROPERTIES = tuple(field.name for field in fields(ImageProperties) if field.name != "sharpness")
+
 WITHDRAWN_FACTS: Mapping[str, Any] = {
     "image_properties": [],
     "fingerprint": None,
@@ -39,6 +42,7 @@ WITHDRAWN_FACTS: Mapping[str, Any] = {
     "answer_chars": 0,
     "type_token_ratio": None,
     "language": None,
+    "sharpness": None,
 }
 """Columns of a version without content."""
 
@@ -83,6 +87,7 @@ def build_fact_columns(
         "n_turns": conversations.lengths,
         "n_chars": _count_chars(conversations),
         **compute_text_facts(conversations.lengths, conversations.roles, normalized_texts)._asdict(),
+        "sharpness": [_find_least_sharp(ids, properties) for ids in image_ids],
     }
 
 
@@ -91,9 +96,18 @@ def _describe_images(
 ) -> list[dict[str, Any]]:
     return [
         # A name in an archive may hold half a surrogate pair, which a table cannot store.
-        {"name": name and name.encode("utf-8", "backslashreplace").decode(), **asdict(properties[image_id])}
+        {"name": name and name.encode("utf-8", "backslashreplace").decode(), **_select_stored(properties[image_id])}
         for name, image_id in zip(names, image_ids, strict=True)
     ]
+
+
+def _select_stored(properties: ImageProperties) -> dict[str, Any]:
+    return {name: getattr(properties, name) for name in _STORED_PROPERTIES}
+
+
+def _find_least_sharp(image_ids: Sequence[str], properties: Mapping[str, ImageProperties]) -> float | None:
+    values = [value for image_id in image_ids if (value := properties[image_id].sharpness) is not None]
+    return min(values, default=None)
 
 
 def get_image_group_id(sample_id: str, image_ids: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ _COLUMNS = (
     "holdout_hash",
     "n_turns",
     "n_chars",
+    "sharpness",
     *(name for name, _ in TEXT_FACTS),
 )
 ONE_VISION_GRID = TileGrid(384, 14, tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7)), 9)
@@ -116,6 +117,7 @@ def _build_table(samples: pa.RecordBatch, source: SourceSpec, run_id: str) -> pa
         "n_tiles": _count_tiles(samples.column("image_properties"), samples.column("video")),
         "image_action": _compute_image_actions(samples.column("image_properties")),
         "run_id": run_id,
+        "sharpness": samples.column("sharpness"),
     }
     arrays = [
         pa.repeat(pa.scalar(columns[field.name], field.type), len(samples))

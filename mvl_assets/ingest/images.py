@@ -151,6 +151,7 @@ def _decode(image_id: str, data: bytes) -> ImageRow | ImageError:
         image.pdq,
         image.pdq_quality,
         image.trimmed_pdq,
+        image.sharpness,
     )
 
 

@@ -95,5 +95,6 @@ def build_image_table(rows: Sequence[ImageRow], source: str) -> pa.Table:
         "pdq": pa.array([r.pdq for r in rows], pa.string()),
         "pdq_quality": pa.array([r.pdq_quality for r in rows], pa.int32()),
         "trimmed_pdq": pa.array([r.trimmed_pdq for r in rows], pa.string()),
+        "sharpness": pa.array([r.sharpness for r in rows], pa.float32()),
     }
     return pa.table(columns, schema=IMAGES.schema)

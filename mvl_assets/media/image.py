@@ -21,6 +21,7 @@ from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.media.image_formats import IMAGE_FORMATS, describe_unreadable
 from mvl_assets.media.image_hashes import compute_image_hashes
+from mvl_assets.media.sharpness import MIN_SHARPNESS_SIDE, measure_sharpness
 
 MAX_PIXELS = 64_000_000
 """Larger images are rejected undecoded: 64 MP is 192 MB in RGB, nearly four times the paper's largest."""
@@ -97,17 +98,20 @@ def inspect_image(data: bytes) -> ImageProperties:
         mode, (width, height) = image.mode, image.size
         if image.format in JPEG_FORMATS:
             # The whole file is still read and unpacked, so truncation and damage show as in a full decode; only colours
-            # and pixels that the hash does not need are not computed.
-            reduction_factor = _compute_reduction_factor(image, MIN_HASH_SIDE)
+            # and pixels that nothing below needs are not computed.
+            reduction_factor = _compute_reduction_factor(image, MIN_SHARPNESS_SIDE)
             image.draft("L", (width // reduction_factor, height // reduction_factor))
         upright = _apply_exif_orientation(image)
         if image.getexif().get(ExifTags.Base.Orientation) in ROTATED_ORIENTATIONS:
             width, height = height, width
-        hashes = compute_image_hashes(_reduce(upright, MIN_HASH_SIDE))
+        reduced = _reduce(upright, MIN_SHARPNESS_SIDE)
+        hashes, sharpness = compute_image_hashes(_reduce(reduced, MIN_HASH_SIDE)), measure_sharpness(reduced)
         n_frames = int(getattr(image, "n_frames", 1))
         if n_frames > len(data):  # a header may claim billions
             raise ImageError("broken_image", f"{n_frames} frames in {len(data)} bytes")
-    return ImageProperties(len(data), str(image.format), width, height, n_frames, mode, **asdict(hashes))
+    return ImageProperties(
+        len(data), str(image.format), width, height, n_frames, mode, **asdict(hashes), sharpness=sharpness
+    )
 
 
 def standardise_image(data: bytes) -> Image.Image:

@@ -51,13 +51,14 @@ def test_words_of_many_texts_are_those_of_each(texts: list[str], chunk_chars: in
 @pytest.mark.parametrize("name", ["a.png", None, "bad\udcff.png"])
 def test_columns_of_a_version_with_an_image(name: str | None) -> None:
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
-    properties = {PICTURE: ImageProperties(9, "PNG", 32, 24, 1, "RGB", None)}
+    properties = {PICTURE: ImageProperties(9, "PNG", 32, 24, 1, "RGB", None, sharpness=7.0)}
     said = FlatConversations([2], [turn["from"] for turn in turns], [turn["value"] for turn in turns])
     columns = build_fact_columns(["1" * 32], said, [[PICTURE]], [[name]], properties)
     facts = {name: pa.array(column)[0].as_py() for name, column in columns.items()}
     assert set(facts) == set(WITHDRAWN_FACTS) == SAMPLES.derived_columns
     assert facts["fingerprint"] == facts["similar_fingerprint"] == compute_fingerprint(turns, [PICTURE])
     assert facts["holdout_hash"] == compute_holdout_hash(PICTURE) == int(compute_digest("holdout", PICTURE)[:8], 16)
+    assert facts["sharpness"] == 7.0
     stored = SAMPLES.columns.field("image_properties").type
     assert [field.name for field in stored.value_type] == list(facts["image_properties"][0])
     (facts["image_properties"][0]["name"] or "").encode()

@@ -28,6 +28,7 @@ def store(lake: Lake, slug: str, data: bytes) -> ImageRow:
         info.pdq,
         info.pdq_quality,
         info.trimmed_pdq,
+        info.sharpness,
     )
     lake.get_images(slug).insert([row])
     return row

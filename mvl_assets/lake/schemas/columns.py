@@ -168,6 +168,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "text": "The raw answer.",
     "text_containment": "Share of the shorter text's words that the longer has; 0 if numbers or order differ.",
     "text_overlap": "Shared words over all words of two texts.",
+    "sharpness": "Variance of the Laplacian of the least sharp image, near 0 if blurred; null if not measured.",
     "trimmed_pdq": "PDQ hash without the uniform border; null for an image without one.",
     "upstream_dataset": "Data set that the row is from, according to a collection (the authors' release).",
     "verdicts": "For each criterion: the request, the verdict, and the probability of Yes.",
@@ -176,6 +177,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "width": "Width in pixels, after the EXIF rotation.",
     "withdrawn": "True if the source does not contain the sample any more.",
     "category.n_tiles": "Tiles of all images in LLaVA-OneVision's grid of 384 pixels; of a video its frames.",
+    "images.sharpness": "Variance of the Laplacian at some 256 pixels, near 0 if blurred; null if not measured.",
     "rejects.position": "Row in its file, from 0.",
     "samples.position": "Row in its file, from 0.",
     "curation/contamination.kind": "same_image_same_question, same_image or same_question of an item; declared: the"

@@ -52,11 +52,13 @@ IMAGES = TableSpec(
             ("pdq", pa.string()),
             ("pdq_quality", pa.int32()),
             ("trimmed_pdq", pa.string()),
+            ("sharpness", pa.float32()),
         ]
     ),
     key_column="image_id",
     partition_column="source",
     has_row_hash=False,
+    added_columns=(("sharpness",),),
 )
 
 SAMPLES = TableSpec(
@@ -88,16 +90,19 @@ SAMPLES = TableSpec(
             ("n_turns", pa.int32()),
             ("n_chars", pa.int64()),
             *TEXT_FACTS,
+            # Of the least sharp of its images.
+            ("sharpness", pa.float32()),
         ]
     ),
     key_column="version_id",
     has_key_scheme=True,
     partition_column="source",
     derived_columns=frozenset(
-        {"image_properties", "fingerprint", "similar_fingerprint", "holdout_hash", "n_turns", "n_chars"}
+        {"image_properties", "fingerprint", "similar_fingerprint", "holdout_hash", "n_turns", "n_chars", "sharpness"}
         | _TEXT_FACT_NAMES
     ),
     digested_columns={"content_hash": frozenset({"conversations", "image_ids", "video", "license"})},
+    added_columns=(("sharpness",),),
 )
 
 ANSWERS = TableSpec(
@@ -176,11 +181,13 @@ CATEGORY = TableSpec(
             # "as_is", "resized", "padded": what standardising will do to the images (paper §2: 224–4,096 px, 7:1).
             ("image_action", pa.string()),
             ("run_id", pa.string()),
+            ("sharpness", pa.float32()),
         ]
     ),
     key_column="sample_id",
     partition_column="source",
-    derived_columns=frozenset({"holdout_hash", "n_tiles"} | _TEXT_FACT_NAMES),
+    derived_columns=frozenset({"holdout_hash", "n_tiles", "sharpness"} | _TEXT_FACT_NAMES),
+    added_columns=(("sharpness",),),
 )
 
 REWRITTEN = TableSpec(

@@ -23,6 +23,7 @@ class ImageRow:
     pdq: str | None = None
     pdq_quality: int | None = None
     trimmed_pdq: str | None = None
+    sharpness: float | None = None
 
     @property
     def properties(self) -> ImageProperties:
@@ -38,6 +39,7 @@ class ImageRow:
             self.pdq,
             self.pdq_quality,
             self.trimmed_pdq,
+            self.sharpness,
         )
 
 

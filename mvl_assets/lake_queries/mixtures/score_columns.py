@@ -23,7 +23,7 @@ _TABLES: tuple[tuple[TableSpec, tuple[str, ...]], ...] = (
         CATEGORY,
         (
             *("source", "family", "modality", "license", "n_images", "n_turns", "n_chars", "n_tiles", "image_action"),
-            *_TEXT_FACTS,
+            *("sharpness", *_TEXT_FACTS),
         ),
     ),
 )
