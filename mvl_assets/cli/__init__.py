@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 import click
 
 from mvl_assets.cli.common_options import add_common_options
+from mvl_assets.common.arm_address import split_lake_address
 from mvl_assets.common.project_root import require_project
 from mvl_assets.common.verbosity import Verbosity, get_verbosity
 from mvl_assets.config.settings import load_settings, validate_settings
@@ -97,7 +98,7 @@ def cli(ctx: click.Context) -> None:
     if "://" in load_settings().lake_root and ctx.invoked_subcommand != "doctor":  # it says so in its own way
         from mvl_assets.lake.storage import check_store
 
-        check_store(load_settings().lake_root)
+        check_store(split_lake_address(load_settings().lake_root)[0])
 
 
 add_common_options(cli)

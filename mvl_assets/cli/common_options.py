@@ -1,4 +1,4 @@
-"""The options that every command has: `--profile`, `-q` and `-v`, before or after the command's name."""
+"""The options that every command has: `--profile`, `--arm`, `-q` and `-v`, before or after the command's name."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from functools import partial
 
 import click
 
+from mvl_assets.common.arm_address import parse_arm_id
 from mvl_assets.common.verbosity import Verbosity, set_verbosity
 
 
 def _set_profile(context: click.Context, option: click.Parameter, name: str | None) -> None:
     if name is not None:
         os.environ["MVL_PROFILE"] = name
+
+
+def _set_arm(context: click.Context, option: click.Parameter, path: str | None) -> None:
+    if path is not None:
+        from mvl_assets.config.study_arms import build_arm_environment
+
+        os.environ.update(build_arm_environment(parse_arm_id(path)))
 
 
 def _set_verbosity(verbosity: Verbosity, context: click.Context, option: click.Parameter, is_set: bool) -> None:
@@ -30,6 +38,14 @@ def _build_options() -> list[click.Option]:
             expose_value=False,
             is_eager=True,
             callback=_set_profile,
+        ),
+        click.Option(
+            ["--arm"],
+            metavar="STUDY/ARM/SEED",
+            help="Work on the mixtures, plans and checkpoints of an arm of a study.",
+            expose_value=False,
+            is_eager=True,
+            callback=_set_arm,
         ),
         click.Option(
             ["-q", "--quiet"],

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 
+from mvl_assets.common.arm_address import split_lake_address
 from mvl_assets.common.installation import build_install_hint, list_missing_packages
 from mvl_assets.common.project_root import find_project_root
 from mvl_assets.common.scratch_location import find_filesystem_type
@@ -146,7 +147,7 @@ def _check_scratch() -> Check:
 
 
 def _check_lake_store() -> Check:
-    root = load_settings().lake_root
+    root, _ = split_lake_address(load_settings().lake_root)
     if "://" not in root:
         return Check("object store", True, "not used, the lake is on a disk", "")
     try:

@@ -183,13 +183,16 @@ def _iter_plan_lines(
 
 def _iter_affected_checkpoints(lake: Lake, plan: PurgePlan) -> Iterator[tuple[Path, str]]:
     """Yield checkpoints whose training rows included the data, or may have, each with the effect in words."""
-    follows_affected = False
+    lake, follows_affected = lake.without_arm(), False
     for stage in TRAINING_STAGES:
         is_stage_affected = False
-        plan_version = lake.get_table(f"pack_plan/{stage}").compute_data_version()
+        names = [name for name in lake.list_tables_with_arms("pack_plan") if name.endswith(f"/{stage}")]
+        versions = {name: lake.get_table(name).compute_data_version() for name in names}
+        affected_versions = {version for name, version in versions.items() if name in plan.row_counts}
         for result_path in sorted((load_settings().checkpoints_dir / stage).glob("*/result.json")):
-            matches_plan = json.loads(result_path.read_text(encoding="utf-8")).get("plan_version") == plan_version
-            if matches_plan and f"pack_plan/{stage}" in plan.row_counts:
+            plan_version = json.loads(result_path.read_text(encoding="utf-8")).get("plan_version")
+            matches_plan = plan_version in versions.values()
+            if plan_version in affected_versions:
                 yield result_path.parent, "a checkpoint was trained on it"
             elif follows_affected:
                 yield result_path.parent, "a checkpoint that may be trained from one of these"

@@ -4,7 +4,7 @@
 |---|---|---|
 | MVL_PROJECT | the project's folder | the nearest one, upwards, with a `mvl.yaml` |
 | MVL_HOME | everything the pipeline writes on this machine | `.mvl` of the project |
-| MVL_LAKE | root of the Lance tables, a path or an object-store URI | `$MVL_HOME/lake` |
+| MVL_LAKE | root of the Lance tables, a path or an object-store URI; an arm: `common.arm_address` | `$MVL_HOME/lake` |
 | MVL_RAW | files of the sources, one folder each | `$MVL_HOME/raw` |
 | MVL_UNPACKED | indexes and plain copies of archives, a folder per source | `.unpacked` in the source's folder |
 | MVL_SCRATCH | temporary files of any size | `$MVL_HOME/scratch` |
@@ -26,6 +26,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvl_assets.common.arm_address import ArmId, split_lake_address
 from mvl_assets.common.scratch_location import resolve_home, resolve_local_dir, resolve_scratch_dir
 from mvl_assets.config.project import find_own_dir, load_project
 from mvl_assets.errors import MvlError
@@ -58,6 +59,16 @@ class Settings:
     profile: str
     prompts_dir: Path | None
     lock_file: Path
+
+    @property
+    def arm_id(self) -> ArmId | None:
+        """The arm of a study that the lake's address names."""
+        return split_lake_address(self.lake_root)[1]
+
+    @property
+    def studies_dir(self) -> Path:
+        """Studies that were started: their records, and the profile and recipe of each arm."""
+        return self.home / "studies"
 
     @property
     def publish_dir(self) -> Path:

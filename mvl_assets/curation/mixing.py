@@ -55,7 +55,13 @@ class MixtureReport(MixturePlan):
 
 
 def build_mixture(
-    lake: Lake, profile: Profile, stage: str, *, run_id: str, groups: SourceGroups | None = None
+    lake: Lake,
+    profile: Profile,
+    stage: str,
+    *,
+    run_id: str,
+    groups: SourceGroups | None = None,
+    keep_condition: str = "keep",
 ) -> MixtureReport:
     """Publish `mixture/<stage>`: references to samples and rewrites in their final, seeded order.
 
@@ -65,8 +71,10 @@ def build_mixture(
         stage: The training stage.
         run_id: Id of the run, stored with every row.
         groups: Sources that may be used, by category, with their groups; None uses all that are stored.
+        keep_condition: Which rewrites are kept, in SQL (`judging.keep.format_keep_condition`): as they were judged, or
+            by another rule.
     """
-    with open_mixture(lake, profile, [stage], groups) as (pool, fills):
+    with open_mixture(lake, profile, [stage], groups, keep_condition) as (pool, fills):
         fill = fills[stage]
         counts = pool.count_kept_rewrites(), pool.count_clauses(), pool.count_unlicensed()
         rows = (_add_run_id(batch, run_id) for batch in pool.iter_selected(fill.quotas, stage))
@@ -75,10 +83,14 @@ def build_mixture(
 
 
 def plan_mixtures(
-    lake: Lake, profile: Profile, stages: Iterable[str], groups: SourceGroups | None = None
+    lake: Lake,
+    profile: Profile,
+    stages: Iterable[str],
+    groups: SourceGroups | None = None,
+    keep_condition: str = "keep",
 ) -> list[MixturePlan]:
     """Return what the mixtures of training stages would take, and write nothing. Takes what `build_mixture` does."""
-    with open_mixture(lake, profile, list(stages), groups) as (pool, fills):
+    with open_mixture(lake, profile, list(stages), groups, keep_condition) as (pool, fills):
         kept_rewrites, clauses, unlicensed = pool.count_kept_rewrites(), pool.count_clauses(), pool.count_unlicensed()
     plans = []
     for stage, fill in fills.items():
@@ -98,7 +110,11 @@ def plan_mixtures(
 
 @contextmanager
 def open_mixture(
-    lake: Lake, profile: Profile, stages: list[str], groups: SourceGroups | None = None
+    lake: Lake,
+    profile: Profile,
+    stages: list[str],
+    groups: SourceGroups | None = None,
+    keep_condition: str = "keep",
 ) -> Iterator[tuple[CandidatePool, dict[str, StageFill]]]:
     """Open the candidates of training stages, with what each stage takes of them. Takes what `build_mixture` does.
 
@@ -117,6 +133,7 @@ def open_mixture(
         strata=None if mixture.strata is None else resolve_strata(mixture.strata),
         row_filter=resolve_filter(profile),
         license_rules=LicenseRules(profile.licences, {model.name: model.license for model in profile.models.values()}),
+        keep_condition=keep_condition,
     ) as pool:
         counts = pool.count_candidates()
         rewritten_categories = frozenset(c for c, sources in (groups or {}).items() if "B" in sources.values())

@@ -162,7 +162,7 @@ def _iter_missing(
     for shard, addresses in iter_shards(book, form, options.shard_bytes):
         shards.append(shard)
         if folder.find_missing(format_.list_files(name, shard)[-1:]):
-            yield ShardTask(lake.root, folder, name, shard, addresses, options.image_form)
+            yield ShardTask(lake.address, folder, name, shard, addresses, options.image_form)
 
 
 def _delete_others(folder: ExportFolder, format_: ExportFormat, name: str, shards: Iterable[Shard]) -> None:

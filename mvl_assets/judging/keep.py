@@ -3,11 +3,13 @@
     rule    := all { "or" all }
     all     := term { "and" term }
     term    := "all_yes" | "matches_reference" | "no_reference" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
+             | "true" | "false"
 
 `all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `p_yes >= t`: the lowest P(yes) of
 all criteria is at least t; with a criterion's name, that one's, where the family has it. With a panel, both are the
 panel's. `matches_reference`: the rewritten answer was compared with the source's, and is the same. `no_reference`:
-there was nothing to compare it with. One that contradicts the source's answer is neither.
+there was nothing to compare it with. One that contradicts the source's answer is neither. `true` and `false` keep every
+judged pair, and none, which studies compare with.
 
 The default asks for two things of every pair: the judge's Yes to each criterion, and evidence for the result. Where the
 result is the source's, that is the evidence, and the judge vouches for the steps alone. Where nothing can be compared
@@ -18,6 +20,7 @@ criterion: odds of four to one, or four of five votes. What contradicts the sour
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,6 +107,22 @@ def parse_keep_rule(text: str, criteria: Sequence[str] = ()) -> KeepRule:
     return KeepRule(text, _KeepRuleParser(text, criteria).parse())
 
 
+def format_keep_condition(text: str) -> str:
+    """Return a rule as an SQL condition over columns of `judged/*`, for rows that were judged by another rule.
+
+    Raises:
+        MvlError: The rule cannot be read, or asks for single criteria, which no column has.
+    """
+    if "." in re.sub(r"\d*\.\d+|\d+\.", "", text):
+        raise MvlError(
+            f"keep rule {text!r}: single criteria are known when rows are judged, not when they are mixed",
+            hint="write it with all_yes, p_yes, matches_reference and no_reference",
+        )
+    parse_keep_rule(text)
+    # Of what the grammar has, this alone is no SQL. Nulls are false there: the grammar has no negation.
+    return re.sub(r"\bno_reference\b", "(matches_reference IS NULL)", " ".join(text.split()))
+
+
 def validate_keep_rule(profile: Profile) -> None:
     """Check the profile's rule before it is needed.
 
@@ -145,6 +164,10 @@ class _KeepRuleParser:
                 return _check_reference_match
             case ast.Name(id="no_reference"):
                 return _check_no_reference
+            case ast.Name(id="true"):
+                return lambda pair: None
+            case ast.Name(id="false"):
+                return lambda pair: RuleFailure("rule_keeps_none")
             case ast.Name(id="p_yes") | ast.Attribute(value=ast.Name(id="p_yes")):
                 raise self._build_error("p_yes needs `>=` and a number")
             case ast.Compare(left=ast.Name(id="p_yes")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow.fs as pafs
 
+from mvl_assets.common.arm_address import ArmId, format_lake_address, parse_arm_id, split_lake_address
 from mvl_assets.lake.answer_lookup import WHOLE_SOURCE, AnswerLookup, is_related
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.images import ImageStore
@@ -14,6 +15,9 @@ from mvl_assets.lake.schemas.tables import get_table_spec
 from mvl_assets.lake.storage import open_filesystem
 from mvl_assets.lake.table import Table
 
+ARM_FAMILIES = ("mixture", "pack_plan", "packed_rows", "evaluation")
+"""Families of tables that every arm of a study has of its own."""
+
 
 class Lake:
     """A folder or object-store prefix of Lance tables.
@@ -22,10 +26,17 @@ class Lake:
     `judged/{category}`, `scored/{category}`, `curation/{check}`, `mixture/{stage}`, `pack_plan/{stage}`,
     `evaluation/{suite}`, `answers/{stage}/{source}`, `answers/{stage}/{source}/{shard}` and
     `answers/{stage}/{source}/try`.
+
+    Tables of an arm of a study are `mixture/{study}/{arm}/{seed}/{stage}` and so on. A lake that was opened at the
+    address of an arm (`common.arm_address`) has these under the short names, and everything else as it is.
+
+    Attributes:
+        root: Folder or prefix.
+        arm_id: The arm whose tables are meant; None for those of the pipeline.
     """
 
-    def __init__(self, root: str, *, is_snapshot: bool = False) -> None:
-        self.root = root.rstrip("/")
+    def __init__(self, address: str, *, is_snapshot: bool = False) -> None:
+        self.root, self.arm_id = split_lake_address(address)
         self.is_snapshot = is_snapshot
         self._tables: dict[str, Table] = {}
         self._indices: dict[tuple[str, str | None], KeyIndex] = {}
@@ -36,7 +47,16 @@ class Lake:
 
         For many small look-ups: elsewhere each of them asks for the newest version, on an object store by a listing.
         """
-        return Lake(self.root, is_snapshot=True)
+        return Lake(self.address, is_snapshot=True)
+
+    def without_arm(self) -> Lake:
+        """Return the lake with the pipeline's own tables, whichever arm this one was opened for."""
+        return self if self.arm_id is None else Lake(self.root, is_snapshot=self.is_snapshot)
+
+    @property
+    def address(self) -> str:
+        """What opens this lake in another process: the root, and the arm."""
+        return format_lake_address(self.root, self.arm_id)
 
     def get_table(self, name: str) -> Table:
         """Return a table by name, which need not exist. Raises `KeyError` for a name without a spec."""
@@ -52,12 +72,42 @@ class Lake:
 
     def list_tables(self, family: str) -> list[str]:
         """List the tables of a family that exist, such as `rewritten/chart` and `rewritten/ocr` for `rewritten`."""
+        names, _ = self._list_folder(self.resolve_name(family))
+        return [f"{family}/{name}" for name in names]
+
+    def list_tables_with_arms(self, family: str) -> list[str]:
+        """List the tables of a family that exist, those of all arms after the pipeline's own."""
+        arm_tables = (
+            f"{family}/{arm_id.path}/{name}"
+            for arm_id in self.list_arms(family)
+            for name in self._list_folder(f"{family}/{arm_id.path}")[0]
+        )
+        return [*(f"{family}/{name}" for name in self._list_folder(family)[0]), *arm_tables]
+
+    def list_arms(self, family: str = ARM_FAMILIES[0]) -> list[ArmId]:
+        """List the arms that have tables of a family."""
+        if family not in ARM_FAMILIES:
+            return []
+        paths = [""]
+        for _ in range(3):  # study, arm, seed
+            paths = [f"{path}/{name}" for path in paths for name in self._list_folder(f"{family}{path}")[1]]
+        return sorted(parse_arm_id(path.strip("/")) for path in paths)
+
+    def resolve_name(self, name: str) -> str:
+        """Return where a table, or a family of them, lies below the root."""
+        family, separator, rest = name.partition("/")
+        if self.arm_id is None or family not in ARM_FAMILIES:
+            return name
+        return f"{family}/{self.arm_id.path}{separator}{rest}"
+
+    def _list_folder(self, name: str) -> tuple[list[str], list[str]]:
+        """Return the names of the tables in a folder, and those of its folders."""
         filesystem, path = open_filesystem(self.root)
-        file_infos = filesystem.get_file_info(pafs.FileSelector(f"{path}/{family}", allow_not_found=True))
-        return sorted(
-            f"{family}/{file_info.base_name.removesuffix('.lance')}"
-            for file_info in file_infos
-            if file_info.base_name.endswith(".lance")
+        file_infos = filesystem.get_file_info(pafs.FileSelector(f"{path}/{name}", allow_not_found=True))
+        names = sorted(info.base_name for info in file_infos if info.type == pafs.FileType.Directory)
+        return (
+            [table_name.removesuffix(".lance") for table_name in names if table_name.endswith(".lance")],
+            [folder_name for folder_name in names if not folder_name.endswith(".lance")],
         )
 
     @property
@@ -84,4 +134,4 @@ class Lake:
         return AnswerLookup({other: self.get_answer_log(stage, source, other) for other in shards}, shard)
 
     def _open_table(self, name: str, spec: TableSpec) -> Table:
-        return Table(f"{self.root}/{name}.lance", spec, is_snapshot=self.is_snapshot)
+        return Table(f"{self.root}/{self.resolve_name(name)}.lance", spec, is_snapshot=self.is_snapshot)

@@ -33,6 +33,7 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     Raises:
         LakeError: No row matches, or more than one.
     """
+    lake = lake.without_arm()
     name, column, full_id = _find_row(lake, row_id.strip().lower())
     if column == "request_key":
         return _trace_answer(lake, name, full_id)
@@ -45,7 +46,8 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     if family == SCORED.name:
         lineage["scored"] = row
     if family == "mixture":
-        lineage["mixture"] = [{"stage": name.split("/", 1)[1], **row}]
+        # The same row may be in the mixtures of several arms of studies.
+        lineage["mixture"] = list(_iter_mixture_rows(lake, column, full_id))
     if family != "samples":
         _add_rewrite(lake, row["category"], row["rewrite_id"], lineage)
     _add_sample(lake, lineage.get("rewritten", row), lineage)
@@ -67,6 +69,7 @@ def trace_rewrite(lake: Lake, category: str, rewrite_id: str) -> dict[str, Any]:
     Raises:
         LakeError: The rewrite is gone, with the older versions of its table.
     """
+    lake = lake.without_arm()
     lineage: dict[str, Any] = {"table": REWRITTEN.get_table_name(category), "id": rewrite_id}
     _add_rewrite(lake, category, rewrite_id, lineage)
     if "rewritten" not in lineage:
@@ -77,7 +80,7 @@ def trace_rewrite(lake: Lake, category: str, rewrite_id: str) -> dict[str, Any]:
 
 
 def _iter_mixture_rows(lake: Lake, column: str, row_id: str) -> Iterator[dict[str, Any]]:
-    for name in lake.list_tables(MIXTURE.name):
+    for name in lake.list_tables_with_arms(MIXTURE.name):
         for row in lake.get_table(name).iter_rows(None, sql.equals(column, row_id)):
             yield {"stage": name.split("/", 1)[1], **row}
 
@@ -98,15 +101,19 @@ def _find_row(lake: Lake, prefix: str) -> tuple[str, str, str]:
 
 
 def _iter_matches(lake: Lake, prefix: str, id_columns: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    seen_ids: set[str] = set()
     for name, column in id_columns:
         condition = build_prefix_filter(column, prefix)
         full_ids = {row[column] for row in lake.get_table(name).iter_rows([column], condition)}
-        yield from ((name, column, full_id) for full_id in sorted(full_ids))
+        # Mixtures have rows, and so ids, in common with those of arms.
+        new_ids = sorted(full_ids - seen_ids) if column == "row_id" else sorted(full_ids)
+        seen_ids |= full_ids
+        yield from ((name, column, full_id) for full_id in new_ids)
 
 
 def _list_row_columns(lake: Lake) -> list[tuple[str, str]]:
     return [
-        *((n, "row_id") for n in lake.list_tables(MIXTURE.name)),
+        *((n, "row_id") for n in lake.list_tables_with_arms(MIXTURE.name)),
         *((n, "judged_id") for n in lake.list_tables(JUDGED.name)),
         *((n, "scored_id") for n in lake.list_tables(SCORED.name)),
         *((n, "rewrite_id") for n in lake.list_tables(REWRITTEN.name)),

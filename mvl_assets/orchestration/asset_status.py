@@ -10,6 +10,9 @@ import dagster as dg
 
 from mvl_assets.orchestration.dagster_internals import AssetGraph, build_stale_status_resolver
 
+STUDY_KEY_PREFIX = "study"
+"""First part of the keys of what arms of studies are made of."""
+
 AssetState = Literal["fresh", "stale", "missing"]
 
 
@@ -46,6 +49,11 @@ class AssetStatusResolver:
             yield self.get_status(key, partition_key)
 
     def iter_statuses(self) -> Iterator[AssetStatus]:
-        """Yield the status of every materialisable asset, partition by partition."""
+        """Yield the status of every materialisable asset, partition by partition.
+
+        Studies are left out: their arms answer to the inputs that they were started with.
+        """
         for key in sorted(self.asset_graph.materializable_asset_keys):
+            if key.path[0] == STUDY_KEY_PREFIX:
+                continue
             yield from self.iter_asset_statuses(key)

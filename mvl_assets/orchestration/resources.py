@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 from pydantic import PrivateAttr
 
+from mvl_assets.common.arm_address import split_lake_address
 from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.storage import check_store
@@ -21,6 +22,6 @@ class LakeResource(dg.ConfigurableResource):
         """The lake, opened once per run so that all its steps share one index per table."""
         if self._lake is None:
             root = self.root or load_settings().lake_root
-            check_store(root)
+            check_store(split_lake_address(root)[0])
             self._lake = Lake(root)
         return self._lake

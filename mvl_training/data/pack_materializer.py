@@ -93,7 +93,7 @@ class RowShard:
     """The task of writing consecutive rows.
 
     Attributes:
-        lake_root: Root of the lake.
+        lake_address: Address of the lake.
         stage: The training stage.
         start: Position of the first row.
         planned_rows: Rows of the plan.
@@ -101,7 +101,7 @@ class RowShard:
         origin: Where they come from.
     """
 
-    lake_root: str
+    lake_address: str
     stage: TrainingStage
     start: int
     planned_rows: pa.Table
@@ -221,12 +221,12 @@ def _iter_shards(
     for start in range(first_position, n_rows, SHARD_ROWS):
         stop = min(start + SHARD_ROWS, n_rows)
         planned_rows = pa.Table.from_pylist(list(plan.iter_range(start, stop, _PLAN_COLUMNS)), plan_schema)
-        yield RowShard(lake.root, stage, start, planned_rows, book.read(start, stop), origin)
+        yield RowShard(lake.address, stage, start, planned_rows, book.read(start, stop), origin)
 
 
 def write_shard(shard: RowShard) -> WrittenShard:
     """Write the rows of a shard as fragments that nobody sees yet. Memory holds their text and a group of images."""
-    lake = Lake(shard.lake_root)
+    lake = Lake(shard.lake_address)
     table: Table = lake.get_table(f"packed_rows/{shard.stage}")
     n_image_bytes = 0
 

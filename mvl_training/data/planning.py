@@ -96,10 +96,11 @@ def build_pack_plan(
     )
     published = plan.publish(planner.iter_tables(chunks, plan.spec.columns, run_id))
     rejects_table = lake.get_table("rejects")
-    reject_rows = [_build_reject(stage, row, run_id) for row in planner.rejects]
+    partition_key = lake.resolve_name(f"pack_plan/{stage}")
+    reject_rows = [_build_reject(partition_key, row, run_id) for row in planner.rejects]
     rejects_table.publish(
         [pa.Table.from_pylist(reject_rows, schema=rejects_table.spec.columns)],
-        partition_key=_build_partition_key(stage),
+        partition_key=partition_key,
     )
     totals, rejects_by_error = planner.totals, Counter(row.error for row in planner.rejects)
     if not totals["samples"]:
@@ -159,11 +160,11 @@ class _Planner:
         }
 
 
-def _build_reject(stage: TrainingStage, rejected_row: RejectedMixtureRow, run_id: str) -> dict[str, Any]:
+def _build_reject(partition_key: str, rejected_row: RejectedMixtureRow, run_id: str) -> dict[str, Any]:
     """Return a rejected row as a row of the table `rejects`."""
     return {
-        "reject_id": compute_digest(_build_partition_key(stage), rejected_row.row_id, rejected_row.error),
-        "partition_key": _build_partition_key(stage),
+        "reject_id": compute_digest(partition_key, rejected_row.row_id, rejected_row.error),
+        "partition_key": partition_key,
         "stage": PACK_PLAN.name,
         "source": rejected_row.source,
         "row_key": rejected_row.row_id,
@@ -175,10 +176,6 @@ def _build_reject(stage: TrainingStage, rejected_row: RejectedMixtureRow, run_id
         "request_key": None,
         "run_id": run_id,
     }
-
-
-def _build_partition_key(stage: str) -> str:
-    return f"pack_plan/{stage}"
 
 
 def _iter_with_progress(

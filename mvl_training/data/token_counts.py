@@ -58,7 +58,7 @@ class RejectedMixtureRow:
 class ChunkTask:
     """The task of counting consecutive rows: those from position `start`, which lie at `addresses`."""
 
-    lake_root: str
+    lake_address: str
     stage: TrainingStage
     recipe: Recipe
     start: int
@@ -104,7 +104,7 @@ def count_mixture(
     with open_mixture_addresses(lake, stage, CHUNK_ROWS) as book:
         book.require_complete()
         tasks = (
-            ChunkTask(lake.root, stage, recipe, index * CHUNK_ROWS, book.read(index, index + 1))
+            ChunkTask(lake.address, stage, recipe, index * CHUNK_ROWS, book.read(index, index + 1))
             for index in range(-(-n_rows // CHUNK_ROWS))
         )
         with closing((executor or ProcessExecutor()).run(count_chunk, tasks)) as chunks:
@@ -114,7 +114,7 @@ def count_mixture(
 def count_chunk(task: ChunkTask) -> CountedChunk:
     """Count consecutive rows of a mixture."""
     processor = _get_processor(task.recipe, task.stage)
-    rows = read_located_rows(Lake(task.lake_root).snapshot(), task.addresses)
+    rows = read_located_rows(Lake(task.lake_address).snapshot(), task.addresses)
     images = task.addresses.images.select(["image_id", "width", "height"]).to_pylist()
     sizes = {image["image_id"]: compute_standard_size(image["width"], image["height"]).canvas for image in images}
     chunk = CountedChunk(task.start, [], [])

@@ -49,7 +49,7 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
         plan_dir = training_run.get_plan_dir(stage)
         report_path = plan_dir / "report.json"
         launcher.run(
-            context, training_run.build_plan_command(stage, lake.root, context.run_id, report_path), run_dir=plan_dir
+            context, training_run.build_plan_command(stage, lake.address, context.run_id, report_path), run_dir=plan_dir
         )
         report = training_run.read_json(report_path)
         table = lake.get_table(f"pack_plan/{stage}")

@@ -73,7 +73,7 @@ class TrainingRun:
         stage: The training stage.
         recipe_name: Name or path of the recipe.
         recipe: The recipe.
-        lake_root: Root of the lake.
+        lake_address: Address of the lake.
         plan_version: Data version of the pack plan.
         initial_checkpoint: Checkpoint of the previous stage; None for the first.
     """
@@ -81,7 +81,7 @@ class TrainingRun:
     stage: TrainingStage
     recipe_name: str
     recipe: Recipe
-    lake_root: str
+    lake_address: str
     plan_version: str
     initial_checkpoint: Checkpoint | None
 
@@ -117,7 +117,7 @@ class TrainingRun:
         command = command or [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc_per_node", str(self.recipe.nproc_per_node), "-m", TRAIN_MODULE]
         command += ["--recipe", self.recipe_name, "--stage", self.stage]
-        command += ["--lake", self.lake_root, "--out", str(self.output_dir)]
+        command += ["--lake", self.lake_address, "--out", str(self.output_dir)]
         if holdout_fraction := load_profile(load_settings().profile).holdout_fraction:
             command += ["--holdout-fraction", str(holdout_fraction)]
         if self.initial_checkpoint is not None:
@@ -173,22 +173,22 @@ def resolve_training_run(lake: Lake, stage: TrainingStage) -> TrainingRun:
         stage=stage,
         recipe_name=name,
         recipe=recipe,
-        lake_root=lake.root,
+        lake_address=lake.address,
         plan_version=plan.compute_data_version(),
         initial_checkpoint=None if previous is None else load_current_checkpoint(previous),
     )
 
 
-def build_plan_command(stage: TrainingStage, lake_root: str, run_id: str, report_path: Path) -> list[str]:
+def build_plan_command(stage: TrainingStage, lake_address: str, run_id: str, report_path: Path) -> list[str]:
     """Return the command that plans a stage in another process, because this one must not load a tokenizer."""
     name, _ = load_current_recipe()
     command = [sys.executable, "-m", PLAN_MODULE, "--recipe", name, "--stage", stage]
-    return [*command, "--lake", lake_root, "--run-id", run_id, "--out", str(report_path)]
+    return [*command, "--lake", lake_address, "--run-id", run_id, "--out", str(report_path)]
 
 
 def get_plan_dir(stage: TrainingStage) -> Path:
     """Return the folder for the log and report of planning a stage; each run of planning overwrites them."""
-    return load_settings().home / "planning" / stage
+    return load_settings().home / "planning" / _get_arm_path() / stage
 
 
 def set_current_checkpoint(checkpoint: Checkpoint) -> None:
@@ -229,7 +229,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _get_pointer_path(stage: TrainingStage) -> Path:
-    return load_settings().checkpoints_dir / stage / "current.json"
+    return load_settings().checkpoints_dir / stage / _get_arm_path() / "current.json"
+
+
+def _get_arm_path() -> str:
+    """Return the folder of what an arm of a study has of its own; checkpoints are shared, by what they are made of."""
+    arm_id = load_settings().arm_id
+    return "" if arm_id is None else f"arms/{arm_id.path}"
 
 
 def read_stage_metrics(output_dir: Path) -> list[dict[str, Any]]:

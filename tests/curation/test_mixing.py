@@ -15,13 +15,14 @@ from mvl_assets.config.mixture_config import MixtureConfig, apportion
 from mvl_assets.curation.mixing import build_mixture, plan_mixtures
 from mvl_assets.curation.quotas import fill_stage, split_by_kind
 from mvl_assets.errors import MvlError
+from mvl_assets.judging.keep import format_keep_condition
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import CATEGORY, CONTAMINATION, DUPLICATES, JUDGED, REWRITTEN
 from mvl_assets.lake_queries.holdout import is_held_out
 from mvl_assets.lake_queries.mixtures.candidates import Cell, Quota
 from mvl_assets.lake_queries.views import iter_mixture_rows
 from tests.curation.mixture_profile import profile
-from tests.lake.rows import category_row, judgement, put, put_category, put_samples, sample
+from tests.lake.rows import category_row, judgement, put, put_category, put_samples, rewrite, sample
 
 CATEGORIES = ("ocr", "chart", "video")
 
@@ -377,3 +378,21 @@ def test_items_of_a_benchmark_enter_no_mixture_even_if_a_category_has_them(lake:
         put_category(lake, "chart", source, 2)
     build_mixture(lake, profile(), "single_image", run_id="one")
     assert {row["source"] for row in manifest(lake, "single_image")} == {"c"}
+
+
+@pytest.mark.parametrize(("rule", "kept"), [("true", 4), ("false", 0), ("p_yes >= 0.5", 2), ("no_reference", 3)])
+def test_rewrites_can_be_kept_by_another_rule_than_they_were_judged_by(lake: Lake, rule: str, kept: int) -> None:
+    rewrites = [rewrite(row, "ocr") for row in put_category(lake, "ocr", "a", 6)[:4]]
+    put(lake, "rewritten/ocr", REWRITTEN, rewrites, "a")
+    scores = [(0.9, None), (0.6, True), (0.2, None), (None, None)]
+    rows = [
+        judgement(row, keep=True) | {"p_yes": p_yes, "matches_reference": matches}
+        for row, (p_yes, matches) in zip(rewrites, scores, strict=True)
+    ]
+    put(lake, "judged/ocr", JUDGED, rows, "a")
+    condition = format_keep_condition(rule)
+    build_mixture(
+        lake, profile(shares={"ocr": 1.0}, one_vision=0), "single_image", run_id="r", keep_condition=condition
+    )
+    kinds = Counter(row["kind"] for row in manifest(lake, "single_image"))
+    assert (kinds["rewritten"], kinds["original"]) == (kept, 6 - kept)

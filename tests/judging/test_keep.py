@@ -8,7 +8,7 @@ import math
 import pytest
 
 from mvl_assets.errors import MvlError
-from mvl_assets.judging.keep import JudgedPair, parse_keep_rule
+from mvl_assets.judging.keep import JudgedPair, format_keep_condition, parse_keep_rule
 from mvl_assets.judging.verdict import Verdict, VerdictError, compute_p_yes, parse_verdict
 from tests.rewriting.small_source import profile
 
@@ -35,6 +35,8 @@ GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2,
         ("matches_reference and p_yes >= 0.5", [None, "low_p_yes", "reference_mismatch"]),
         ("all_yes or matches_reference", [None, None, "no_relevance"]),
         ("all_yes or matches_reference and p_yes >= 0.25", [None, None, "no_relevance"]),
+        ("true", [None, None, None]),
+        ("false or false", ["rule_keeps_none"] * 3),
         ("(all_yes or matches_reference) and p_yes >= 0.5", [None, "low_p_yes", "no_relevance"]),
     ],
 )
@@ -156,3 +158,13 @@ def test_without_a_constraint_the_first_word_is_the_verdict(text: str, is_yes: b
             parse_verdict("accuracy", "k", text, "length", None, is_constrained=False)
     else:
         assert parse_verdict("accuracy", "k", text, "length", None, is_constrained=False).is_yes is is_yes
+
+
+def test_a_rule_becomes_a_condition_over_columns_but_for_single_criteria() -> None:
+    rule = "all_yes and (matches_reference\n or (no_reference and p_yes >= .8))"
+    wanted = "all_yes and (matches_reference or ((matches_reference IS NULL) and p_yes >= .8))"
+    assert format_keep_condition(rule) == wanted
+    with pytest.raises(MvlError, match="single criteria"):
+        format_keep_condition("p_yes.accuracy >= 0.5")
+    with pytest.raises(MvlError, match="expected all_yes"):
+        format_keep_condition("1 >= 1")

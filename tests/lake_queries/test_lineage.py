@@ -126,3 +126,22 @@ def test_a_prefix_that_matches_two_rows_is_refused(lake: Lake) -> None:
     with pytest.raises(LakeError, match="more than one"):
         trace(lake, "abcdef")
     assert trace(lake, "abcdef1")["id"] == rows[1]["sample_id"]
+
+
+def test_a_row_that_arms_of_studies_share_is_traced_in_all_of_them(traced: Lake) -> None:
+    base = load_profile("demo")
+    shares = base.mixture.model_copy(update={"shares": {"ocr": 1.0}, "single_image": 3})
+    profile = base.model_copy(update={"mixture": shares, "holdout_fraction": 0.0})
+    before = list(traced.get_table("mixture/single_image").iter_rows())
+    arm = Lake(f"{traced.root}#arm=size/small/0")
+    build_mixture(arm, profile, "single_image", run_id="run")
+    assert list(traced.get_table("mixture/single_image").iter_rows()) == before, "an arm overwrites nothing"
+    assert arm.list_tables("mixture") == ["mixture/single_image"]
+    shared = list(arm.get_table("mixture/single_image").iter_rows())
+    assert len(shared) == 3
+    assert [r["row_id"] for r in before if r["row_id"] in {s["row_id"] for s in shared}] == [
+        s["row_id"] for s in shared
+    ], "rows that two mixtures share come in the same order"
+    for lake in (traced, arm):
+        history = trace(lake, shared[0]["row_id"])
+        assert [m["stage"] for m in history["mixture"]] == ["single_image", "size/small/0/single_image"]

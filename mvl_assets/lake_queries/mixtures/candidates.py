@@ -298,6 +298,7 @@ def open_candidate_pool(
     strata: StratumColumn | None = None,
     row_filter: RowFilter | None = None,
     license_rules: LicenseRules | None = None,
+    keep_condition: str = "keep",
 ) -> Iterator[CandidatePool]:
     """Open the pool of all samples in the category tables that are neither held out nor excluded nor refused.
 
@@ -315,6 +316,7 @@ def open_candidate_pool(
         strata: Column by whose values the candidates are divided; None for no strata.
         row_filter: Leaves out the rows for which it is false.
         license_rules: Leaves out the rows whose licences do not permit a use; None takes all.
+        keep_condition: Which rows of `judged/*` are kept, in SQL: as they were judged, or by another rule.
     """
     scores = select_scores(row_filter)
     with open_duckdb() as con:
@@ -341,7 +343,7 @@ def open_candidate_pool(
         con.execute("CREATE VIEW pool AS SELECT * EXCLUDE (left_out) FROM all_candidates WHERE left_out IS NULL")
         con.execute("CREATE TABLE kept_counts (category VARCHAR, kept BIGINT)")
         for category in categories:
-            _create_kept_rewrites(con, lake, category, strata, scores, uses_all_sources=groups is None)
+            _create_kept_rewrites(con, lake, category, strata, scores, keep_condition, uses_all_sources=groups is None)
             holdout_limit = compute_holdout_limit(holdout_fraction)
             _insert_candidates(
                 con, lake, category, seed, holdout_limit, strata, scores, uses_all_sources=groups is None
@@ -356,6 +358,7 @@ def _create_kept_rewrites(
     category: str,
     strata: StratumColumn | None,
     scores: ScoreSelection,
+    keep_condition: str,
     *,
     uses_all_sources: bool,
 ) -> None:
@@ -370,7 +373,7 @@ def _create_kept_rewrites(
         "judged",
         table,
         _join_columns(["judged_id", "rewrite_id", "source"], [*judged_columns, *scores.judged]),
-        "keep",
+        keep_condition,
     ):
         con.execute(
             f"""CREATE OR REPLACE TABLE kept AS

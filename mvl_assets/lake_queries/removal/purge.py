@@ -53,7 +53,7 @@ class PurgePlan:
         n_shared_images: Images that stay because other samples use them.
         n_copies: Samples removed with the named ones because their content is the same.
         duplicates_elsewhere: (source, sample id) of equal samples of other sources, which stay.
-        affected_stages: Training stages whose mixture or pack plan loses rows.
+        affected_stages: Training stages, of arms of studies too, whose mixture or pack plan loses rows.
         n_orphan_answers: Answers of the source that no row refers to, so that their sample is unknown.
     """
 
@@ -100,6 +100,7 @@ class Purge:
     """
 
     def __init__(self, lake: Lake, source: str, sample_ids: Collection[str] | None = None) -> None:
+        lake = lake.without_arm()
         self.source = source
         self.scope = PurgeScope(lake, source, sample_ids)
         self._lake = lake
@@ -108,7 +109,7 @@ class Purge:
     def plan(self) -> PurgePlan:
         """Compute what `run` would remove now."""
         scope = self.scope
-        mixture_tables = self._lake.list_tables("mixture")
+        mixture_tables = self._lake.list_tables_with_arms("mixture")
         filters = {
             **scope.delete_filters,
             **dict.fromkeys(mixture_tables, scope.build_filter("mixture")),
@@ -183,7 +184,7 @@ class Purge:
             self._lake.get_table(f"pack_plan/{stage}").publish(())
         for name in packed_tables:
             self._delete_rows(name, "true")
-        for name in self._lake.list_tables("mixture"):
+        for name in self._lake.list_tables_with_arms("mixture"):
             self._drop_from_mixture(name)
         for name, condition in delete_filters.items():
             self._delete_rows(name, condition)

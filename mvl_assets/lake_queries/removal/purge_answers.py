@@ -35,7 +35,7 @@ class AnswerScope:
         """The source's tables of answers, and those of checkpoints that were asked about the samples."""
         evaluated_checkpoints = {
             f"{EVALUATION_ANSWERS_PREFIX}{row['checkpoint']}"
-            for name in self._lake.list_tables(EVALUATION_FAMILY)
+            for name in self._lake.list_tables_with_arms(EVALUATION_FAMILY)
             for row in self._lake.get_table(name).iter_rows(["checkpoint"], self._scope.delete_filters[name])
         }
         return [

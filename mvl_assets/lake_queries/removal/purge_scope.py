@@ -116,7 +116,7 @@ class PurgeScope:
         return {
             "rejects": self.sample_filter if self.is_whole_source else sql.is_in("row_key", self._collect_row_keys()),
             "labels": self.sample_filter,
-            **dict.fromkeys(list_tables(EVALUATION_FAMILY), self.sample_filter),
+            **dict.fromkeys(self.lake.list_tables_with_arms(EVALUATION_FAMILY), self.sample_filter),
             **{name: self.build_filter(f) for f in _FAMILIES for name in list_tables(f)},
             # A copy in another source that was dropped in favour of a purged sample is not a duplicate any more.
             "curation/duplicates": f"{self.sample_filter} OR {canonical_filter}",
@@ -138,16 +138,16 @@ class PurgeScope:
         """Return the row keys that rejects may have: ids of the samples, and of their rewrites and mixture rows."""
         keys = set(self.sample_ids)
         for family, column in (("rewritten", "rewrite_id"), ("mixture", "row_id")):
-            for name in self.lake.list_tables(family):
+            for name in self.lake.list_tables_with_arms(family):
                 rows = self.lake.get_table(name).iter_rows([column], self.build_filter(family))
                 keys.update(row[column] for row in rows)
         return keys
 
     @cached_property
     def packed_stages(self) -> list[str]:
-        """Training stages whose pack plan holds rows of the samples."""
+        """Training stages, as the path of an arm and its stage too, whose pack plan holds rows of the samples."""
         stages = []
-        for name in self.lake.list_tables("mixture"):
+        for name in self.lake.list_tables_with_arms("mixture"):
             stage = name.split("/", 1)[1]
             mixture_batches = self.lake.get_table(name).scan(["row_id"], self.build_filter("mixture"), BATCH_SIZE)
             row_ids = IdSet(batch.column(0).to_pylist() for batch in mixture_batches)
@@ -160,7 +160,7 @@ class PurgeScope:
     def packed_tables(self) -> list[str]:
         """Tables of packed rows that hold rows of the samples, or may: those of an earlier plan."""
         tables = []
-        for name in self.lake.list_tables(PACKED_ROWS_FAMILY):
+        for name in self.lake.list_tables_with_arms(PACKED_ROWS_FAMILY):
             stage = name.split("/", 1)[1]
             first_pack = next(self.lake.get_table(name).iter_range(0, 1, ["plan_version"]), None)
             plan_version = self.lake.get_table(f"pack_plan/{stage}").compute_data_version()

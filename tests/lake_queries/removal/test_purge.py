@@ -260,3 +260,16 @@ def test_a_killed_purge_is_completed_by_running_it_again(
 def purge_in_a_process(root: str, moment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.lake_queries.removal.purge_world", root, moment]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def test_arms_of_studies_lose_the_rows_as_the_pipeline_does(lake: Lake, rows: dict[str, list[Row]]) -> None:
+    arm = Lake(f"{lake.root}#arm=size/small/0")
+    for family in ("mixture", "pack_plan"):
+        table = lake.get_table(f"{family}/{STAGE}")
+        arm.get_table(f"{family}/{STAGE}").publish([table.open().to_table(columns=table.spec.columns.names)])
+    purge = Purge(arm, GONE)
+    assert f"size/small/0/{STAGE}" in purge.plan().affected_stages
+    purge.run()
+    sources = [row["source"] for row in arm.get_table(f"mixture/{STAGE}").iter_rows(["source"])]
+    assert sources and GONE not in sources
+    assert arm.get_table(f"pack_plan/{STAGE}").count() == 0

@@ -128,7 +128,7 @@ def test_another_learning_rate_trains_into_its_own_folder(lake: Lake, trained: d
         }
     )
     other = training_run.TrainingRun(
-        run.stage, run.recipe_name, changed, run.lake_root, run.plan_version, run.initial_checkpoint
+        run.stage, run.recipe_name, changed, run.lake_address, run.plan_version, run.initial_checkpoint
     )
     assert other.output_dir != run.output_dir and not other.is_finished
 
