@@ -33,7 +33,8 @@ VERBS = frozenset(
     maintain
     make mark mask match matches materialize may measure merge move needs normalize number observe on open order overlay
     pack pair parse patch peek permute pick permits plan plot pluralize poll pop prefetch prepare prepend print probe
-    process publish push put queue quote raise read rebuild receive reclaim record reduce refuse register rehash reject rejects
+    process publish push put queue quote raise read rebuild receive reclaim record reduce refuse register rehash
+    reject rejects
     release reload remove rename render renew repair replace report request requeue require resample reset resize
     resolve restrict
     retain retry rewrite rotate round run runs sample save scan schedule score screen search seek select send serve set

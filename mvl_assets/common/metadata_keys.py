@@ -175,6 +175,7 @@ TOLERANCE: Final = "mvl/tolerance"
 
 # Evaluation.
 QUESTIONS: Final = "mvl/questions"
+UNJUDGED: Final = "mvl/unjudged"
 SETTINGS_HASH: Final = "mvl/settings_hash"
 SCORES: Final = "mvl/scores"
 SCORES_BY_CATEGORY: Final = "mvl/scores_by_category"

@@ -329,7 +329,17 @@ def _read_question_scores(
     row_filter = f"{sql.equals('checkpoint_version', version)} AND score IS NOT NULL"
     if benchmarks:
         row_filter += f" AND {sql.is_in('benchmark', list(benchmarks))}"
-    columns = ["benchmark", "settings_hash", "task", "task_hash", "question_id", "doc_id", "score"]
+    columns = [
+        "benchmark",
+        "settings_hash",
+        "task",
+        "task_hash",
+        "question_id",
+        "doc_id",
+        "cluster",
+        "stratum",
+        "score",
+    ]
     scores: dict[tuple[str, str], dict[str, QuestionScore]] = {}
     rows = list(lake.get_table(ANSWERS_TABLE).iter_rows(columns, row_filter))
     items = read_item_ids(lake, sorted({row["task"] for row in rows}))
@@ -337,7 +347,7 @@ def _read_question_scores(
         question_key = f"{row['task']} {row['task_hash']} {row['doc_id']} {row['question_id']}"
         if (row["task"], row["doc_id"]) in items:
             item_ids[question_key] = items[row["task"], row["doc_id"]]
-        question_score = QuestionScore(row["score"], row["task"])
+        question_score = QuestionScore(row["score"], f"{row['task']} {row['stratum'] or ''}", row["cluster"] or "")
         scores.setdefault((row["benchmark"], row["settings_hash"]), {})[question_key] = question_score
     if not benchmarks or suite.SUITE in benchmarks:
         version_filter = sql.equals("checkpoint_version", version)

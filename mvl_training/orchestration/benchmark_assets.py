@@ -11,6 +11,7 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.orchestration.metadata import (
+    build_partition_check,
     build_schema_check,
     build_schema_result,
     build_table_metadata,
@@ -41,6 +42,8 @@ from mvl_training.runs.training_run import load_current_checkpoint
 
 # Increased by hand when the meaning of the code changes; the declarations are hashed as well.
 BENCHMARK_CODE_VERSION = "1"
+
+JUDGED_CHECK = "every_question_judged"
 
 
 class BenchmarkConfig(dg.Config):
@@ -115,7 +118,10 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
         tags={metadata_keys.SUITE: name},
         pool=GPU_POOL,
         code_version=f"{BENCHMARK_CODE_VERSION}-{compute_digest('suite', suite_config)[:12]}",
-        check_specs=[build_schema_check(key, partitions)],
+        check_specs=[
+            build_schema_check(key, partitions),
+            build_partition_check(key, JUDGED_CHECK, partitions, "Every question that a judge scores has a verdict."),
+        ],
     )
     def benchmark(
         context: dg.AssetExecutionContext, launcher: Launcher, config: BenchmarkConfig
@@ -167,7 +173,19 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
                     render_benchmark_preview(report.folder, read_first_answers(lake, report))
                 ),
             },
-            check_results=[build_schema_result(key, table)],
+            check_results=[
+                build_schema_result(key, table),
+                dg.AssetCheckResult(
+                    asset_key=key,
+                    check_name=JUDGED_CHECK,
+                    passed=not report.result.n_unjudged,
+                    severity=dg.AssetCheckSeverity.ERROR,
+                    metadata={
+                        metadata_keys.QUESTIONS: report.result.n_questions,
+                        metadata_keys.UNJUDGED: report.result.n_unjudged,
+                    },
+                ),
+            ],
         )
 
     return benchmark

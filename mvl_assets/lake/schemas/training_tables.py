@@ -131,6 +131,8 @@ BENCHMARKS = TableSpec(
             ("score", pa.float64()),
             ("stderr", pa.float64()),
             ("n_questions", pa.int64()),
+            # Questions for which a judge gave no verdict; if there are any, there is no score.
+            ("n_unjudged", pa.int64()),
             ("paper_score", pa.float64()),
             ("task_version", pa.string()),
             ("task_hash", pa.string()),
@@ -160,6 +162,10 @@ BENCHMARK_ANSWERS = TableSpec(
             # Digest of all that was asked, images included: the same for every checkpoint.
             ("question_id", pa.string()),
             ("doc_id", pa.int64()),
+            # Digest of its images and videos; empty for text alone.
+            ("cluster", pa.string()),
+            # Part of the task whose mean is one of those that the score is the mean of; null if there are no parts.
+            ("stratum", pa.string()),
             ("reference", pa.string()),
             ("answer", pa.string()),
             ("score", pa.float64()),

@@ -28,6 +28,7 @@ from mvl_training.evaluation.benchmarks.registry import (
     compute_question_score,
     load_suites,
     parse_benchmark_result,
+    read_stratum,
 )
 from mvl_training.runs.process_group import CommandFailed, LaunchFn
 from mvl_training.runs.training_run import Checkpoint
@@ -152,7 +153,8 @@ def run_benchmark(
     result = parse_benchmark_result(benchmark, lmms_results)
     settings_digest = _compute_settings_hash(benchmark, benchmark_settings, result)
     rounded_scores = [
-        (task.task, task.n_questions, _round_score(task.score), task.task_hash) for task in result.task_scores
+        (task.task, task.n_questions, _round_score(task.score), task.task_hash, task.n_unjudged)
+        for task in result.task_scores
     ]
     benchmark_report = BenchmarkReport(
         suite=suite,
@@ -198,6 +200,9 @@ def _build_job(
         "model": f"mvl_{benchmark_settings.backend}",
         "model_args": model_args,
         "tasks": benchmark.tasks,
+        "metric": benchmark.metric,
+        "filter": benchmark.filter,
+        "judge": {"verdict": benchmark.verdict} if benchmark.judge else None,
         "limit": benchmark_settings.limit,
         "include_path": None,
         "data_dir": None,
@@ -270,6 +275,7 @@ def _publish(
             "score": task_score.score,
             "stderr": task_score.stderr,
             "n_questions": task_score.n_questions,
+            "n_unjudged": task_score.n_unjudged,
             "paper_score": None,
             "task_version": task_score.task_version,
             "task_hash": task_score.task_hash,
@@ -283,6 +289,7 @@ def _publish(
         "score": result.score,
         "stderr": result.stderr,
         "n_questions": result.n_questions,
+        "n_unjudged": result.n_unjudged,
         "paper_score": benchmark.paper.get(checkpoint.stage),
         "task_version": None,
         "task_hash": compute_digest([task_score.task_hash for task_score in result.task_scores]),
@@ -324,6 +331,8 @@ def _iter_answer_tables(
                     "task": sample["task"],
                     "task_hash": task_hashes[sample["task"]],
                     "question_id": sample["question_id"],
+                    "cluster": sample["cluster"],
+                    "stratum": read_stratum(sample, benchmark),
                     "doc_id": sample["doc_id"],
                     "reference": _to_text(sample["target"]),
                     "answer": _to_text(sample["filtered_resps"]),
@@ -387,6 +396,11 @@ def render_score_table(benchmark_report: BenchmarkReport, other_scores: Sequence
             for task_score in benchmark_report.result.task_scores
         ]
     notes = [benchmark.note] if benchmark.note else []
+    if benchmark_report.result.n_unjudged:
+        notes.append(
+            f"No score: the judge gave no verdict on {benchmark_report.result.n_unjudged} of"
+            f" {benchmark_report.result.n_questions} questions. A rerun asks the judge again, not the checkpoint."
+        )
     if benchmark.metric is None:
         notes.append(f"The reference answers are not public. Files for submission are in `{benchmark_report.folder}`.")
     return "\n".join([*lines, *(f"\n{note}" for note in notes)])

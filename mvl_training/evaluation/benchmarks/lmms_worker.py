@@ -4,8 +4,8 @@ lmms-eval runs in its own virtualenv, because its packages conflict with the pro
 project's, asks one of two backends (`local` or `server`) and keeps their answers.
 
 The protocol is JSON, one object per line. JOB is an `AnswerJob`; the first line written is `{"ready": true}`. For each
-line read, `{"questions": [question, ...]}`, one is written: `{"answers": [{"text", "question_id"}, ...]}`. Any failure
-is written as `{"error", "hint"}` and ends the worker: an unanswered question must never be scored as wrong.
+line read, `{"questions": [question, ...]}`, one is written: `{"answers": [{"text", "question_id", "cluster"}, ...]}`.
+Any failure is written as `{"error", "hint"}` and ends the worker: an unanswered question must never be scored as wrong.
 A question is {"messages": [{"role", "parts"}], "max_new_tokens"}; a part is {"text"}, {"image": base64}, or {"video":
 path of a video or of a folder of frames}.
 """
@@ -85,11 +85,14 @@ class BenchmarkQuestion:
     """One question: messages as (role, parts).
 
     `question_id` is the digest of the whole question: the same for every checkpoint, another for an edited question.
+    `cluster` is that of its images and videos alone, empty without any: questions about one video are no independent
+    evidence.
     """
 
     messages: tuple[tuple[str, tuple[str | bytes | VideoPath, ...]], ...]
     max_new_tokens: int
     question_id: str
+    cluster: str
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BenchmarkQuestion:
@@ -99,9 +102,13 @@ class BenchmarkQuestion:
             BackendError: A video file is missing.
         """
         messages = tuple((m["role"], tuple(_parse_part(part) for part in m["parts"])) for m in data["messages"])
-        digest_input = [[role, [_to_digest_input(part) for part in parts]] for role, parts in messages]
+        digest_input: list[Any] = [[role, [_to_digest_input(part) for part in parts]] for role, parts in messages]
+        media = [part for _, parts in digest_input for part in parts if not isinstance(part, str)]
         return cls(
-            messages, data["max_new_tokens"], compute_digest("benchmark question", digest_input, data["max_new_tokens"])
+            messages,
+            data["max_new_tokens"],
+            compute_digest("benchmark question", digest_input, data["max_new_tokens"]),
+            compute_digest("benchmark media", media) if media else "",
         )
 
 
@@ -276,7 +283,10 @@ def answer_lines(
     for line in lines:
         questions = [BenchmarkQuestion.from_dict(data) for data in json.loads(line)["questions"]]
         texts = answer_fn(questions)
-        answers = [{"text": t, "question_id": q.question_id} for t, q in zip(texts, questions, strict=True)]
+        answers = [
+            {"text": text, "question_id": question.question_id, "cluster": question.cluster}
+            for text, question in zip(texts, questions, strict=True)
+        ]
         _write_message(out, {"answers": answers})
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.strict_yaml import read_document
 from mvl_assets.errors import MvlError
+from mvl_training.evaluation.lmms.judge_calls import UNJUDGED
 
 SUITES_FILE = Path(__file__).parent / "benchmarks.yaml"
 TASKS_DIR = Path(__file__).parents[1] / "tasks"
@@ -34,6 +35,8 @@ class Benchmark(BaseModel):
     filter: str = "none"
     scale: float = 1.0
     judge: bool = False
+    verdict: str | None = None
+    macro: str | None = None
     max_new_tokens: int | None = Field(default=None, ge=1)
     paper: dict[TrainingStage, float] = {}
     chance: float | None = None
@@ -79,6 +82,7 @@ class TaskScore:
         stderr: Standard error of the score.
         task_version: lmms-eval's version of the task.
         task_hash: Digest of the task's settings and code.
+        n_unjudged: Questions for which a judge gave no verdict; the score is None if there are any.
     """
 
     task: str
@@ -87,11 +91,15 @@ class TaskScore:
     stderr: float | None
     task_version: str
     task_hash: str
+    n_unjudged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkResult:
-    """One benchmark: the unweighted mean of its tasks, with a standard error when all of them have one."""
+    """One benchmark: the unweighted mean of its tasks, with a standard error when all of them have one.
+
+    It has no score if a task has none.
+    """
 
     task_scores: tuple[TaskScore, ...]
     score: float | None
@@ -102,6 +110,11 @@ class BenchmarkResult:
     def n_questions(self) -> int:
         """Questions of all tasks."""
         return sum(task.n_questions for task in self.task_scores)
+
+    @property
+    def n_unjudged(self) -> int:
+        """Questions of all tasks for which a judge gave no verdict."""
+        return sum(task.n_unjudged for task in self.task_scores)
 
 
 def parse_benchmark_result(benchmark: Benchmark, lmms_results: Mapping[str, Any]) -> BenchmarkResult:
@@ -124,7 +137,9 @@ def parse_benchmark_result(benchmark: Benchmark, lmms_results: Mapping[str, Any]
 def _parse_task_score(benchmark: Benchmark, task: str, lmms_results: Mapping[str, Any]) -> TaskScore:
     task_metrics = lmms_results["results"][task]
     score = stderr = None
-    if benchmark.metric is not None:
+    n_unjudged = lmms_results["unjudged"][task]
+    # A question without a verdict has a number in the aggregate all the same.
+    if benchmark.metric is not None and not n_unjudged:
         metric_key = f"{benchmark.metric},{benchmark.filter}"
         if metric_key not in task_metrics:
             raise BenchmarkError(
@@ -142,6 +157,7 @@ def _parse_task_score(benchmark: Benchmark, task: str, lmms_results: Mapping[str
         stderr=stderr,
         task_version=str(lmms_results["versions"].get(task)),
         task_hash=lmms_results["task_hashes"][task],
+        n_unjudged=n_unjudged,
     )
 
 
@@ -173,10 +189,14 @@ def _parse_number(value: object) -> float | None:
 def compute_question_score(sample: Mapping[str, Any], benchmark: Benchmark) -> float | None:
     """Return the score of one question, from 0 to 1, from its line in `samples.jsonl`; None if it has none.
 
+    It is above 1 where a judge compares the answer with a reference, and finds it better.
+
     The first of these that exists: the metric's number; `score`, `correct` or `true_false` of the task's record of the
     question; the task's aggregate of this question alone; whether the record's prediction (or list of one prediction)
-    equals its answer.
+    equals its answer; whether the number of the option is that of the right one.
     """
+    if UNJUDGED in sample:
+        return None
     metric = benchmark.metric
     value = sample.get(metric) if metric is not None else None
     if metric is None or not isinstance(value, Mapping):
@@ -185,7 +205,7 @@ def compute_question_score(sample: Mapping[str, Any], benchmark: Benchmark) -> f
         if (number := _parse_number(value.get(score_key))) is not None:
             return number
     single_question_score = _parse_number(sample.get("single_question_scores", {}).get(metric))
-    if single_question_score is not None and 0 <= single_question_score * benchmark.scale <= 100:
+    if single_question_score is not None and (0 <= single_question_score * benchmark.scale <= 100 or benchmark.judge):
         return single_question_score * benchmark.scale / 100
     for answer_key, reference_key in (("pred", "answer"), ("pred_answer", "answer"), ("parsed_pred", "answer")):
         answer = value.get(answer_key)
@@ -193,4 +213,12 @@ def compute_question_score(sample: Mapping[str, Any], benchmark: Benchmark) -> f
             answer = answer[0]
         if isinstance(answer, str) and isinstance(value.get(reference_key), str):
             return float(answer.lower().strip() == value[reference_key].lower().strip())
+    if isinstance(value.get("pred"), int) and "ground_truth" in value:
+        return float(str(value["pred"]) == str(value["ground_truth"]))
     return None
+
+
+def read_stratum(sample: Mapping[str, Any], benchmark: Benchmark) -> str | None:
+    """Return which of the means that the task takes the mean of a question belongs to; None if it takes one mean."""
+    record = sample.get(benchmark.metric or "")
+    return str(record[benchmark.macro]) if benchmark.macro is not None and isinstance(record, Mapping) else None

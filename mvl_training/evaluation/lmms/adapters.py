@@ -57,6 +57,8 @@ class _WorkerModel(lmms):
         self._max_new_tokens = None if max_new_tokens is None else int(max_new_tokens)
         self.question_ids: dict[tuple[str, int], str] = {}
         """Question id by (task, document id), by which the answers of two checkpoints are paired."""
+        self.clusters: dict[tuple[str, int], str] = {}
+        """What a question shows, by the same; empty for text alone."""
         self.previewed_questions: list[dict[str, Any]] = []
         """The first questions as they were asked, for the preview of the benchmark."""
         command = [python, "-m", WORKER_MODULE, json.dumps(job)]
@@ -101,6 +103,7 @@ class _WorkerModel(lmms):
     def _record_answer(self, answer: Mapping[str, str], request: Any) -> str:
         _, doc_to_messages, settings, doc_id, task, _ = request.args
         self.question_ids[task, doc_id] = answer["question_id"]
+        self.clusters[task, doc_id] = answer["cluster"]
         config = getattr(getattr(doc_to_messages, "__self__", None), "config", None)
         return truncate_at_stop(
             answer["text"], resolve_stop_sequences(settings, getattr(config, "fewshot_delimiter", None))

@@ -1,11 +1,13 @@
 """Run lmms-eval on tasks and write its results to files: `python -m mvl_training.evaluation.lmms.run JOB.json`.
 
 The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include_path` (a folder of task files that
-replaces lmms-eval's own, or null), `limit` (questions of each task, or null), `data_dir` (where the data of local tasks
-is, or null), `env` (variables set before lmms-eval is imported), `output_dir`.
+replaces lmms-eval's own, or null), `metric` and `filter` (what the score is read from, or null), `judge` ({"verdict"}
+of `JudgeCalls`, or null without a judge), `limit` (questions of each task, or null), `data_dir` (where the data of
+local tasks is, or null), `env` (variables set before lmms-eval is imported), `output_dir`.
 
 Files in `output_dir`: `preview.json` has the first questions as they were asked. `samples.jsonl` has a line per
-question and filter, with `single_question_scores` (each aggregate applied to that question alone). `results.json` is
+question and filter, with `single_question_scores` (each aggregate applied to that question alone), `cluster` (what
+the question shows) and, if a judge gave no verdict, `mvl_unjudged`. `results.json` is
 written after them, so results are never without their samples. After an error there is `error.json` {"message",
 "hint"} instead, and the exit code is 1.
 """
@@ -30,6 +32,7 @@ from typing import Any
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
+from mvl_training.evaluation.lmms.judge_calls import UNJUDGED, JudgeCalls, observe_judges
 from mvl_training.evaluation.lmms.question import PREVIEW_FILE, LmmsError
 
 STDERR_SEED = 20241206
@@ -69,6 +72,13 @@ def run_tasks(job: Mapping[str, Any], output_dir: Path) -> None:
         raise TaskError(f"lmms-eval has no task {', '.join(unknown)}", "see `lmms-eval tasks list`")
     # The data first: no model is loaded for data that cannot be fetched.
     tasks = [task for name in job["tasks"] for task in _iter_tasks(_load_task(task_manager, name))]
+    for task in tasks:
+        check_metric(task, job["metric"], job["filter"])
+    if job["judge"] is not None:
+        judge_calls = JudgeCalls(job["judge"]["verdict"])
+        observe_judges(judge_calls)
+        for task in tasks:
+            task.process_results = judge_calls.check_verdicts(task.process_results)
     model = MODEL_REGISTRY_V2.get_model_class(job["model"])(**job["model_args"])
     with _convert_exit_to_error():
         results = evaluator.simple_evaluate(
@@ -89,6 +99,7 @@ def run_tasks(job: Mapping[str, Any], output_dir: Path) -> None:
             for sample in task_samples:
                 question_fields = {
                     "question_id": model.question_ids[name, sample["doc_id"]],
+                    "cluster": model.clusters[name, sample["doc_id"]],
                     "single_question_scores": compute_single_question_scores(tasks_by_name[name], sample),
                 }
                 row = {"task": name, **question_fields, **sample}
@@ -98,6 +109,7 @@ def run_tasks(job: Mapping[str, Any], output_dir: Path) -> None:
     report["lmms_eval_version"] = metadata.version("lmms_eval")
     report["task_hashes"] = {task.config.task: compute_task_hash(task) for task in tasks}
     report["question_counts"] = {task: count_questions(listed) for task, listed in samples.items()}
+    report["unjudged"] = {task: count_questions(listed).get(UNJUDGED, 0) for task, listed in samples.items()}
     report["bootstrap"] = {task.config.task: _bootstrap_stderrs(task, samples[task.config.task]) for task in tasks}
     write_text_atomic(output_dir / "results.json", json.dumps(report, ensure_ascii=False, default=str, indent=1))
 
@@ -144,6 +156,18 @@ def _iter_tasks(loaded: Mapping[Any, Any]) -> Iterator[Any]:
             yield from _iter_tasks(value)
         else:
             yield value
+
+
+def check_metric(task: Any, metric: str | None, filter_: str | None) -> None:
+    """Raise `TaskError` unless the task has the metric and the filter that the score is to be read from."""
+    filters = [entry["name"] for entry in task.config.filter_list or [{"name": "none"}]]
+    for kind, name, known in (("metric", metric, list(task.aggregation())), ("filter", filter_, filters)):
+        if name is not None and name not in known:
+            raise TaskError(
+                f"{task.config.task} of lmms-eval {metadata.version('lmms_eval')} has no {kind} {name!r}, only"
+                f" {', '.join(sorted(known))}",
+                "correct benchmarks.yaml",
+            )
 
 
 @contextlib.contextmanager

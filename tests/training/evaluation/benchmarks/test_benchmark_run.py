@@ -49,7 +49,7 @@ def _checkpoint(home: Path, version: str = "a" * 32) -> Checkpoint:
     return Checkpoint("one_vision", folder, version, max_seq_len=512)
 
 
-def _leaving(right: Sequence[bool], jobs: list[dict[str, Any]] | None = None) -> Launch:
+def _leaving(right: Sequence[bool], jobs: list[dict[str, Any]] | None = None, n_unjudged: int = 0) -> Launch:
     """What lmms-eval 0.7.3 leaves of `chartqa`, with one sample per question and filter."""
 
     def launch(command: Sequence[str], folder: Path) -> None:
@@ -66,6 +66,7 @@ def _leaving(right: Sequence[bool], jobs: list[dict[str, Any]] | None = None) ->
             "lmms_eval_version": "0.7.3",
             "task_hashes": {task: "0" * 32},
             "question_counts": {task: {"relaxed_overall": len(right)}},
+            "unjudged": {task: n_unjudged},
             "bootstrap": {},
         }
         samples = [
@@ -73,6 +74,7 @@ def _leaving(right: Sequence[bool], jobs: list[dict[str, Any]] | None = None) ->
                 "task": task,
                 "question_id": f"q{n}",
                 "doc_id": n,
+                "cluster": f"c{n // 2}",
                 "doc": {"type": "human_test"},
                 "target": ["7"] if n % 2 else "7",
                 "filtered_resps": ["7" if good else "8"],
@@ -115,9 +117,25 @@ def test_a_score_is_stored_with_its_error_origin_and_the_papers_score(lake: Lake
     answers = sorted(lake.get_table(ANSWERS_TABLE).iter_rows(), key=lambda answer: answer["doc_id"])
     assert [answer["score"] for answer in answers] == [1.0, 1.0, 1.0, 0.0]
     assert [answer["answer"] for answer in answers] == ["7", "7", "7", "8"]
+    assert [answer["cluster"] for answer in answers] == ["c0", "c0", "c1", "c1"]
     assert {answer["reference"] for answer in answers} == {"7"}
     shown = render_score_table(result, read_benchmark_scores(lake, "ChartQA"))
     assert "| **one_vision** `aaaaaaaa` | **75.0 ± 1.0** | 86.2 | – | 4 |" in shown
+
+
+def test_unjudged_questions_are_counted_and_leave_no_score(lake: Lake, home: Path) -> None:
+    report = run_benchmark(
+        lake,
+        _checkpoint(home),
+        "documents",
+        "ChartQA",
+        benchmark_settings=BenchmarkSettings(),
+        run_id="r",
+        launch=_leaving([True, False], n_unjudged=1),
+    )
+    (row,) = read_benchmark_scores(lake, "ChartQA")
+    assert (row["score"], row["stderr"], row["n_unjudged"]) == (None, None, 1)
+    assert "no verdict on 1 of 2 questions" in render_score_table(report, [])
 
 
 def test_the_preview_of_a_benchmark_has_its_first_questions_as_they_were_asked(lake: Lake, home: Path) -> None:

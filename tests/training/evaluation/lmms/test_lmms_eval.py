@@ -251,6 +251,9 @@ def _odd_job(folder: Path, checkpoint: Checkpoint, *, gives_up: bool) -> Path:
         "model": "mvl_local",
         "model_args": model_args | {"answers_path": str(folder / "known.jsonl")},
         "tasks": ["odd"],
+        "metric": "by_hand",
+        "filter": "none",
+        "judge": {"verdict": "[01]"},
         "include_path": str(folder),
         "limit": None,
         "data_dir": str(folder),
@@ -284,6 +287,43 @@ def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_sub
     assert again["task_hashes"]["odd"] != before and again["results"] == report["results"]
 
 
+def test_a_metric_that_a_task_has_not_is_named_before_anything_is_loaded(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    job_file = _odd_job(tmp_path, checkpoint, gives_up=False)
+    job = json.loads(job_file.read_text(encoding="utf-8"))
+    job_file.write_text(json.dumps(job | {"metric": "renamed"}), encoding="utf-8")
+    with pytest.raises(CommandFailed):
+        _launch([str(resolve_eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job_file)], tmp_path)
+    message = json.loads((tmp_path / "out" / "error.json").read_text(encoding="utf-8"))["message"]
+    assert message == "odd of lmms-eval 0.7.3 has no metric 'renamed', only by_hand, submission"
+    assert not (tmp_path / "known.jsonl").exists()
+
+
+def test_questions_whose_judge_fails_are_counted(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    job = _odd_job(tmp_path, checkpoint, gives_up=False)
+    judge = """
+from lmms_eval.llm_judge import Request, ServerConfig, get_server
+
+def process_results(doc, results):
+    server = get_server("openai", ServerConfig(model_name="judge", num_retries=1))
+    try:
+        server.evaluate(Request(messages=[{"role": "user", "content": doc["answer"]}]))
+    except Exception:
+        pass
+    return {"by_hand": {"score": 0}, "submission": {}}
+"""
+    with (tmp_path / "odd.py").open("a", encoding="utf-8") as file:
+        file.write(judge)
+    with serving(FakeServerConfig(fault_rates={"400": 1.0})) as (_, endpoint):
+        environment = {"OPENAI_API_KEY": "none", "OPENAI_API_URL": endpoint.base_url}
+        data = json.loads(job.read_text(encoding="utf-8"))
+        job.write_text(json.dumps(data | {"limit": 3, "env": data["env"] | environment}), encoding="utf-8")
+        _launch([str(resolve_eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
+    report = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert report["unjudged"] == {"odd": 3}
+
+
 def test_a_task_that_exits_the_process_is_an_error_with_its_message(tmp_path: Path, checkpoint: Checkpoint) -> None:
     job = _odd_job(tmp_path, checkpoint, gives_up=True)
     with pytest.raises(CommandFailed):
@@ -292,8 +332,9 @@ def test_a_task_that_exits_the_process_is_an_error_with_its_message(tmp_path: Pa
     assert "a.mp4 does not exist" in output["message"] and output["hint"]
 
 
-def test_every_declared_task_and_both_models_are_importable() -> None:
-    tasks = sorted({t for suite in load_suites().values() for one in suite.benchmarks.values() for t in one.tasks})
+def test_every_declared_task_has_its_metric_and_both_models_are_importable() -> None:
+    declared = [one for suite in load_suites().values() for one in suite.benchmarks.values()]
+    tasks = [(task, one.metric, one.filter) for one in declared for task in one.tasks]
     code = (
         "import json, sys\n"
         "from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch\n"
@@ -303,8 +344,14 @@ def test_every_declared_task_and_both_models_are_importable() -> None:
         "from lmms_eval.utils import load_yaml_config\n"
         "index = TaskManager('ERROR', include_path=sys.argv[1]).task_index\n"
         "tasks = json.loads(sys.argv[2])\n"
-        "[load_yaml_config(index[t]['yaml_path'], mode='full') for t in tasks if t in index]\n"
-        "print(json.dumps([t for t in tasks if t not in index]))\n"
+        "wrong = []\n"
+        "for task, metric, filter_ in tasks:\n"
+        "    config = load_yaml_config(index[task]['yaml_path'], mode='full') if task in index else {}\n"
+        "    metrics = [m['metric'] for m in config.get('metric_list', [])] + [None]\n"
+        "    filters = [f['name'] for f in config.get('filter_list', [{'name': 'none'}])]\n"
+        "    if metric not in metrics or filter_ not in filters:\n"
+        "        wrong.append((task, metric, filter_, metrics, filters))\n"
+        "print(json.dumps(wrong))\n"
         "print(json.dumps([m.model_id for m in build_manifests()]))\n"
     )
     done = subprocess.run(
@@ -317,6 +364,6 @@ def test_every_declared_task_and_both_models_are_importable() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    missing, models = done.stdout.splitlines()[-2:]
-    assert json.loads(missing) == []
+    wrong, models = done.stdout.splitlines()[-2:]
+    assert json.loads(wrong) == []
     assert json.loads(models) == ["mvl_local", "mvl_server"]
