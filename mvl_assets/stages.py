@@ -102,6 +102,12 @@ SCORED: Final = Stage(
     is_partitioned=True,
     model_roles=("score",),
 )
+SCORES: Final = Stage(
+    "scores",
+    "Scores that others gave samples, from Parquet files that the profile names.",
+    upstream=("category",),
+    table="scores/{name}",
+)
 CURATION: Final = Stage(
     "curation",
     "Samples that a mixture must not take: duplicates of others, and items of benchmarks.",
@@ -111,7 +117,7 @@ CURATION: Final = Stage(
 MIXTURE: Final = Stage(
     "mixture",
     "The training rows of one training stage, drawn from the categories in the profile's shares.",
-    upstream=("category", "judged", "curation"),
+    upstream=("category", "judged", "curation", "scores"),
     table="mixture/{training_stage}",
 )
 EXPORT: Final = Stage(
@@ -151,6 +157,7 @@ STAGES: Final = (
     REWRITTEN,
     JUDGED,
     SCORED,
+    SCORES,
     CURATION,
     MIXTURE,
     EXPORT,

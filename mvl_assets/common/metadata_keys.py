@@ -135,6 +135,11 @@ REWRITES: Final = "mvl/rewrites"
 REFUSED: Final = "mvl/refused"
 FILES: Final = "mvl/files"
 SOURCES: Final = "mvl/sources"
+
+# Scores of others.
+SCORED_SAMPLES: Final = "mvl/scored_samples"
+UNKNOWN_IDS: Final = "mvl/unknown_ids"
+MISSING_IDS: Final = "mvl/missing_ids"
 CARD: Final = "mvl/card"
 
 # Pack plans. `FILL` is that of the categories of a mixture.

@@ -20,6 +20,7 @@ from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.config.mixture_config import MixtureConfig
 from mvl_assets.config.project import PACKAGE_DIR, find_own_dir, list_files
 from mvl_assets.config.prompt_parameters import PromptParameters
+from mvl_assets.config.score_file import ScoreFile, check_score_names
 from mvl_assets.config.strict_yaml import StrictModel, read_document
 from mvl_assets.errors import MvlError
 from mvl_assets.stages import ModelRole
@@ -256,6 +257,8 @@ class Profile(StrictModel):
     # Which rows mixtures take: a condition over columns of `lake_queries.mixtures.score_columns`, such as "p_yes >= 0.8
     # and n_chars < 4000"; a row that lacks a score is not refused for it. Null takes all.
     where: str | None = None
+    # Scores that others gave rows, by name: `config.score_file`. `where` names them as `name.column`.
+    scores: dict[str, ScoreFile] = Field(default_factory=dict)
     # The use that the licences of a row have to permit, its source's and its rewriter's: `common.licenses`.
     licences: Use = "all"
     duplicates: DuplicateRules = DuplicateRules()
@@ -285,6 +288,11 @@ class Profile(StrictModel):
         judges = [self.roles["judge"], *self.judging.panel]
         if len(set(judges)) < len(judges):
             raise ValueError(f"a judge is twice in the panel ({', '.join(judges)}), and would only agree with itself")
+        return self
+
+    @model_validator(mode="after")
+    def _validate_scores(self) -> Profile:
+        check_score_names(self.scores)
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import load_prompts
 from mvl_assets.curation.quotas import CategoryFill, SourceFill, StageFill, fill_stage
 from mvl_assets.curation.strata import resolve_strata
 from mvl_assets.lake.lake import Lake
@@ -27,7 +28,7 @@ from mvl_assets.lake_queries.mixtures.candidates import (
     open_candidate_pool,
 )
 from mvl_assets.lake_queries.mixtures.row_filter import RowFilter, parse_row_filter
-from mvl_assets.lake_queries.mixtures.score_columns import list_score_types
+from mvl_assets.lake_queries.mixtures.score_columns import ScoreCatalog, list_score_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ def open_mixture(
         groups=groups,
         strata=None if mixture.strata is None else resolve_strata(mixture.strata),
         row_filter=resolve_filter(profile),
+        score_catalog=_build_score_catalog(profile),
         license_rules=LicenseRules(profile.licences, {model.name: model.license for model in profile.models.values()}),
         keep_condition=keep_condition,
     ) as pool:
@@ -146,7 +148,18 @@ def resolve_filter(profile: Profile) -> RowFilter | None:
     Raises:
         MvlError: It cannot be read, or names what no row has.
     """
-    return None if profile.where is None else parse_row_filter(profile.where, list_score_types())
+    if profile.where is None:
+        return None
+    return parse_row_filter(profile.where, list_score_types(_build_score_catalog(profile)))
+
+
+def _build_score_catalog(profile: Profile) -> ScoreCatalog:
+    judge_prompts = [prompt for prompt in load_prompts(profile=profile).values() if prompt.role == "judge"]
+    return ScoreCatalog(
+        criteria=sorted({prompt.criterion_name for prompt in judge_prompts}),
+        panel_rule=profile.judging.panel_rule,
+        foreign={name: file.columns for name, file in profile.scores.items()},
+    )
 
 
 def _list_exclusion_tables(profile: Profile) -> list[str]:

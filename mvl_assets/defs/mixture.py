@@ -11,7 +11,9 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import list_all_categories
 from mvl_assets.config.mixture_config import ALIGNMENT_CATEGORY
+from mvl_assets.config.profile import Profile
 from mvl_assets.curation.missed_shares import sum_rewrites
+from mvl_assets.curation.mixing import resolve_filter
 from mvl_assets.defs.curation import CONTAMINATION_KEY, DUPLICATES_KEY
 from mvl_assets.lake_queries.views import read_first_mixture_rows
 from mvl_assets.orchestration import asset_keys
@@ -30,7 +32,7 @@ from mvl_assets.orchestration.mixture_page import (
     render_source_fills,
 )
 from mvl_assets.orchestration.resources import LakeResource
-from mvl_assets.stages import CATEGORY, JUDGED
+from mvl_assets.stages import CATEGORY, JUDGED, SCORES
 
 STAGE_DESCRIPTIONS = {
     "alignment": "Image-caption pairs for the projector alone (paper, Table 1, stage 1).",
@@ -64,7 +66,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
             *([[profile.where, profile.licences]] if profile.where or profile.licences != "all" else []),
         ),
         group_name="mixture",
-        deps=[*upstream_keys, DUPLICATES_KEY, CONTAMINATION_KEY],
+        deps=[*upstream_keys, DUPLICATES_KEY, CONTAMINATION_KEY, *_list_score_keys(profile)],
         description=STAGE_DESCRIPTIONS[stage],
         kinds={"lance", "duckdb"},
         owners=asset_keys.OWNERS,
@@ -107,6 +109,13 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         )
 
     return _materialize_mixture
+
+
+def _list_score_keys(profile: Profile) -> list[dg.AssetKey]:
+    """Return the assets with scores of others that the profile's filter asks for."""
+    row_filter = resolve_filter(profile)
+    names = {column.partition(".")[0] for column in row_filter.columns if "." in column} if row_filter else set()
+    return [dg.AssetKey([SCORES.name, name]) for name in profile.scores if name in names]
 
 
 @dg.definitions

@@ -23,8 +23,8 @@ class Lake:
     """A folder or object-store prefix of Lance tables.
 
     Table names are `images`, `samples`, `rejects`, `tombstones`, `category/{category}`, `rewritten/{category}`,
-    `judged/{category}`, `scored/{category}`, `curation/{check}`, `mixture/{stage}`, `pack_plan/{stage}`,
-    `evaluation/{suite}`, `answers/{stage}/{source}`, `answers/{stage}/{source}/{shard}` and
+    `judged/{category}`, `scored/{category}`, `scores/{name}`, `curation/{check}`, `mixture/{stage}`,
+    `pack_plan/{stage}`, `evaluation/{suite}`, `answers/{stage}/{source}`, `answers/{stage}/{source}/{shard}` and
     `answers/{stage}/{source}/try`.
 
     Tables of an arm of a study are `mixture/{study}/{arm}/{seed}/{stage}` and so on. A lake that was opened at the

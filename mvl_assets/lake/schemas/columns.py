@@ -152,6 +152,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "scored_id": "Key: digest of the version or rewrite and the request that scored it.",
     "sample_id": "Digest of source and native id, or of file and position; the same for all versions.",
     "score": "Score from 0 to 100; null if only a file for submission is made.",
+    "scores": "Scores that others gave the sample: of each its name and its value.",
     "settings_hash": "Hash of the evaluation settings.",
     "size": "Size in bytes.",
     "sketch": "Numbers by which rows with similar words are found: MinHashes.",

@@ -313,6 +313,32 @@ SCORED = TableSpec(
     partition_column="source",
 )
 
+SCORES = TableSpec(
+    "scores",
+    pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            # One of the last three has the value.
+            (
+                "scores",
+                pa.list_(
+                    pa.struct(
+                        [
+                            ("name", pa.string()),
+                            ("number", pa.float64()),
+                            ("text", pa.string()),
+                            ("boolean", pa.bool_()),
+                        ]
+                    )
+                ),
+            ),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="sample_id",
+)
+
 # Scores of curation/text_overlap.py and media/copy_detection.py; null where nothing had to be compared.
 IMAGE_SIMILARITY: list[tuple[str, pa.DataType]] = [
     ("correlation", pa.float64()),

@@ -23,6 +23,7 @@ from mvl_assets.lake.schemas.data_tables import (
     SAMPLE_PAIRS,
     SAMPLES,
     SCORED,
+    SCORES,
     TOMBSTONES,
 )
 from mvl_assets.lake.schemas.table_spec import TableSpec
@@ -61,7 +62,8 @@ _SINGLE_TABLES = {
     )
 }
 _TABLE_FAMILIES = {
-    s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, SCORED, MIXTURE, PACK_PLAN, PACKED_ROWS, EVALUATION)
+    s.name: s
+    for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, SCORED, SCORES, MIXTURE, PACK_PLAN, PACKED_ROWS, EVALUATION)
 }
 
 

@@ -19,9 +19,10 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import CONTAMINATION
+from mvl_assets.lake_queries.foreign_scores import create_score_tables
 from mvl_assets.lake_queries.holdout import compute_holdout_limit
 from mvl_assets.lake_queries.mixtures.row_filter import Clause, RowFilter
-from mvl_assets.lake_queries.mixtures.score_columns import ScoreSelection, select_scores
+from mvl_assets.lake_queries.mixtures.score_columns import ScoreCatalog, ScoreSelection, select_scores
 
 if TYPE_CHECKING:
     import duckdb
@@ -297,6 +298,7 @@ def open_candidate_pool(
     groups: SourceGroups | None = None,
     strata: StratumColumn | None = None,
     row_filter: RowFilter | None = None,
+    score_catalog: ScoreCatalog | None = None,
     license_rules: LicenseRules | None = None,
     keep_condition: str = "keep",
 ) -> Iterator[CandidatePool]:
@@ -315,11 +317,13 @@ def open_candidate_pool(
             sources that have left the catalog or changed their group.
         strata: Column by whose values the candidates are divided; None for no strata.
         row_filter: Leaves out the rows for which it is false.
+        score_catalog: What the filter may name besides columns of tables.
         license_rules: Leaves out the rows whose licences do not permit a use; None takes all.
         keep_condition: Which rows of `judged/*` are kept, in SQL: as they were judged, or by another rule.
     """
-    scores = select_scores(row_filter)
+    scores = select_scores(row_filter, score_catalog or ScoreCatalog())
     with open_duckdb() as con:
+        create_score_tables(con, lake, scores.foreign)
         con.execute("CREATE TABLE listed_ids (sample_id UUID)")
         for name in exclusion_tables:
             condition = "removed" if name == CONTAMINATION.name else None
@@ -378,7 +382,8 @@ def _create_kept_rewrites(
         con.execute(
             f"""CREATE OR REPLACE TABLE kept AS
                 SELECT judged_id::UUID AS judged_id, rewrite_id::UUID AS rewrite_id,
-                       {_format_columns(scores.judged, "judged")} {judged_stratum} AS stratum
+                       {_format_columns(_list_plain(scores), "judged")} {_format_values(scores.judged_values)}
+                       {judged_stratum} AS stratum
                 FROM judged WHERE $all OR source IN (
                   SELECT source FROM used_sources WHERE category = $category AND is_rewritten)""",  # noqa: S608 - of ours
             {"all": uses_all_sources, "category": category},
@@ -412,6 +417,15 @@ def _format_columns(names: Sequence[str], alias: str, table: str = "") -> str:
     return " ".join(f'{alias}."{name}" AS "{table or alias}_{name}",' for name in names)
 
 
+def _list_plain(scores: ScoreSelection) -> list[str]:
+    """Return the columns of the judged table that are values themselves."""
+    return [name for name in scores.judged if name not in ("verdicts", "panel")]
+
+
+def _format_values(values: Mapping[str, str]) -> str:
+    return " ".join(f'{value} AS "{name}",' for name, value in values.items())
+
+
 def _join_columns(columns: list[str], further: list[str]) -> list[str]:
     return list(dict.fromkeys([*columns, *further]))
 
@@ -430,6 +444,8 @@ def _insert_candidates(
     stratum_columns, stratum = _build_stratum(strata, "category", "s", f"coalesce(r.stratum, '{NO_STRATUM}')")
     columns = ["sample_id", "version_id", "source", "modality", "license", "holdout_hash"]
     table = lake.get_table(f"category/{category}")
+    if scores.uses_scored:
+        _create_scored(con, lake, category)
     values = "".join(f', {sql} AS "{name}"' for name, sql in scores.expressions.items())
     with stream_table(con, "samples", table, _join_columns(columns, [*stratum_columns, *scores.category])):
         # A rewrite of an older version of the sample answers a question that has changed since. Originals that are held
@@ -450,6 +466,7 @@ def _insert_candidates(
                   FROM samples s
                   LEFT JOIN kept_rewrites r ON r.version_id = s.version_id::UUID
                   LEFT JOIN excluded e ON e.sample_id = s.sample_id::UUID
+                  {_format_joins(scores)}
                   WHERE ($all OR s.source IN (SELECT source FROM used_sources WHERE category = $category))
                     AND NOT starts_with(s.source, $benchmark_prefix)
                     AND (reason IS NULL OR r.rewrite_id IS NOT NULL))
@@ -465,6 +482,26 @@ def _insert_candidates(
                 "benchmark_prefix": BENCHMARK_PREFIX,
             },
         )
+
+
+def _create_scored(con: duckdb.DuckDBPyConnection, lake: Lake, category: str) -> None:
+    """Create the table `scored` of a category: scores of versions and rewrites."""
+    table = lake.get_table(f"scored/{category}")
+    with stream_table(con, "stream", table, ["rewrite_id", "version_id", "content", "relevance"]):
+        con.execute(
+            """CREATE OR REPLACE TABLE scored AS
+               SELECT coalesce(rewrite_id, version_id)::UUID AS scored_id, min(content) AS content,
+                      min(relevance) AS relevance
+               FROM stream GROUP BY ALL"""
+        )
+
+
+def _format_joins(scores: ScoreSelection) -> str:
+    """Return the joins with tables that only a filter needs."""
+    joins = [f'LEFT JOIN "foreign_{name}" ON "foreign_{name}".sample_id = s.sample_id::UUID' for name in scores.foreign]
+    if scores.uses_scored:
+        joins.append("LEFT JOIN scored ON scored.scored_id = coalesce(r.rewrite_id, s.version_id::UUID)")
+    return " ".join(joins)
 
 
 def _format_bits(clauses: Sequence[Clause], test: str) -> str:

@@ -13,12 +13,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from mvl_assets.common.score_type import ScoreType
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.errors import MvlError
-
-ScoreType = Literal["number", "text", "boolean"]
 
 MAX_CHARS, MAX_CLAUSES = 10_000, 62
 """Length of a filter, and its clauses: each has a bit of a 64-bit number."""

@@ -9,6 +9,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.image_refs import iter_referenced_image_ids
+from mvl_assets.stages import SCORES
 
 EVALUATION_FAMILY = "evaluation"
 PACKED_ROWS_FAMILY = "packed_rows"
@@ -116,6 +117,7 @@ class PurgeScope:
         return {
             "rejects": self.sample_filter if self.is_whole_source else sql.is_in("row_key", self._collect_row_keys()),
             "labels": self.sample_filter,
+            **dict.fromkeys(list_tables(SCORES.name), self.sample_filter),
             **dict.fromkeys(self.lake.list_tables_with_arms(EVALUATION_FAMILY), self.sample_filter),
             **{name: self.build_filter(f) for f in _FAMILIES for name in list_tables(f)},
             # A copy in another source that was dropped in favour of a purged sample is not a duplicate any more.

@@ -23,6 +23,7 @@ NAMES += [
         "mixture",
         "pack_plan",
         "packed_rows",
+        "scores",
         "evaluation",
     )
 ]

@@ -6,7 +6,7 @@ import pytest
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake_queries.mixtures.row_filter import ScoreType, parse_row_filter
-from mvl_assets.lake_queries.mixtures.score_columns import list_score_types
+from mvl_assets.lake_queries.mixtures.score_columns import ScoreCatalog, list_score_types
 
 COLUMNS: dict[str, ScoreType] = {
     "p_yes": "number",
@@ -73,7 +73,7 @@ def test_misspelled_column_is_suggested() -> None:
 
 
 def test_columns_of_tables_can_be_named() -> None:
-    types = list_score_types()
+    types = list_score_types(ScoreCatalog())
     assert (types["p_yes"], types["all_yes"], types["task_type"], types["n_chars"]) == (
         "number",
         "boolean",
