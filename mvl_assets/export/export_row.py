@@ -40,8 +40,10 @@ PROVENANCE_COLUMNS = (
     "matches_reference",
     "content_score",
     "relevance_score",
+    "scores",
 )
-"""What every exported row says about itself. Null where it was not rewritten or judged."""
+"""What every exported row says about itself. Null where it was not rewritten or judged; `scores` is a JSON object of
+what others gave it (`scores/<name>`), by name."""
 
 _OTHER_PLACEHOLDER = re.compile(r"<(?=(?:video|audio)>)")
 

@@ -42,6 +42,7 @@ JOINED_COLUMNS = (
     "panel",
     "content_score",
     "relevance_score",
+    "scores",
     "category",
     "source",
     "task_type",

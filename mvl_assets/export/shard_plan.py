@@ -28,6 +28,7 @@ _CONTENT_COLUMNS = (
     "category",
     "content_score",
     "relevance_score",
+    "scores",
 )
 
 

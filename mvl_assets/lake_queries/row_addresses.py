@@ -34,6 +34,7 @@ SAMPLES_TABLE, IMAGES_TABLE = "samples", "images"
 _REWRITTEN_FAMILY = "rewritten"
 _JUDGED_FAMILY = "judged"
 _SCORED_FAMILY = "scored"
+_SCORES_FAMILY = "scores"
 _MIXTURE_COLUMNS = ("row_id", "source", "category", "modality", "kind", "version_id", "rewrite_id")
 _PROVENANCE_COLUMNS = ("sample_id", "judged_id", "license")
 _SAMPLE_PROVENANCE = ("native_id", "file", "position", "upstream_dataset", "license")
@@ -61,7 +62,7 @@ class RowAddresses:
         rows: One row per sample in order: part, ordinal, row_id, source, category, modality, kind, sample_address,
             rewrite_table and rewrite_address (null for an original). With provenance also the ids of the sample, its
             version, rewrite and verdict, license, judged_table and judged_address, the hashes of the rows of the
-            rewrite and the verdict, and scores.
+            rewrite and the verdict, and scores: the model's, and those of others as a JSON object by name.
         images: One row per part and image: part, image_id, address, size, format, width, height.
         table_versions: Versions of the tables that the addresses belong to.
     """
@@ -237,6 +238,7 @@ def _find_addresses(
     if with_provenance:
         _find_family(con, readers, _JUDGED_FAMILY, "judged", with_hashes=True)
         _read_scores(lake, con)
+        _read_foreign_scores(lake, con)
     samples = readers.get(SAMPLES_TABLE) or lake.get_table(SAMPLES_TABLE).snapshot()
     con.register("samples", _open_stream(samples, ["version_id", "image_ids"], with_addresses=True))
     con.execute(
@@ -249,9 +251,10 @@ def _find_addresses(
     provenance, verdict_join = (
         (
             """, sample_id, version_id, sampled.rewrite_id, sampled.judged_id, license, rewrite_hash, judged_table,
-               judged_address, judged_hash, content_score, relevance_score""",
+               judged_address, judged_hash, content_score, relevance_score, foreign_scores.scores AS scores""",
             """LEFT JOIN located_judged ON sampled.judged_id = located_judged.judged_id
-               LEFT JOIN scores ON coalesce(sampled.rewrite_id, sampled.version_id) = scores.scored""",
+               LEFT JOIN scores ON coalesce(sampled.rewrite_id, sampled.version_id) = scores.scored
+               LEFT JOIN foreign_scores USING (sample_id)""",
         )
         if with_provenance
         else ("", "")
@@ -327,6 +330,27 @@ def _read_scores(lake: Lake, con: duckdb.DuckDBPyConnection) -> None:
     con.execute(
         """CREATE TABLE scores AS SELECT scored, min(content_score) AS content_score,
                                          min(relevance_score) AS relevance_score FROM all_scores GROUP BY scored"""
+    )
+
+
+def _read_foreign_scores(lake: Lake, con: duckdb.DuckDBPyConnection) -> None:
+    """Create the table `foreign_scores` of the samples that `mixed` names: JSON of all scores that others gave them."""
+    con.execute("CREATE TABLE all_foreign (sample_id VARCHAR, entry VARCHAR)")
+    for name in lake.list_tables(_SCORES_FAMILY):
+        con.register("family", _open_stream(lake.get_table(name).snapshot(), ["sample_id", "scores"]))
+        con.execute(
+            """INSERT INTO all_foreign
+               SELECT sample_id, to_json($name || '.' || s.name) || ': '
+                                 || coalesce(to_json(s.number), to_json(s."text"), to_json(s."boolean"))
+               FROM (SELECT sample_id, unnest(scores) AS s FROM family SEMI JOIN mixed USING (sample_id))
+               WHERE coalesce(to_json(s.number), to_json(s."text"), to_json(s."boolean")) IS NOT NULL""",
+            {"name": name.removeprefix(f"{_SCORES_FAMILY}/")},
+        )
+        con.unregister("family")
+    con.execute(
+        """CREATE TABLE foreign_scores AS
+           SELECT sample_id, '{' || string_agg(entry, ', ' ORDER BY entry) || '}' AS scores
+           FROM all_foreign GROUP BY sample_id"""
     )
 
 

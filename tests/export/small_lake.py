@@ -9,7 +9,7 @@ from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN, SCORED
+from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN, SCORED, SCORES
 from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.media.image import encode_image, inspect_image
@@ -54,6 +54,13 @@ def fill_judged_lake(root: Path, count: int = 8) -> Lake:
     verdicts = [build_verdict(row, keep=n % 2 == 0) for n, row in enumerate(rewrites)]
     put(lake, "judged/chart", JUDGED, verdicts, SOURCE)
     put(lake, "scored/chart", SCORED, [build_score(row) for row in rewrites], SOURCE)
+    given = [
+        {"name": "topic", "text": "maps"},
+        {"name": "relevance", "number": 4.0},
+        {"name": "unrated"},
+        {"name": "sharp", "boolean": True},
+    ]
+    put(lake, "scores/ratings", SCORES, [{"sample_id": rows[3]["sample_id"], "source": SOURCE, "scores": given}])
     put_mixture(lake, rows, {row["sample_id"]: row for row in rewrites}, verdicts)
     return lake
 

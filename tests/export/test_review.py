@@ -35,6 +35,7 @@ def test_pairs_join_original_rewrite_verdicts_and_image_bytes(lake: Lake) -> Non
         "correct_yes": False,
         "relevant_p_yes": 0.2,
         "relevance_score": 5,
+        "scores": '{"ratings.relevance": 4.0, "ratings.sharp": true, "ratings.topic": "maps"}',
         "license": "cc-by-4.0",
         "prompt_hash": PROMPT_HASH,
         "judge_model": "judge",
