@@ -42,6 +42,7 @@ class ContaminationRules(StrictModel):
         taints: Kinds of hits that take an item out of the clean subset of its benchmark.
         allow: Hits that remove nothing and taint nothing, each with the reason: by training source, by benchmark, by
             `source:benchmark`, or by the id of a sample or an item.
+        allow_labelled: Whether hits of samples are allowed, too, whose pairs people call good (`mvl view`).
         max_hits: Largest number of rows of a mixture's sources with a hit of `removes` before the check of the profile
             fails; null never fails.
     """
@@ -62,4 +63,5 @@ class ContaminationRules(StrictModel):
     )
     taints: list[HitKind] = Field(default=["same_image_same_question", "same_image", "same_question"])
     allow: dict[str, str] = Field(default_factory=dict)
+    allow_labelled: bool = False
     max_hits: int | None = Field(default=None, ge=0)

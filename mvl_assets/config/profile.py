@@ -149,9 +149,11 @@ class KeepConfig(StrictModel):
 
     `rule` is an expression over `all_yes`, `p_yes >= t`, `matches_reference` and `no_reference`, joined by `and` and
     `or`; see `judging.keep`. Null is `DEFAULT_KEEP_RULE`, or the paper's rule (`all_yes`) with `paper_parity`.
+    `labels`: what people say of a pair beats the rule; who labels pairs to measure the judge may not want that.
     """
 
     rule: str | None = None
+    labels: bool = False
 
 
 PanelRule = Literal["mean", "majority", "unanimous"]
@@ -341,7 +343,8 @@ class Profile(StrictModel):
     @property
     def keep_rule(self) -> str:
         """The rule by which pairs are kept: the profile's own, the paper's with `paper_parity`, or the default."""
-        return self.keep.rule or (PAPER_KEEP_RULE if self.paper_parity else DEFAULT_KEEP_RULE)
+        rule = self.keep.rule or (PAPER_KEEP_RULE if self.paper_parity else DEFAULT_KEEP_RULE)
+        return f"label == good or (label != bad and ({rule}))" if self.keep.labels else rule
 
     @property
     def gives_reference(self) -> bool:

@@ -45,6 +45,7 @@ from mvl_assets.lake_queries.benchmarks.search import (
     list_item_rows,
     open_benchmark_search,
 )
+from mvl_assets.lake_queries.good_labels import read_good_samples
 from mvl_assets.lake_queries.holdout import compute_holdout_limit
 
 BATCH_ROWS = 4096
@@ -105,6 +106,7 @@ def find_contamination(
         for benchmark in matched_benchmarks:
             publish_questions(lake, benchmarks[benchmark.source], run_id=run_id)
     hit_counts: Counter[str] = Counter()
+    good_samples = read_good_samples(lake) if rules.allow_labelled else {}
     categories = {source.slug: source.category for source in sources}
 
     def iter_rows() -> Iterator[dict[str, Any]]:
@@ -113,7 +115,7 @@ def find_contamination(
             _iter_matched_hits(lake, slugs, matched_benchmarks, benchmarks, rules),
         )
         for hit in hits:
-            hit["allowed"] = _find_reason(hit, rules)
+            hit["allowed"] = _find_reason(hit, rules, good_samples)
             hit["removed"] = removes_rows and hit["allowed"] is None and hit["kind"] in rules.removes
             hit_counts[hit["kind"]] += 1
             yield {**_COLUMNS, **hit, "category": categories[hit["source"]], "run_id": run_id}
@@ -152,8 +154,10 @@ def _iter_matched_hits(
         yield {**hit, "hit_id": hit_id, "benchmark": benchmarks[hit["item_source"]].name}
 
 
-def _find_reason(hit: Mapping[str, Any], rules: ContaminationRules) -> str | None:
-    """Return why the profile allows a hit; None if it does not."""
+def _find_reason(hit: Mapping[str, Any], rules: ContaminationRules, good_samples: Mapping[str, str]) -> str | None:
+    """Return why the profile, or people, allow a hit; None if they do not."""
+    if (annotators := good_samples.get(hit["sample_id"])) is not None:
+        return f"labelled good by {annotators}"
     if not rules.allow:
         return None
     source, benchmark = hit["source"], hit["benchmark"]

@@ -59,7 +59,7 @@ def join_scores(lake: Lake, name: str, score_file: ScoreFile, *, run_id: str) ->
         MvlError: A file or column is missing, cannot be read or is of another type, a row has two scores, or none of
             the rows is in the lake.
     """
-    with _name_scores(name):
+    with _mark_errors(name):
         reader = _ScoreReader(score_file)
         keys = ["file", "position"] if score_file.key_kind == "row" else [score_file.key_kind]
         with open_joined_scores(lake, reader.iter_batches(), keys, score_file.columns, score_file.source) as joined:
@@ -76,7 +76,7 @@ def join_scores(lake: Lake, name: str, score_file: ScoreFile, *, run_id: str) ->
 
 
 @contextmanager
-def _name_scores(name: str) -> Iterator[None]:
+def _mark_errors(name: str) -> Iterator[None]:
     """Say in an error which scores it is about."""
     try:
         yield

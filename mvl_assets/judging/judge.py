@@ -30,7 +30,15 @@ from mvl_assets.config.prompts import (
 )
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.judging.keep import JudgedPair, compute_min_p_yes, list_criterion_names, parse_keep_rule
+from mvl_assets.judging.keep import (
+    GOOD,
+    NO_LABEL,
+    JudgedPair,
+    compute_min_p_yes,
+    list_criterion_names,
+    parse_keep_rule,
+)
+from mvl_assets.judging.label_history import LabelHistory
 from mvl_assets.judging.panel import (
     ALL_CRITERIA,
     PanelAgreement,
@@ -284,6 +292,11 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
     def _n_rows(self) -> int:
         return self._rewrites.count(partition_key=self.source)
 
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        """What people say of pairs, by rewrite; nothing where the rule does not ask."""
+        return LabelHistory(self._lake).read_resolved(self.source) if self.rule.uses_labels else {}
+
     def _iter_rewrites(self, columns: Sequence[str], rotate_from: int = 0) -> Iterator[tuple[dict[str, Any], bool]]:
         """Yield the source's rewrites with whether they may be sent."""
         is_within_limit = build_sample_filter(self._lake, self._spec, self._limit)
@@ -355,10 +368,11 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         first_verdicts = verdicts_by_judge[0]
         assert first_verdicts is not None
         panel_verdicts = combine_verdicts(verdicts_by_judge, self._profile.judging.panel_rule)
-        judged_pair = JudgedPair(panel_verdicts, subject.matches_reference)
+        label = self._labels.get(subject.rewrite_id, NO_LABEL)
+        judged_pair = JudgedPair(panel_verdicts, subject.matches_reference, label)
         drop_reason = self.rule.find_drop_reason(judged_pair)
         probe = self._profile.judging.text_only_probe
-        if drop_reason is None and probe is not None and probe.drop and needs_image is False:
+        if drop_reason is None and probe is not None and probe.drop and needs_image is False and label != GOOD:
             drop_reason = ANSWERABLE_WITHOUT_IMAGE
         self.tally["dropped", drop_reason] += 1
         if len(verdicts_by_judge) > 1:

@@ -2,14 +2,16 @@
 
     rule    := all { "or" all }
     all     := term { "and" term }
-    term    := "all_yes" | "matches_reference" | "no_reference" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
-             | "true" | "false"
+    term    := "all_yes" | "matches_reference" | "no_reference" | "p_yes" ["." criterion] ">=" number
+             | "label" ("==" | "!=") ("good" | "bad" | "unsure" | "none") | "(" rule ")" | "true" | "false"
 
 `all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `p_yes >= t`: the lowest P(yes) of
 all criteria is at least t; with a criterion's name, that one's, where the family has it. With a panel, both are the
 panel's. `matches_reference`: the rewritten answer was compared with the source's, and is the same. `no_reference`:
-there was nothing to compare it with. One that contradicts the source's answer is neither. `true` and `false` keep every
-judged pair, and none, which studies compare with.
+there was nothing to compare it with. One that contradicts the source's answer is neither. `label`: what people say of
+the pair (`label_history.resolve_labels`). `keep: {labels: true}` in the profile lets labels beat any rule: it is then
+`label == good or (label != bad and (rule))`. `true` and `false` keep every judged pair, and none, which studies compare
+with.
 
 The default asks for two things of every pair: the judge's Yes to each criterion, and evidence for the result. Where the
 result is the source's, that is the evidence, and the judge vouches for the steps alone. Where nothing can be compared
@@ -29,6 +31,12 @@ from mvl_assets.config.prompts import Prompt, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.verdict import Verdict
 
+NO_LABEL = "none"
+GOOD, BAD, UNSURE = "good", "bad", "unsure"
+"""What people say of a pair."""
+_LABELS = (GOOD, BAD, UNSURE, NO_LABEL)
+LABEL_REASON_PREFIX = "label_"
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
@@ -37,10 +45,12 @@ class JudgedPair:
     Attributes:
         verdicts: The judge's or the panel's, one per criterion.
         matches_reference: None where there is nothing to compare with.
+        label: What people say of it; `none` without a label.
     """
 
     verdicts: Sequence[Verdict]
     matches_reference: bool | None
+    label: str = NO_LABEL
 
     @property
     def all_yes(self) -> bool:
@@ -78,10 +88,11 @@ RuleCheck = Callable[[JudgedPair], RuleFailure | None]
 
 @dataclass(frozen=True, slots=True)
 class KeepRule:
-    """A parsed rule."""
+    """A parsed rule; `uses_labels` says whether it asks for them."""
 
     text: str
     check: RuleCheck
+    uses_labels: bool = False
 
     def find_drop_reason(self, pair: JudgedPair) -> str | None:
         """Return None for a pair that is kept, else the term that failed, of the alternative that came furthest."""
@@ -104,7 +115,9 @@ def parse_keep_rule(text: str, criteria: Sequence[str] = ()) -> KeepRule:
     Raises:
         MvlError: The rule cannot be read; says where.
     """
-    return KeepRule(text, _KeepRuleParser(text, criteria).parse())
+    parser = _KeepRuleParser(text, criteria)
+    check = parser.parse()
+    return KeepRule(text, check, parser.uses_labels)
 
 
 def format_keep_condition(text: str) -> str:
@@ -118,7 +131,11 @@ def format_keep_condition(text: str) -> str:
             f"keep rule {text!r}: single criteria are known when rows are judged, not when they are mixed",
             hint="write it with all_yes, p_yes, matches_reference and no_reference",
         )
-    parse_keep_rule(text)
+    if parse_keep_rule(text).uses_labels:
+        raise MvlError(
+            f"keep rule {text!r}: labels are read when rows are judged, not when they are mixed",
+            hint="write it without label",
+        )
     # Of what the grammar has, this alone is no SQL. Nulls are false there: the grammar has no negation.
     return re.sub(r"\bno_reference\b", "(matches_reference IS NULL)", " ".join(text.split()))
 
@@ -138,6 +155,7 @@ class _KeepRuleParser:
     def __init__(self, text: str, criteria: Sequence[str]) -> None:
         self.text = text
         self.criteria = criteria
+        self.uses_labels = False
 
     def parse(self) -> RuleCheck:
         # In one line: a line break is white space like any other.
@@ -176,9 +194,21 @@ class _KeepRuleParser:
                 if criterion not in self.criteria:
                     raise self._build_error(f"no criterion {criterion!r}; known are {', '.join(self.criteria)}")
                 return _build_p_yes_check(criterion, self._get_threshold(node))
+            case ast.Name(id="label") | ast.Compare(left=ast.Name(id="label")):
+                self.uses_labels = True
+                return self._build_label_check(node)
         raise self._build_error(
-            f"expected all_yes, matches_reference, no_reference or p_yes, found {ast.unparse(node)!r}"
+            f"expected all_yes, matches_reference, no_reference, p_yes or label, found {ast.unparse(node)!r}"
         )
+
+    def _build_label_check(self, node: ast.expr) -> RuleCheck:
+        match node:
+            case ast.Compare(ops=[ast.Eq() | ast.NotEq() as sign], comparators=[ast.Name(id=name)]) if name in _LABELS:
+                is_wanted = isinstance(sign, ast.Eq)
+                return lambda pair: (
+                    None if (pair.label == name) == is_wanted else RuleFailure(f"{LABEL_REASON_PREFIX}{pair.label}")
+                )
+        raise self._build_error(f"label needs `==` or `!=` and one of {', '.join(_LABELS)}")
 
     def _get_threshold(self, node: ast.Compare) -> float:
         match node:

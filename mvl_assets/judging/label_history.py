@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.judging.keep import BAD, GOOD, UNSURE
 from mvl_assets.judging.labels import Label
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import LABELS
 
-GOOD, BAD, UNSURE = "good", "bad", "unsure"
 LABEL_NAMES = (GOOD, BAD, UNSURE)
 
 COMMITS_PER_COMPACTION = 32
@@ -71,6 +71,11 @@ class LabelHistory:
         rows = (row for row in self._table.iter_rows() if rewrite_id in (None, row["rewrite_id"]))
         return [_to_label(row) for row in sorted(rows, key=lambda row: (row["created_at"], row["label_id"]))]
 
+    def read_resolved(self, source: str) -> dict[str, str]:
+        """Return what people say of the pairs of a source, by rewrite: see `resolve_labels`."""
+        rows = map(_to_label, self._table.iter_rows(partition_key=source))
+        return resolve_labels(select_newest(sorted(rows, key=lambda label: label.created_at)))
+
     def read_newest(self) -> list[StoredLabel]:
         """Return what each annotator says of each pair now, oldest first."""
         return select_newest(self.read_history())
@@ -83,6 +88,21 @@ def select_newest(history: Iterable[StoredLabel]) -> list[StoredLabel]:
         newest.pop((label.rewrite_id, label.annotator), None)
         newest[label.rewrite_id, label.annotator] = label
     return [label for label in newest.values() if label.label is not None]
+
+
+def resolve_labels(labels: Iterable[StoredLabel]) -> dict[str, str]:
+    """Return one label for each labelled pair: good or bad by most of those who say so, and unsure where they tie.
+
+    Args:
+        labels: The last label of each pair and annotator.
+    """
+    balances: dict[str, int] = {}
+    for label in labels:
+        vote = {GOOD: 1, BAD: -1}.get(label.label or "", 0)
+        balances[label.rewrite_id] = balances.get(label.rewrite_id, 0) + vote
+    return {
+        rewrite_id: GOOD if balance > 0 else BAD if balance < 0 else UNSURE for rewrite_id, balance in balances.items()
+    }
 
 
 def to_calibration_labels(labels: Sequence[StoredLabel]) -> list[Label]:

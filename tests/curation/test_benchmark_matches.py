@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ from mvl_assets.config.contamination_rules import ContaminationRules
 from mvl_assets.curation import benchmark_matches
 from mvl_assets.curation.contamination import ContaminationReport, find_contamination
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.data_tables import LABELS
 from tests.curation.sources import source
 from tests.curation.stored_images import ANSWER, QUESTION, put_row
+from tests.lake.rows import table_of
 from tests.media.image_copies import COPIES, draw_form, draw_waves, encode
 
 LONG_QUESTION = (
@@ -149,6 +152,27 @@ def test_allowed_hit_is_counted_and_removes_nothing(lake: Lake, key: str) -> Non
     assert (counts.n_rows, counts.n_removed, counts.n_allowed) == (1, 0, 1)
     (row,) = lake.get_table("curation/contamination").iter_rows()
     assert (row["removed"], row["allowed"]) == (False, "their training split")
+
+
+def test_hits_of_pairs_that_people_call_good_are_allowed_where_the_profile_says_so(lake: Lake) -> None:
+    put_row(lake, "benchmark_exam", encode(PHOTO), question=QUESTION, answer=ANSWER)
+    sample_id = put_row(lake, "a", encode(PHOTO), question=QUESTION, answer=ANSWER)["sample_id"]
+
+    def give(number: int, label: str | None, annotator: str) -> None:
+        moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=number)
+        row = {"label_id": f"{number:032x}", "rewrite_id": "1" * 32, "sample_id": sample_id, "source": "a"}
+        row |= {"annotator": annotator, "label": label, "created_at": moment}
+        table = lake.get_table(LABELS.name)
+        table.append_fragments([table.write_fragments([table_of(LABELS, [row])], "a")])
+
+    give(1, "bad", "ben")
+    give(2, "good", "anna")
+    assert search(lake, "a", allow_labelled=True).counts.n_removed == 1
+    give(3, None, "ben")
+    assert search(lake, "a").counts.n_removed == 1
+    assert search(lake, "a", allow_labelled=True).counts.n_removed == 0
+    (row,) = lake.get_table("curation/contamination").iter_rows()
+    assert row["allowed"] == "labelled good by anna"
 
 
 def test_unpublished_answer_is_no_evidence(lake: Lake) -> None:

@@ -151,4 +151,3 @@ def test_scores_with_names_that_no_condition_can_say_are_refused() -> None:
             type(profile()).model_validate(base | {"scores": {name: {"path": "x", "columns": RELEVANCE}}})
     with pytest.raises(ValueError, match="name the source"):
         ScoreFile(path="x", key=None, columns=RELEVANCE)
-

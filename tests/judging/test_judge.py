@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,10 +18,13 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.judging.kappa import compute_confusion
+from mvl_assets.judging.label_history import LabelHistory, StoredLabel
 from mvl_assets.lake.lake import Lake
 from mvl_assets.rewriting.rewrite import rewrite_source
 from tests.rewriting.small_source import MATH, plan_judges, profile, prompt_folder, put
 from tests.servers import serving
+
+UNEXPLAINED: dict[str, Any] = {"reasons": (), "note": "", "is_blind": False}
 
 
 @pytest.fixture
@@ -109,6 +113,27 @@ def test_a_second_run_and_a_moved_rule_send_nothing(lake: Lake, served: tuple[Fa
     # The fake answers are no numbers, so none agrees with its key.
     strict = judge_source(lake, MATH, profile(rule="matches_reference"), run_id="r4")
     assert (strict.requests.attempts_sent, strict.kept, strict.drop_reasons) == (0, 0, {"reference_mismatch": 12})
+
+
+def test_a_label_changes_the_rows_of_its_pair_alone_and_sends_nothing(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    rule = "label == good or (label != bad and (matches_reference))"
+    judge_source(lake, MATH, profile(rule=rule), run_id="r1", endpoints=[served[1]])
+    assert not any(row["keep"] for row in rows(lake))
+    first, second, third = rows(lake)[:3]
+    for n, (row, annotator, label) in enumerate(
+        [(first, "anna", "good"), (second, "anna", "bad"), (third, "anna", "good"), (third, "ben", "bad")]
+    ):
+        ids = {name: row[name] for name in ("rewrite_id", "sample_id", "source", "category")}
+        moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=n)
+        LabelHistory(lake).append(
+            StoredLabel(**ids, annotator=annotator, label=label, **UNEXPLAINED, created_at=moment)
+        )
+    report = judge_source(lake, MATH, profile(rule=rule), run_id="r2")
+    assert (report.requests.attempts_sent, report.kept, report.published.n_changed) == (0, 1, 2)
+    reasons = {row["rewrite_id"]: row["drop_reason"] for row in rows(lake)}
+    assert [reasons[row["rewrite_id"]] for row in (first, second, third)] == [None, "label_bad", "reference_mismatch"]
+    # A rule that does not ask for labels does as if there were none.
+    assert judge_source(lake, MATH, profile(rule="matches_reference"), run_id="r3").kept == 0
 
 
 def test_an_edited_criterion_asks_for_that_criterion_alone(

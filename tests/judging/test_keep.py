@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
+from mvl_assets.config.profile import KeepConfig
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.keep import JudgedPair, format_keep_condition, parse_keep_rule
 from mvl_assets.judging.verdict import Verdict, VerdictError, compute_p_yes, parse_verdict
@@ -43,6 +45,28 @@ GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2,
 def test_a_rule_keeps_a_pair_or_names_the_reason(rule: str, reasons: list[str | None]):
     parsed = parse_keep_rule(rule, criteria=CRITERIA)
     assert [parsed.find_drop_reason(j) for j in (GOOD, WEAK, BAD)] == reasons
+
+
+@pytest.mark.parametrize(
+    ("rule", "reasons"),
+    [
+        ("label == good or (label != bad and (all_yes))", [None, "label_bad", None, None, "no_accuracy"]),
+        ("all_yes and label != bad", [None, "label_bad", None, "no_accuracy", "no_accuracy"]),
+        ("all_yes and label == none", ["label_good", "label_bad", "label_unsure", "no_accuracy", "no_accuracy"]),
+        ("label == good", [None, "label_bad", "label_unsure", None, "label_none"]),
+    ],
+)
+def test_a_rule_may_ask_what_people_say(rule: str, reasons: list[str | None]):
+    pairs = [replace(GOOD, label=label) for label in ("good", "bad", "unsure")]
+    pairs += [replace(WEAK, label="good"), WEAK]
+    parsed = parse_keep_rule(rule, criteria=CRITERIA)
+    assert parsed.uses_labels and [parsed.find_drop_reason(pair) for pair in pairs] == reasons
+
+
+def test_labels_beat_the_rule_of_a_profile_that_says_so():
+    labelled = profile(rule="all_yes").model_copy(update={"keep": KeepConfig(rule="all_yes", labels=True)})
+    assert labelled.keep_rule == "label == good or (label != bad and (all_yes))"
+    assert not parse_keep_rule(profile().keep_rule, CRITERIA).uses_labels
 
 
 def test_a_line_break_in_a_rule_is_white_space():
@@ -103,7 +127,11 @@ def test_an_unknown_p_yes_passes_no_threshold():
         ("", "is empty"),
         ("all_yess", "all_yess"),
         ("p_yes", "needs `>=`"),
-        ("both_yes", "no_reference or p_yes, found 'both_yes'"),
+        ("both_yes", "no_reference, p_yes or label, found 'both_yes'"),
+        ("label", "label needs `==` or `!=` and one of good, bad, unsure, none"),
+        ("label == fine", "label needs"),
+        ("label >= good", "label needs"),
+        ("label == good == good", "label needs"),
         ("p_yes >= high", "needs `>=`"),
         ("p_yes >= 1.5", "1.5 is not a probability"),
         ("p_yes.truth >= 0.5", "relevance, consistency, accuracy"),
