@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from mvl_assets.common.markers import IMAGE_MARKER
 from mvl_assets.errors import MvlError
@@ -33,6 +35,21 @@ from mvl_training.trainer.run_files import EXPORT_DIR, PROVENANCE_FILE
 ChatMessage = tuple[str, Sequence[str | bytes | list[bytes]]]
 """(role, parts); a part is text, the bytes of an image, or the frames of a video."""
 
+MAX_BATCH_TOKENS = 32_768
+"""Most tokens of conversations that are answered at a time, padding and answers included: 1.9 GB of keys and values in
+a 7B model, more while the prompts are read."""
+
+MAX_DECODED = 32
+"""Most conversations whose images are decoded at a time: up to 0.5 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What is asked: messages, and the most tokens of the answer."""
+
+    messages: Sequence[ChatMessage]
+    max_new_tokens: int
+
 
 class StudentRunner:
     """A model loaded from an exported checkpoint.
@@ -41,13 +58,17 @@ class StudentRunner:
     alignment, which was not trained on it.
     """
 
-    def __init__(self, path: Path | str, *, max_new_tokens: int = 64) -> None:
-        """Load the model onto the GPU, or onto the CPU without one.
+    def __init__(
+        self, path: Path | str, *, max_new_tokens: int = 64, device: int = 0, batch_tokens: int = MAX_BATCH_TOKENS
+    ) -> None:
+        """Load the model onto a GPU, or onto the CPU without one.
 
         Args:
             path: An export, a training stage's output folder with `export/` in it, or a training checkpoint, which is
                 first exported to a folder next to it.
             max_new_tokens: Default limit of an answer.
+            device: Number of the GPU.
+            batch_tokens: Most tokens that are answered at a time.
 
         Raises:
             MvlError: `path` holds no model.
@@ -57,12 +78,13 @@ class StudentRunner:
         recipe = parse_recipe(self._provenance["recipe"], str(export_dir / PROVENANCE_FILE))
         stage_config = recipe.get_stage(self._provenance["stage"])
         self.max_new_tokens = max_new_tokens
+        self.batch_tokens = batch_tokens
         self.tokenizer = ChatTokenizer.load(export_dir)
         self.system_prompt = recipe.system_prompt
         # As it was trained: in float32 a model of bf16 would take twice the memory and give other answers.
         dtype = DTYPE_BY_PRECISION[stage_config.precision]
         self.student = load_student(export_dir, recipe.grid.to_tile_grid(), dtype).eval()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda", device) if torch.cuda.is_available() else torch.device("cpu")
         self.student.to(self.device)
         text_config: Any = self.student.llava.config.text_config
         self.processor = SampleProcessor(
@@ -87,26 +109,40 @@ class StudentRunner:
         Raises:
             ImageError: Bytes are not an image.
         """
-        return [self.generate_reply([("user", [*images, question])]) for images, question in questions]
+        return self.generate_replies(
+            [Conversation([("user", [*images, question])], self.max_new_tokens) for images, question in questions]
+        )
 
     def compute_losses(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
         """Return the mean loss per loss token, end token included, of each (images, question, reference answer)."""
-        losses = []
-        for question_images, question, answer in samples:
-            image_data = {str(i): data for i, data in enumerate(question_images)}
-            row = {
-                "row_id": "",
-                "image_ids": list(image_data),
-                "video": None,
-                "conversations": [
-                    {"from": "human", "value": f"{IMAGE_MARKER}\n" * len(question_images) + question},
-                    {"from": "gpt", "value": answer},
-                ],
-            }
-            batch = self._build_batch([self.processor.build_sample(row, image_data)])
-            with torch.no_grad():
-                losses.append(float(self.student(batch)) / batch.n_loss_tokens)
+        losses: list[float] = []
+        for start in range(0, len(samples), MAX_DECODED):
+            decoded = [self._build_labelled_sample(*sample) for sample in samples[start : start + MAX_DECODED]]
+            lengths = [len(sample.encoded.input_ids) for sample in decoded]
+            for positions in self._iter_batches(range(len(decoded)), lengths, [0] * len(decoded)):
+                batch = self._build_batch([decoded[i] for i in positions])
+                with torch.no_grad():
+                    self.student(batch)
+                losses += [
+                    loss / n_tokens
+                    for loss, n_tokens in zip(
+                        self.student.sample_losses_N.tolist(), batch.n_loss_tokens_by_sample, strict=True
+                    )
+                ]
         return losses
+
+    def _build_labelled_sample(self, question_images: list[bytes], question: str, answer: str) -> ProcessedSample:
+        image_data = {str(i): data for i, data in enumerate(question_images)}
+        row = {
+            "row_id": "",
+            "image_ids": list(image_data),
+            "video": None,
+            "conversations": [
+                {"from": "human", "value": f"{IMAGE_MARKER}\n" * len(question_images) + question},
+                {"from": "gpt", "value": answer},
+            ],
+        }
+        return self.processor.build_sample(row, image_data)
 
     def build_prompt_ids(self, images: list[bytes], question: str) -> list[int]:
         """Return the tokens of a question's prompt, placeholders included."""
@@ -122,15 +158,49 @@ class StudentRunner:
         return self._provenance
 
     def generate_reply(self, messages: Sequence[ChatMessage], *, max_new_tokens: int | None = None) -> str:
-        """Return the greedy continuation of a conversation with images and videos at their places in the text.
+        """Return the greedy continuation of one conversation; see `generate_replies`."""
+        return self.generate_replies([Conversation(messages, max_new_tokens or self.max_new_tokens)])[0]
+
+    def generate_replies(self, conversations: Sequence[Conversation]) -> list[str]:
+        """Return the greedy continuation of conversations with images and videos at their places in the text.
 
         As in training, one image is cut into tiles; each of several images, and each frame of a video, is one tile.
+        Conversations of about the same length are answered together, padded on the left. In fp32 the answers are those
+        that each would get alone; in bf16 sums are rounded in another order.
 
         Raises:
             MvlError: Prompt and answer do not fit into the model's positions.
             ImageError: An image is broken.
         """
-        token_budget = max_new_tokens or self.max_new_tokens
+        replies: dict[int, str] = {}
+        for start in range(0, len(conversations), MAX_DECODED):
+            chunk = conversations[start : start + MAX_DECODED]
+            samples = [self._build_prompt(conversation) for conversation in chunk]
+            budgets = [conversation.max_new_tokens for conversation in chunk]
+            lengths = [len(sample.encoded.input_ids) for sample in samples]
+            order = sorted(range(len(chunk)), key=lambda i: (budgets[i], lengths[i]))
+            for positions in self._iter_batches(order, lengths, budgets):
+                texts = self._generate([samples[i] for i in positions], [budgets[i] for i in positions])
+                replies.update(zip((start + i for i in positions), texts, strict=True))
+        return [replies[i] for i in range(len(conversations))]
+
+    def _iter_batches(
+        self, order: Sequence[int], lengths: Sequence[int], budgets: Sequence[int]
+    ) -> Iterator[list[int]]:
+        """Yield consecutive positions of an order, as many at a time as `batch_tokens` allows with padding."""
+        batch: list[int] = []
+        for position in order:
+            longer = [*batch, position]
+            n_tokens = len(longer) * (max(lengths[i] for i in longer) + max(budgets[i] for i in longer))
+            if batch and n_tokens > self.batch_tokens:
+                yield batch
+                longer = [position]
+            batch = longer
+        if batch:
+            yield batch
+
+    def _build_prompt(self, conversation: Conversation) -> ProcessedSample:
+        messages, token_budget = conversation.messages, conversation.max_new_tokens
         images = [standardise_image(part) for _, parts in messages for part in parts if isinstance(part, bytes)]
         image_tiles, layouts = self.processor.tile_images(images, is_video=False)
         tiled_images = iter(zip(layouts, _split_by_layout(image_tiles, layouts), strict=True))
@@ -159,20 +229,29 @@ class StudentRunner:
                 hint="ask with fewer images or a lower max_new_tokens",
             )
         all_tiles = np.concatenate([image_tiles[:0], *(tiles for _, tiles in visual_tiles)])
-        batch = self._build_batch(
-            [_build_unlabelled_sample(input_ids, all_tiles, tuple(layout for layout, _ in visual_tiles))]
-        )
+        return _build_unlabelled_sample(input_ids, all_tiles, tuple(layout for layout, _ in visual_tiles))
+
+    def _generate(self, samples: Sequence[ProcessedSample], budgets: Sequence[int]) -> list[str]:
+        """Return the greedy answers to prompts, each of at most as many tokens as its budget."""
+        batch = self._build_batch(list(samples))
         with torch.no_grad():
-            inputs_embeds = self.student.embed_inputs(batch)
+            # One pass of the vision tower over all images, as in training.
+            prompts = self.student.embed_inputs(batch)[0].split(batch.cu_seqlens.diff().tolist())
+            inputs_embeds = pad_sequence(list(prompts), batch_first=True, padding_side="left")
+            lengths = batch.cu_seqlens.diff().to(self.device)
+            attention_mask = torch.arange(inputs_embeds.shape[1], 0, -1, device=self.device)[None] <= lengths[:, None]
             generated_ids = self.student.llava.generate(  # type: ignore[misc]
                 inputs_embeds=inputs_embeds,
-                attention_mask=torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=self.device),
-                max_new_tokens=token_budget,
+                attention_mask=attention_mask.long(),
+                max_new_tokens=max(budgets),
                 do_sample=False,
                 eos_token_id=self.tokenizer.im_end_id,
                 pad_token_id=self.tokenizer.im_end_id,
             )
-        return self.tokenizer.decode(generated_ids[0].tolist()).strip()
+        return [
+            self.tokenizer.decode(ids[:budget]).strip()
+            for ids, budget in zip(generated_ids.tolist(), budgets, strict=True)
+        ]
 
     def _build_batch(self, samples: list[ProcessedSample]) -> PackedBatch:
         placeholder_ids = (self.tokenizer.image_token_id, self.tokenizer.video_token_id)

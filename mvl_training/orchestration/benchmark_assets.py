@@ -4,6 +4,7 @@
 from typing import Literal
 
 import dagster as dg
+from pydantic import Field
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
@@ -54,10 +55,11 @@ class BenchmarkConfig(dg.Config):
 
     Attributes:
         stage: Training stage of the checkpoint; empty takes the recipe's last.
-        backend: `local` (this project's code; shows videos too) or `server` (a vLLM server of the checkpoint).
+        backend: `local` (this project's code, on every GPU; shows videos too) or `server` (vLLM servers of the
+            checkpoint).
         limit: Ask only the first questions of each task; 0 asks all.
         max_new_tokens: Replaces the tasks' own limits; 0 keeps them.
-        base_url: A server that is already running.
+        base_urls: Servers that are already running, which share the questions.
         model: The model's name there.
     """
 
@@ -65,7 +67,7 @@ class BenchmarkConfig(dg.Config):
     backend: Backend = "local"
     limit: int = 0
     max_new_tokens: int = 0
-    base_url: str = ""
+    base_urls: list[str] = Field(default_factory=list)
     model: str = ""
 
 
@@ -136,7 +138,7 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
                 backend=config.backend,
                 limit=config.limit or None,
                 max_new_tokens=config.max_new_tokens or None,
-                base_url=config.base_url or None,
+                base_urls=tuple(config.base_urls),
                 model=config.model or None,
             ),
             run_id=context.run_id,

@@ -28,14 +28,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import hashlib
 import json
 import logging
 import math
 import os
 import shutil
-import signal
 import sys
 import time
 import warnings
@@ -50,6 +48,7 @@ import torch.distributed as dist
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.end_with_parent import end_with_parent
 from mvl_assets.common.file_lock import acquire_lock
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.common.malloc import retain_freed_blocks
@@ -97,7 +96,6 @@ from mvl_training.trainer.run_files import (
 from mvl_training.trainer.zero3 import build_student_zero3, gather_own_parameters
 
 VERSIONED_PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
-PR_SET_PDEATHSIG = 1
 LOCK_TIMEOUT_S = 10.0
 MAX_PROBED_SAMPLES = 64
 
@@ -224,7 +222,9 @@ def _run_job(job: TrainingJob) -> int:
         LOG.info(f"{job.stage}: already finished, {job.output_dir}")
         return 0
     check_device(job.recipe, allow_cpu=job.allow_cpu)
-    _kill_with_launcher()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # torchrun puts its workers into sessions of their own.
+        end_with_parent()
     stop_signals = StopSignals()
     init_distributed()
     try:
@@ -248,12 +248,6 @@ def check_device(recipe: Recipe, *, allow_cpu: bool) -> None:
         f"recipe {recipe.name} would train on the CPU: torch {torch.__version__} finds no CUDA device",
         hint=f"`mvl doctor` checks torch; to train on the CPU all the same, pass --allow-cpu or set {ALLOW_CPU_ENV}=1",
     )
-
-
-def _kill_with_launcher() -> None:
-    """Ask the kernel to kill this process with torchrun, which puts its workers into sessions of their own."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -60,14 +60,14 @@ class BenchmarkSettings:
         backend: `local` or `server`.
         limit: Ask only the first questions of each task.
         max_new_tokens: Replaces the limits of the benchmark and its tasks.
-        base_url: A running server; None starts one.
-        model: The model's name at the server.
+        base_urls: Running servers, which share the questions; none starts one.
+        model: The model's name at the servers.
     """
 
     backend: Backend = "local"
     limit: int | None = None
     max_new_tokens: int | None = None
-    base_url: str | None = None
+    base_urls: tuple[str, ...] = ()
     model: str | None = None
 
 
@@ -192,8 +192,8 @@ def _build_job(
         model = benchmark_settings.model or f"mvl-{checkpoint.stage}"
         model_args = {**common, "lake_root": lake.root, "model": model, "run_id": run_id}
         model_args |= (
-            {"base_url": benchmark_settings.base_url}
-            if benchmark_settings.base_url
+            {"base_urls": benchmark_settings.base_urls}
+            if benchmark_settings.base_urls
             else {"server_spec": asdict(build_benchmark_server_spec(checkpoint))}
         )
     job: dict[str, Any] = {

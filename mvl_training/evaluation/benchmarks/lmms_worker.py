@@ -12,191 +12,26 @@ path of a video or of a folder of frames}.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from contextlib import closing
 from typing import Any, TextIO
 
-from pydantic import BaseModel, ConfigDict
-
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.common.natural_sort import natural_sort_key
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.media.image import MAX_SIDE
 from mvl_assets.stages import BENCHMARK_ANSWERS
-from mvl_training.evaluation.answer_file import iter_answer_lines
-
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-class AnswerJob(BaseModel):
-    """The backend to ask, and where to keep its answers.
-
-    With `checkpoint` the backend is `local`; without, it is `server`: the one at `base_url`, or one that is started.
-
-    Attributes:
-        version: Name of the weights; answers of other weights are not reused.
-        checkpoint: Export folder to load (`local`).
-        answers_path: JSON lines file that keeps the answers (`local`).
-        base_url: A running OpenAI-compatible server (`server`).
-        model: The model's name there.
-        api_key_env: Environment variable with the server's key.
-        server_spec: The server to start when there is no `base_url`.
-        lake_root: The lake that keeps the answers (`server`).
-        run_id: Run that the stored answers name.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    version: str
-    checkpoint: Path | None = None
-    answers_path: Path | None = None
-    base_url: str | None = None
-    model: str = "default"
-    api_key_env: str | None = None
-    server_spec: ServerSpec | None = None
-    lake_root: str | None = None
-    run_id: str = ""
-
-
-class BackendError(MvlError):
-    """A backend cannot ask a question, or got no answer to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class VideoPath:
-    """A video file, or a folder of its frames as image files."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class BenchmarkQuestion:
-    """One question: messages as (role, parts).
-
-    `question_id` is the digest of the whole question: the same for every checkpoint, another for an edited question.
-    `cluster` is that of its images and videos alone, empty without any: questions about one video are no independent
-    evidence.
-    """
-
-    messages: tuple[tuple[str, tuple[str | bytes | VideoPath, ...]], ...]
-    max_new_tokens: int
-    question_id: str
-    cluster: str
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> BenchmarkQuestion:
-        """Parse a question of the pipe.
-
-        Raises:
-            BackendError: A video file is missing.
-        """
-        messages = tuple((m["role"], tuple(_parse_part(part) for part in m["parts"])) for m in data["messages"])
-        digest_input: list[Any] = [[role, [_to_digest_input(part) for part in parts]] for role, parts in messages]
-        media = [part for _, parts in digest_input for part in parts if not isinstance(part, str)]
-        return cls(
-            messages,
-            data["max_new_tokens"],
-            compute_digest("benchmark question", digest_input, data["max_new_tokens"]),
-            compute_digest("benchmark media", media) if media else "",
-        )
-
-
-def _parse_part(part: Mapping[str, str]) -> str | bytes | VideoPath:
-    if "text" in part:
-        return part["text"]
-    return base64.b64decode(part["image"]) if "image" in part else VideoPath(Path(part["video"]))
-
-
-def _to_digest_input(part: str | bytes | VideoPath) -> object:
-    if isinstance(part, str):
-        return part
-    # "picture" and "film" are part of every question id: other words would make all stored answers unknown.
-    if isinstance(part, bytes):
-        return {"picture": compute_digest(part)}
-    files = _list_frames(part.path) if part.path.is_dir() else [part.path]
-    return {"film": [_digest_file(file) for file in files]}
-
-
-def _list_frames(folder: Path) -> list[Path]:
-    """Return the frames of a folder in the order of their numbers: frame_2 before frame_10."""
-    frame_files = (f for f in folder.iterdir() if f.suffix.lower() in FRAME_SUFFIXES)
-    return sorted(frame_files, key=lambda f: natural_sort_key(f.name))
-
-
-@lru_cache(maxsize=1024)
-def _digest_file(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "blake2b").hexdigest()
-    except OSError as error:
-        raise BackendError(f"{file}: {error.strerror}", hint="the benchmark's videos are incomplete") from error
-
-
-class LocalBackend:
-    """Backend that runs the exported model in this process and appends every answer to a file at once."""
-
-    def __init__(self, job: AnswerJob) -> None:
-        assert job.checkpoint is not None and job.answers_path is not None
-        self._checkpoint, self._answers_path, self._version = job.checkpoint, job.answers_path, job.version
-        self._answers = _read_answers(self._answers_path)
-        self._runner: Any = None
-
-    def answer(self, questions: Sequence[BenchmarkQuestion]) -> list[str]:
-        """Return the answers in order; only questions without a stored answer are asked."""
-        self._answers_path.parent.mkdir(parents=True, exist_ok=True)
-        with self._answers_path.open("a", encoding="utf-8") as out:
-            for question in questions:
-                key = compute_digest(self._version, question.question_id)
-                if key in self._answers:
-                    continue
-                self._answers[key] = self._generate(question)
-                # A line break first: the line before may have been torn by a kill.
-                out.write("\n" + json.dumps({"key": key, "text": self._answers[key]}))
-                out.flush()
-        return [self._answers[compute_digest(self._version, question.question_id)] for question in questions]
-
-    def _generate(self, question: BenchmarkQuestion) -> str:
-        from mvl_training.evaluation.student_runner import StudentRunner
-
-        # Loaded for the first question without a stored answer: a rerun that finds all answers loads nothing.
-        if self._runner is None:
-            self._runner = StudentRunner(self._checkpoint)
-        messages = [
-            (role, [self._load_frames(part) if isinstance(part, VideoPath) else part for part in parts])
-            for role, parts in question.messages
-        ]
-        return str(self._runner.generate_reply(messages, max_new_tokens=question.max_new_tokens))
-
-    def _load_frames(self, video: VideoPath) -> list[bytes]:
-        """Return at most as many frames as the checkpoint's stage was trained on."""
-        from mvl_assets.common.pick_evenly import pick_evenly
-        from mvl_assets.media.video import sample_frames
-
-        max_frames = self._runner.processor.frame_limits.max_frames
-        if not video.path.is_dir():
-            return [data for _, data in sample_frames(video.path, max_frames=max_frames)]
-        frames = _list_frames(video.path)
-        return [frames[i].read_bytes() for i in pick_evenly(len(frames), max_frames, "down")]
-
-
-def _read_answers(file: Path) -> dict[str, str]:
-    """Return stored answers by key."""
-    return {row["key"]: row["text"] for row in iter_answer_lines(file) if row.keys() >= {"key", "text"}}
+from mvl_training.evaluation.benchmarks.local_backend import LocalBackend
+from mvl_training.evaluation.benchmarks.protocol import AnswerJob, BackendError, BenchmarkQuestion, VideoPath
 
 
 class ServerBackend:
-    """Backend that asks an OpenAI-compatible server by the pipeline's own client and stores answers in the lake."""
+    """Backend that asks OpenAI-compatible servers by the pipeline's own client and stores answers in the lake."""
 
     def __init__(self, job: AnswerJob) -> None:
         from mvl_assets.lake.lake import Lake
@@ -204,7 +39,7 @@ class ServerBackend:
         assert job.lake_root is not None
         self._job = job
         self._lake = Lake(job.lake_root)
-        self._endpoint: Endpoint | None = None
+        self._endpoints: list[Endpoint] = []
 
     def answer(self, questions: Sequence[BenchmarkQuestion]) -> list[str]:
         """Return the answers in order; a server is started only if one is missing.
@@ -223,7 +58,7 @@ class ServerBackend:
             self._lake,
             BENCHMARK_ANSWERS,
             compute_digest(job.model, job.version)[:16],
-            ServedModel(ModelRef(job.model, job.version), lambda: [self._ensure_endpoint()]),
+            ServedModel(ModelRef(job.model, job.version), self._ensure_endpoints),
             requests,
             run_id=job.run_id,
             fetch_images=lambda ids: {i: images[i] for i in ids},
@@ -236,18 +71,21 @@ class ServerBackend:
             )
         return [texts[request.key] for request in requests]
 
-    def _ensure_endpoint(self) -> Endpoint:
+    def close(self) -> None:
+        """Do nothing: a started server ends by itself when it is idle."""
+
+    def _ensure_endpoints(self) -> list[Endpoint]:
         from mvl_assets.inference.local_server.server import ensure_server
 
         job = self._job
-        if self._endpoint is None and job.server_spec is not None:
-            self._endpoint = dataclasses.replace(ensure_server(job.server_spec), max_image_side=MAX_SIDE)
-        elif self._endpoint is None:
-            assert job.base_url is not None
-            self._endpoint = Endpoint(
-                base_url=job.base_url, model=job.model, api_key_env=job.api_key_env, max_image_side=MAX_SIDE
-            )
-        return self._endpoint
+        if not self._endpoints and job.server_spec is not None:
+            self._endpoints = [dataclasses.replace(ensure_server(job.server_spec), max_image_side=MAX_SIDE)]
+        elif not self._endpoints:
+            self._endpoints = [
+                Endpoint(base_url=url, model=job.model, api_key_env=job.api_key_env, max_image_side=MAX_SIDE)
+                for url in job.base_urls
+            ]
+        return self._endpoints
 
     def _build_request(self, question: BenchmarkQuestion, images: dict[str, bytes]) -> Any:
         from mvl_assets.inference.request import ModelRef, Request
@@ -304,7 +142,8 @@ def main(arguments: Sequence[str]) -> int:
         job = AnswerJob.model_validate_json(arguments[0])
         backend = ServerBackend(job) if job.checkpoint is None else LocalBackend(job)
         _write_message(out, {"ready": True})
-        answer_lines(backend.answer, sys.stdin, out)
+        with closing(backend):
+            answer_lines(backend.answer, sys.stdin, out)
     except MvlError as error:
         _write_message(out, {"error": error.message, "hint": error.hint})
         return 1

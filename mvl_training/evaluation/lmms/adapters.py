@@ -160,7 +160,7 @@ class MvlServer(_WorkerModel):
         Args:
             version: Name of the weights that the server runs.
             lake_root: The lake that keeps the answers.
-            **kwargs: `base_url` of a running server and `model`, its name there, or `server_spec` of one to start.
+            **kwargs: `base_urls` of running servers and `model`, its name there, or `server_spec` of one to start.
         """
         super().__init__(version=version, lake_root=lake_root, **kwargs)
 

@@ -16,7 +16,7 @@ from mvl_training.data.chat_format import (
     encode_chat_prompt,
     encode_prompt,
 )
-from mvl_training.evaluation.student_runner import StudentRunner
+from mvl_training.evaluation.student_runner import Conversation, StudentRunner
 from tests.training import tiny_model
 from tests.training.evaluation.untrained import untrained_checkpoint
 
@@ -117,3 +117,42 @@ def test_an_export_is_found_from_its_output_dir(runner: StudentRunner, tmp_path:
     assert StudentRunner(checkpoint.output_dir, max_new_tokens=6).answer_questions(
         [([], "Hi")]
     ) == runner.answer_questions([([], "Hi")])
+
+
+def test_a_batch_gets_the_answers_of_each_conversation_alone(runner: StudentRunner) -> None:
+    red, blue = tiny_model.draw("circle", "red"), tiny_model.draw("square", "blue", (480, 230))
+    conversations = [
+        Conversation([("user", parts)], budget)
+        for parts, budget in (
+            ([red, "What is it?"], 6),
+            (["Hi"], 12),
+            ([red, blue, "Which of the two is larger, and why?"], 3),
+            ([blue, "What?"], 6),
+            ([[red, blue, red], "What moves?"], 6),
+        )
+    ]
+    alone = [runner.generate_reply(c.messages, max_new_tokens=c.max_new_tokens) for c in conversations]
+    assert runner.generate_replies(conversations) == alone
+    assert len(set(alone)) == len(alone)
+
+
+def test_batches_hold_what_the_limit_of_tokens_allows(runner: StudentRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    generate = runner.student.llava.generate
+    monkeypatch.setattr(
+        runner.student.llava, "generate", lambda **kw: sizes.append(len(kw["inputs_embeds"])) or generate(**kw)
+    )
+    monkeypatch.setattr(runner, "batch_tokens", 120)
+    questions: list[tuple[list[bytes], str]] = [([], "a" * n) for n in (1, 2, 3, 150)]
+    answers = runner.answer_questions(questions)
+    assert sizes == [3, 1], "a question that is longer than the limit is asked alone"
+    assert answers == [runner.answer_questions([question])[0] for question in questions]
+
+
+def test_losses_of_packed_samples_are_those_of_each_alone(runner: StudentRunner) -> None:
+    samples: list[tuple[list[bytes], str, str]] = [
+        ([tiny_model.draw("circle", "red")], "What?", "a circle"),
+        ([], "Say it.", "it"),
+    ]
+    alone = [runner.compute_losses([sample])[0] for sample in samples]
+    assert runner.compute_losses(samples) == pytest.approx(alone, rel=1e-5)

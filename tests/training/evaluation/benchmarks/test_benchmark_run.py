@@ -207,7 +207,7 @@ def test_the_job_names_the_weights_and_the_server_to_start(lake: Lake, home: Pat
     for asking in (
         BenchmarkSettings(),
         BenchmarkSettings(backend="server"),
-        BenchmarkSettings(backend="server", base_url="http://gpu:8000/v1", model="m"),
+        BenchmarkSettings(backend="server", base_urls=("http://a:8000/v1", "http://b:8000/v1"), model="m"),
     ):
         run_benchmark(
             lake,
@@ -221,9 +221,10 @@ def test_the_job_names_the_weights_and_the_server_to_start(lake: Lake, home: Pat
     runner, started, running = (job["model_args"] for job in jobs)
     assert [job["model"] for job in jobs] == ["mvl_local", "mvl_server", "mvl_server"]
     assert runner["checkpoint"] == str(checkpoint.export_dir) and runner["version"] == checkpoint.version
-    assert started["server_spec"]["model"] == str(checkpoint.export_dir) and "base_url" not in started
+    assert started["server_spec"]["model"] == str(checkpoint.export_dir) and "base_urls" not in started
     assert started["server_spec"]["max_model_len"] == 2048, "what the model has positions for"
-    assert (running["base_url"], running["model"]) == ("http://gpu:8000/v1", "m") and "server_spec" not in running
+    assert (running["base_urls"], running["model"]) == (["http://a:8000/v1", "http://b:8000/v1"], "m")
+    assert "server_spec" not in running
     assert jobs[0]["include_path"] is None
 
 

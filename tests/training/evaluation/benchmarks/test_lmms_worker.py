@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,10 @@ import pytest
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarks.lmms_worker import (
-    AnswerJob,
-    BackendError,
-    BenchmarkQuestion,
-    LocalBackend,
-    ServerBackend,
-)
+from mvl_training.evaluation.benchmarks import local_backend
+from mvl_training.evaluation.benchmarks.lmms_worker import ServerBackend
+from mvl_training.evaluation.benchmarks.local_backend import LocalBackend
+from mvl_training.evaluation.benchmarks.protocol import AnswerJob, BackendError, BenchmarkQuestion
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.runs.training_run import Checkpoint
 from tests.patience import PATIENCE_S
@@ -104,6 +102,29 @@ def test_answered_questions_are_not_asked_again_unless_the_weights_change(
     assert LocalBackend(gone).answer([ho, hi]) == both[::-1] and both[0] == first[0]
 
 
+def test_two_processes_share_the_questions_and_give_the_same_answers(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_backend, "QUESTIONS_PER_TASK", 2)
+    questions = [BenchmarkQuestion.from_dict(_question(RED, f"What is {n}?", tokens=4 + n % 2)) for n in range(6)]
+    jobs = [AnswerJob(**_runner_job(checkpoint, tmp_path / f"{n}.jsonl"), n_processes=n) for n in (1, 2)]
+    answers = []
+    for job in jobs:
+        with closing(LocalBackend(job)) as backend:
+            answers.append(backend.answer(questions))
+    assert answers[0] == answers[1] and len(set(answers[0])) > 1
+
+
+def test_several_servers_share_the_questions(lake: Lake) -> None:
+    questions = [BenchmarkQuestion.from_dict(_question(f"Question {n}")) for n in range(8)]
+    with serving() as (first, one), serving() as (second, other):
+        first.record_bodies = second.record_bodies = True
+        urls = (one.base_url, other.base_url)
+        job = AnswerJob(version="v1", base_urls=urls, model="fake", lake_root=lake.root)
+        ServerBackend(job).answer(questions)
+        assert len(first.bodies) + len(second.bodies) == 8
+
+
 def test_a_missing_video_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"no\.mp4"):
         BenchmarkQuestion.from_dict(_question(tmp_path / "no.mp4", "What?"))
@@ -129,7 +150,7 @@ def test_the_server_backend_sends_images_in_place_and_each_question_once(lake: L
     ]
     with serving() as (server, endpoint):
         server.record_bodies = True
-        job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake_root=lake.root)
+        job = AnswerJob(version="v1", base_urls=(endpoint.base_url,), model="fake", lake_root=lake.root)
         output = ServerBackend(job).answer(questions)
         assert ServerBackend(job).answer(questions) == output
     assert len(server.bodies) == 2
@@ -143,7 +164,7 @@ def test_the_server_backend_sends_images_in_place_and_each_question_once(lake: L
 
 def test_a_refused_question_and_a_video_are_errors_of_the_server_backend(lake: Lake, tmp_path: Path) -> None:
     with serving(FakeServerConfig(fault_rates={"400": 1.0})) as (_, endpoint):
-        job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake_root=lake.root)
+        job = AnswerJob(version="v1", base_urls=(endpoint.base_url,), model="fake", lake_root=lake.root)
         with pytest.raises(BackendError, match=r"1 of 1 questions failed"):
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question("Hi"))])
         video = tmp_path / "film"

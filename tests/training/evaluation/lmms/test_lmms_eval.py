@@ -143,7 +143,7 @@ def test_the_server_backend_asks_the_same_questions(
 ) -> None:
     with serving() as (server, endpoint):
         server.record_bodies = True
-        asking = BenchmarkSettings(backend="server", limit=LIMIT, base_url=endpoint.base_url, model="fake")
+        asking = BenchmarkSettings(backend="server", limit=LIMIT, base_urls=(endpoint.base_url,), model="fake")
         result = _run(world, checkpoint, "Synthetic-Pairs", asking)
     rows = _answers(world, result)
     assert [row["question_id"] for row in rows] == [row["question_id"] for row in _answers(world, pairs)]
@@ -166,7 +166,7 @@ def test_a_refusing_server_fails_the_benchmark_instead_of_scoring_empty_answers(
             world,
             checkpoint,
             "Synthetic-Bars",
-            BenchmarkSettings(backend="server", limit=2, base_url=endpoint.base_url, model="fake"),
+            BenchmarkSettings(backend="server", limit=2, base_urls=(endpoint.base_url,), model="fake"),
         )
 
 
