@@ -50,11 +50,13 @@ class ProjectConfig(StrictModel):
             paper's 153 and nine more), a folder of YAML files, or null for none.
         profile: The profile of commands that name none (`MVL_PROFILE` names another).
         categories: Own categories by name, besides the package's.
+        title: What published data is called; null says what it is made of.
     """
 
     catalog: str | None = "mammoth_vl"
     profile: str = "demo"
     categories: dict[str, CategoryConfig] = Field(default_factory=dict)
+    title: str | None = Field(default=None, min_length=1, max_length=200)
 
     @field_validator("categories")
     @classmethod

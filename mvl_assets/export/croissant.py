@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.export.dataset_card import NAME, CardConfig
+from mvl_assets.export.dataset_card import PAPER_TITLE, CardConfig
 from mvl_assets.export.formats.table_schemas import IMAGE
 
 FILE_NAME = "croissant.json"
@@ -64,13 +64,16 @@ _CONTEXT = {
 }
 
 
-def render_croissant(configs: Sequence[CardConfig], license_expression: str, published: str) -> str:
+def render_croissant(
+    configs: Sequence[CardConfig], license_expression: str, published: str, title: str = PAPER_TITLE
+) -> str:
     """Return the metadata as JSON-LD, with a file set and a record set for each configuration that has a schema.
 
     Args:
         configs: The files beside the metadata.
         license_expression: SPDX expression of the whole.
         published: Date, as ISO 8601 writes it.
+        title: What the data is called.
     """
     described = [config for config in configs if config.schema is not None]
     content = {
@@ -78,7 +81,7 @@ def render_croissant(configs: Sequence[CardConfig], license_expression: str, pub
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": "mvl-mixtures",
-        "alternateName": NAME,
+        "alternateName": title,
         "description": "Instruction data of images and text with the provenance of every row; README.md says how it"
         " was made.",
         "license": license_expression,
@@ -86,7 +89,7 @@ def render_croissant(configs: Sequence[CardConfig], license_expression: str, pub
         "version": _VERSION,
         "datePublished": published,
         "creator": {"@type": "sc:Organization", "name": "mvl"},
-        "citeAs": "https://arxiv.org/abs/2412.05237",
+        **({"citeAs": "https://arxiv.org/abs/2412.05237"} if title == PAPER_TITLE else {}),
         "isLiveDataset": False,
         "distribution": [
             {

@@ -13,13 +13,16 @@ import yaml
 from mvl_assets.common.licenses import combine, describe_terms, to_hub_license, to_spdx
 from mvl_assets.common.markdown import escape_cell, format_markdown_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.config.catalog import load_full_catalog
 from mvl_assets.config.profile import Profile
+from mvl_assets.config.project import load_project
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.export.formats.table_schemas import IMAGE
 from mvl_assets.export.row_terms import list_refused_rows
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.provenance_counts import (
+    count_by_language,
     count_by_license,
     count_by_prompt,
     count_contaminated,
@@ -30,7 +33,9 @@ from mvl_assets.lake_queries.summaries import count_rejects_by_reason, summarize
 from mvl_assets.lake_queries.views import summarize_composition
 
 UNKNOWN_LICENSE = "unknown"
-NAME = "MAmmoTH-VL mixtures, rebuilt with mvl"
+PAPER_TITLE, OTHER_TITLE = "MAmmoTH-VL mixtures, rebuilt with mvl", "Instruction data made with mvl"
+MIN_LANGUAGE_SHARE = 0.01
+"""Share of the rows whose language is known below which a language is not named: short texts are taken for others."""
 
 # (rows below which it holds, the hub's word for it)
 _SIZE_CATEGORIES = (
@@ -85,9 +90,10 @@ def render_dataset_card(
     stages = [stage for stage in TRAINING_STAGES if stage in {config.name for config in configs}] or TRAINING_STAGES
     composition = {stage: summarize_composition(lake, stage, mixture_filter) for stage in stages}
     license_counts = count_by_license(lake, stages, mixture_filter)
+    title = resolve_title(lake, stages)
     sections = [
-        _render_front_matter(configs, license_counts),
-        f"# {NAME}\n\nMade with the profile `{profile.name}`. {image_note}".rstrip(),
+        _render_front_matter(configs, license_counts, title, _list_languages(lake, stages, mixture_filter)),
+        f"# {title}\n\nMade with the profile `{profile.name}`. {image_note}".rstrip(),
         _render_licenses(license_counts),
         *([] if mixture_filter is None else [_render_refused_rows(lake, stages, mixture_filter)]),
         *(_render_stage(stage, rows) for stage, rows in composition.items()),
@@ -99,6 +105,27 @@ def render_dataset_card(
         + format_markdown_table(list_table_versions(lake)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def resolve_title(lake: Lake, stages: Sequence[str]) -> str:
+    """Return what the data is called: the project's title, or what all rows of the mixtures are from."""
+    if (title := load_project().title) is not None:
+        return title
+    catalog = load_full_catalog()
+    slugs = {row["source"] for stage in stages for row in summarize_composition(lake, stage)}
+    is_of_paper = bool(slugs) and all(slug in catalog.specs and catalog.is_in_paper(slug) for slug in slugs)
+    return PAPER_TITLE if is_of_paper else OTHER_TITLE
+
+
+def _list_languages(lake: Lake, stages: Sequence[str], mixture_filter: MixtureFilter | None) -> list[str]:
+    """Return the languages of the rows, most frequent first."""
+    rows_by_language = {
+        count["language"]: count["rows"]
+        for count in count_by_language(lake, stages, mixture_filter)
+        if count["language"] is not None
+    }
+    min_rows = MIN_LANGUAGE_SHARE * sum(rows_by_language.values())
+    return [language for language, n_rows in rows_by_language.items() if n_rows >= min_rows]
 
 
 def describe_feature(name: str, type_: pa.DataType) -> dict[str, Any]:
@@ -117,17 +144,19 @@ def _describe_type(type_: pa.DataType) -> dict[str, Any]:
     return {"dtype": {"double": "float64"}.get(str(type_), str(type_))}
 
 
-def _render_front_matter(configs: Sequence[CardConfig], license_counts: Sequence[Mapping[str, Any]]) -> str:
+def _render_front_matter(
+    configs: Sequence[CardConfig], license_counts: Sequence[Mapping[str, Any]], title: str, languages: Sequence[str]
+) -> str:
     n_rows = sum(count["rows"] for count in license_counts)
     fields: dict[str, Any] = {
-        "pretty_name": NAME,
+        "pretty_name": title,
         "license": to_hub_license([count["license"] for count in license_counts]),
-        "language": ["en"],
+        **({"language": list(languages)} if languages else {}),
         "task_categories": ["visual-question-answering", "image-text-to-text"],
         "size_categories": [next((word for limit, word in _SIZE_CATEGORIES if n_rows < limit), "n>1T")],
         "annotations_creators": ["machine-generated"],
         "source_datasets": ["extended"],
-        "tags": ["multimodal", "vision-language", "instruction-tuning", "synthetic", "mammoth-vl", "mvl"],
+        "tags": ["multimodal", "vision-language", "instruction-tuning", "synthetic", *_list_own_tags(title), "mvl"],
     }
     if fields["license"] == "other":
         fields |= {"license_name": "mixed", "license_link": "README.md"}
@@ -140,6 +169,10 @@ def _render_front_matter(configs: Sequence[CardConfig], license_counts: Sequence
         described = [_describe_config(config) for config in loadable if config.schema is not None]
         fields |= {"dataset_info": described} if described else {}
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)}---"
+
+
+def _list_own_tags(title: str) -> list[str]:
+    return ["mammoth-vl"] if title == PAPER_TITLE else []
 
 
 def _describe_config(config: CardConfig) -> dict[str, Any]:

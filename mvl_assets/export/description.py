@@ -9,7 +9,7 @@ from mvl_assets.common.licenses import combine
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import Profile
 from mvl_assets.export import croissant
-from mvl_assets.export.dataset_card import CardConfig, render_dataset_card
+from mvl_assets.export.dataset_card import CardConfig, render_dataset_card, resolve_title
 from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.export_stage import ExportOptions, Layout, has_shards
 from mvl_assets.export.formats.export_format import ExportFormat
@@ -63,7 +63,8 @@ def write_description(
             count["license"]
             for count in count_by_license(lake, [config.name for config in configs], options.mixture_filter)
         )
-        text = croissant.render_croissant(configs, licenses, dt.datetime.now(dt.UTC).date().isoformat())
+        title = resolve_title(lake, [config.name for config in configs])
+        text = croissant.render_croissant(configs, licenses, dt.datetime.now(dt.UTC).date().isoformat(), title)
         with folder.write_file(croissant.FILE_NAME) as path:
             path.write_text(text, encoding="utf-8")
 

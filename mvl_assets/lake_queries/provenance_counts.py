@@ -31,6 +31,31 @@ def count_by_license(
     return counts.to_pylist()  # type: ignore[no-any-return]
 
 
+def count_by_language(
+    lake: Lake, stages: Iterable[str], mixture_filter: MixtureFilter | None = None
+) -> list[dict[str, Any]]:
+    """Return for every language of the rows in these mixtures: language (may be null), rows; most frequent first."""
+    with open_duckdb() as con:
+        con.execute("CREATE TABLE texts (text_id UUID)")
+        for stage in stages:
+            fill_mixture_table(con, lake, stage, ["sample_id", "rewrite_id"], mixture_filter, name="stage_rows")
+            con.execute("INSERT INTO texts SELECT coalesce(rewrite_id, sample_id)::UUID FROM stage_rows")
+            con.execute("DROP TABLE stage_rows")
+        con.execute("CREATE TABLE wanted AS SELECT text_id, count(*) AS n FROM texts GROUP BY text_id")
+        con.execute("CREATE TABLE counts (language VARCHAR, n BIGINT)")
+        for family, key in ((CATEGORY.name, "sample_id"), (REWRITTEN.name, "rewrite_id")):
+            for name in lake.list_tables(family):
+                with stream_table(con, "texts_of_table", lake.get_table(name), [key, "language"]):
+                    con.execute(
+                        f"""INSERT INTO counts SELECT language, sum(n) FROM texts_of_table t
+                            JOIN wanted w ON w.text_id = t.{key}::UUID GROUP BY language"""  # noqa: S608 - of ours
+                    )
+        counts = con.sql(
+            "SELECT language, sum(n)::BIGINT AS rows FROM counts GROUP BY language ORDER BY rows DESC, language"
+        ).to_arrow_table()
+    return counts.to_pylist()  # type: ignore[no-any-return]
+
+
 def count_kept_by_source(lake: Lake) -> list[dict[str, Any]]:
     """Return for every judged source: category, source, judged (pairs), kept (of these)."""
     rows = []

@@ -48,7 +48,13 @@ def fill_judged_lake(root: Path, count: int = 8) -> Lake:
     rows.append(sample(SOURCE, count + 2, pictures=frames, video=video, **turns))
     rows.append(sample(SOURCE, count + 3, pictures=[tiny], question="<image>\nTiny?", license="research only"))
     put_samples(lake, SOURCE, rows)
-    put(lake, "category/chart", CATEGORY, [category_row(row, "chart") for row in rows], SOURCE)
+    put(
+        lake,
+        "category/chart",
+        CATEGORY,
+        [category_row(row, "chart", language="en" if n else "zh") for n, row in enumerate(rows)],
+        SOURCE,
+    )
     rewrites = [build_rewrite(row, n) for n, row in enumerate(rows[:count]) if n % 2]
     put(lake, "rewritten/chart", REWRITTEN, rewrites, SOURCE)
     verdicts = [build_verdict(row, keep=n % 2 == 0) for n, row in enumerate(rewrites)]

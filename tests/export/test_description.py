@@ -55,8 +55,11 @@ def test_the_card_of_the_assets_names_the_files_below_it(lake: Lake) -> None:
 
 def test_the_card_has_what_the_hub_asks_for(lake: Lake, tmp_path: Path) -> None:
     front_matter = read_front_matter(export(lake, tmp_path, "parquet"))
-    expected = {"license": "other", "size_categories": ["n<1K"], "language": ["en"]}
+    # The rows are of a source that the paper does not have, and one of them is Chinese.
+    expected = {"license": "other", "size_categories": ["n<1K"], "language": ["en", "zh"]}
+    expected |= {"pretty_name": "Instruction data made with mvl"}
     assert {name: front_matter[name] for name in expected} == expected
+    assert "mammoth-vl" not in front_matter["tags"]
     assert front_matter["configs"][0]["data_files"] == [{"split": "train", "path": f"{STAGE}/train-*.parquet"}]
     (info,) = front_matter["dataset_info"]
     assert info["splits"][0]["num_examples"] == 12 and info["download_size"] > 0
