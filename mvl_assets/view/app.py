@@ -21,8 +21,8 @@ from starlette.staticfiles import StaticFiles
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.label_history import LABEL_NAMES
 from mvl_assets.judging.probes.contrast_pairs import PROBE_FAULTS
-from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS, NUMBER_COLUMNS
-from mvl_assets.lake_queries.pair_index.filters import NO_VALUE, SORTS
+from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS
+from mvl_assets.lake_queries.pair_index.filters import FIXED_ORDERS, NO_VALUE
 from mvl_assets.lake_queries.pair_index.index import PairIndex, Selection
 from mvl_assets.view.image_files import ImageFile, ImageShelf
 from mvl_assets.view.library import PairLibrary
@@ -119,6 +119,8 @@ class ViewApp:
             state=state,
             n_selected=len(selection),
             n_all=index.n_rows,
+            numbers=index.number_columns,
+            sorts=[*FIXED_ORDERS, *index.number_columns],
             **self._list_cards(index, selection, start, state),
         )
 
@@ -272,9 +274,7 @@ class ViewApp:
         shared = {
             "token": self.guard.token,
             "options": self.options,
-            "sorts": SORTS,
             "label_filters": LABEL_FILTERS,
-            "numbers": NUMBER_COLUMNS,
         }
         return HTMLResponse(self._templates.get_template(name).render(**shared, **values), status)
 

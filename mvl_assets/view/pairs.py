@@ -60,8 +60,13 @@ class PairCard:
 
     @property
     def state(self) -> str:
-        """`kept`, `dropped` or `unknown`."""
-        return {True: "kept", False: "dropped"}.get(self.row["keep"], "unknown")
+        """`kept`, `dropped` or `unjudged`."""
+        return {True: "kept", False: "dropped"}.get(self.row["keep"], "unjudged")
+
+    @property
+    def outcome(self) -> str:
+        """What became of it: `kept`, the reason of dropping, or that no judge has seen it."""
+        return {"kept": "kept", "unjudged": "not judged"}.get(self.state) or self.row["drop_reason"] or "dropped"
 
 
 @dataclass(slots=True)
@@ -115,7 +120,7 @@ def read_page(index: PairIndex, ordinal: int, labels: Mapping[str, str]) -> Pair
     category = row["category"]
     (rewrite,) = index.take(REWRITTEN.get_table_name(category), [row["rewrite_address"]], _REWRITE_COLUMNS)
     (judged,) = index.take(JUDGED.get_table_name(category), [row["judged_address"]], _VERDICT_COLUMNS)
-    assert judged is not None, "the index has the address of every verdict"
+    judged = judged or dict.fromkeys(_VERDICT_COLUMNS)
     sample, rewrite = sample or {}, rewrite or {}
     card = _build_card(row, sample, rewrite, labels.get(row["rewrite_id"], ""), MAX_TEXT_CHARS)
     texts = [turn.get("value") or "" for turns in (sample, rewrite) for turn in turns.get("conversations") or ()]
@@ -167,7 +172,7 @@ def _cut(text: str, max_chars: int) -> str:
 def _list_judges(judged: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the verdicts that count, and those of the panel's members."""
     panel = judged["panel"] or []
-    own = {"model": "the panel" if panel else judged["model"], "verdicts": judged["verdicts"] or []}
+    own = {"model": "the panel" if panel else judged["model"] or "", "verdicts": judged["verdicts"] or []}
     return [own, *({"model": member["model"], "verdicts": member["verdicts"] or []} for member in panel)]
 
 
@@ -186,10 +191,22 @@ def _list_facts(row: Mapping[str, Any], sample: Mapping[str, Any], rewrite: Mapp
         "rewritten by": rewrite.get("model") and f"{rewrite['model']}@{rewrite['model_revision']}",
         "used in": row["mixtures"],
         "scores": row["content_score"] and f"content {row['content_score']}, relevance {row['relevance_score']}",
+        **{name: _format_scores(value) for name, value in row.items() if isinstance(value, dict)},
+        "sharpness": row["sharpness"] and f"{row['sharpness']:,.0f}",
+        "language": row["language"],
         "duplicate": row["duplicate"],
         "in a benchmark": row["contaminated"],
         "rewrite": row["rewrite_id"],
-        "verdict": row["judged_id"],
+        "verdict": row["judged_id"] if row["judged_address"] is not None else None,
         "sample": row["sample_id"],
     }
     return [(name, str(value)) for name, value in facts.items() if value is not None and value != ""]
+
+
+def _format_scores(scores: Mapping[str, Any]) -> str:
+    """Return scores that others gave a sample in words."""
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in scores.items()
+        if value is not None
+    )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlencode
 
 from mvl_assets.errors import MvlError
-from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS, NUMBER_COLUMNS
-from mvl_assets.lake_queries.pair_index.filters import SORTS, TABLE_ORDER, PairFilter
+from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS
+from mvl_assets.lake_queries.pair_index.filters import TABLE_ORDER, PairFilter, is_number_name
 
 DEFAULT_PORT = 3001
 PAGE_ROWS = 30
@@ -77,10 +77,13 @@ def parse_state(parameters: Iterable[tuple[str, str]]) -> ViewState:
     given: dict[str, list[str]] = {}
     for name, value in parameters:
         given.setdefault(name, []).append(value)
-    sort = _get_choice(given, "sort", SORTS, TABLE_ORDER)
+    sort = _get_text(given, "sort") or TABLE_ORDER
+    if not is_number_name(sort):
+        raise MvlError(f"sort={sort!r} is no column", hint="leave it out")
+    number_names = dict.fromkeys(name[:-4] for name in given if name.endswith(("_min", "_max")))
     ranges = {
         name: bounds
-        for name in NUMBER_COLUMNS
+        for name in filter(is_number_name, number_names)
         if (bounds := (_get_number(given, f"{name}_min"), _get_number(given, f"{name}_max"))) != (None, None)
     }
     after = _get_text(given, "after")

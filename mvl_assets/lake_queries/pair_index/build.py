@@ -1,4 +1,4 @@
-"""Building the index of judged pairs: every table that says something about a pair is read once.
+"""Building the index of pairs, judged or not: every table that says something about a pair is read once.
 
 The file never changes afterwards. Its name is the digest of the versions of all tables that it was made from, so that
 the next process opens it at once, and a lake that has changed gets another one.
@@ -6,9 +6,10 @@ the next process opens it at once, and a lake that has changed gets another one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
@@ -16,25 +17,30 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.durability.spill import open_duckdb, stream_batches
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS, MAX_FACET_VALUES
-from mvl_assets.stages import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SCORED
+from mvl_assets.stages import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SCORED, SCORES
 
 if TYPE_CHECKING:
     import duckdb
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Goes up when the columns or their meaning change: files of another version are not opened."""
 
 SCAN_BATCH_ROWS = 32_768
+MAX_SCORE_COLUMNS = 64
+"""Criteria, and scores of one `scores/<name>`, that get columns."""
+_WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _CURATION_TABLES = ("curation/duplicates", "curation/contamination")
-_FAMILIES = (JUDGED.name, REWRITTEN.name, CATEGORY.name, SCORED.name, MIXTURE.name)
+_FAMILIES = (JUDGED.name, REWRITTEN.name, CATEGORY.name, SCORED.name, SCORES.name, MIXTURE.name)
 
 _INSERT = """
 INSERT INTO pairs
-SELECT $first + row_number() OVER (ORDER BY j._rowaddr) - 1,
-       j.judged_id::UUID, j.rewrite_id::UUID, j.sample_id::UUID, r.version_id,
-       j._rowaddr, r.address, NULL,
-       $category, j.source, j.family, j.keep, j.drop_reason, j.keep_rule, j.p_yes, j.all_yes, j.matches_reference,
-       CASE WHEN j.matches_reference IS NULL THEN 'no reference, judge ' || if(j.all_yes, 'yes', 'no')
+SELECT $first + row_number() OVER (ORDER BY j._rowaddr NULLS LAST, r.address) - 1,
+       coalesce(j.judged_id::UUID, r.rewrite_id), coalesce(j.rewrite_id::UUID, r.rewrite_id),
+       coalesce(j.sample_id::UUID, r.sample_id), r.version_id, j._rowaddr, r.address, NULL,
+       $category, coalesce(j.source, r.source), coalesce(j.family, r.family), j.keep, j.drop_reason, j.keep_rule,
+       j.p_yes, j.all_yes, j.matches_reference,
+       CASE WHEN j.judged_id IS NULL THEN 'not judged'
+            WHEN j.matches_reference IS NULL THEN 'no reference, judge ' || if(j.all_yes, 'yes', 'no')
             WHEN j.matches_reference AND j.all_yes THEN 'both yes'
             WHEN j.matches_reference THEN 'judge no, reference yes'
             WHEN j.all_yes THEN 'judge yes, reference no'
@@ -44,15 +50,16 @@ SELECT $first + row_number() OVER (ORDER BY j._rowaddr) - 1,
        j.model, r.model, r.prompt, r.prompt_hash, r.blind, r.task_type, r.answer_chars,
        c.modality, c.license, c.n_chars, c.n_images,
        CASE WHEN c.holdout_hash < $holdout_limit THEN 'held out' WHEN c.holdout_hash IS NOT NULL THEN 'training' END,
-       s.content, s.relevance, m.stages, d.rule, b.benchmark
+       s.content, s.relevance, m.stages, d.rule, b.benchmark, r.language, j.needs_image, c.n_tiles, c.sharpness,
+       r.type_token_ratio, [{'criterion': v.criterion, 'p_yes': v.p_yes} for v in j.verdicts]
 FROM judged j
-LEFT JOIN rewritten r ON r.rewrite_id = j.rewrite_id::UUID
-LEFT JOIN categorised c ON c.sample_id = j.sample_id::UUID
-LEFT JOIN scores s ON s.rewrite_id = j.rewrite_id::UUID
+FULL JOIN rewritten r ON r.rewrite_id = j.rewrite_id::UUID
+LEFT JOIN categorised c ON c.sample_id = coalesce(j.sample_id::UUID, r.sample_id)
+LEFT JOIN scores s ON s.rewrite_id = coalesce(j.rewrite_id::UUID, r.rewrite_id)
 LEFT JOIN mixed m ON m.judged_id = j.judged_id::UUID
-LEFT JOIN duplicates d ON d.sample_id = j.sample_id::UUID
-LEFT JOIN hits b ON b.sample_id = j.sample_id::UUID
-ORDER BY j._rowaddr
+LEFT JOIN duplicates d ON d.sample_id = coalesce(j.sample_id::UUID, r.sample_id)
+LEFT JOIN hits b ON b.sample_id = coalesce(j.sample_id::UUID, r.sample_id)
+ORDER BY j._rowaddr NULLS LAST, r.address
 """
 
 _CREATE = """
@@ -63,7 +70,9 @@ CREATE TABLE pairs (
   all_yes BOOLEAN, matches_reference BOOLEAN, agreement VARCHAR, judges_agree BOOLEAN, failed_criteria VARCHAR,
   judge_model VARCHAR, model VARCHAR, prompt VARCHAR, prompt_hash VARCHAR, blind BOOLEAN, task_type VARCHAR,
   answer_chars BIGINT, modality VARCHAR, license VARCHAR, original_chars BIGINT, n_images INTEGER, split VARCHAR,
-  content_score TINYINT, relevance_score TINYINT, mixtures VARCHAR, duplicate VARCHAR, contaminated VARCHAR)
+  content_score TINYINT, relevance_score TINYINT, mixtures VARCHAR, duplicate VARCHAR, contaminated VARCHAR,
+  language VARCHAR, needs_image BOOLEAN, n_tiles INTEGER, sharpness FLOAT, type_token_ratio FLOAT,
+  verdicts STRUCT(criterion VARCHAR, p_yes DOUBLE)[])
 """
 
 
@@ -95,15 +104,29 @@ def build_pair_index(lake: Lake, versions: Mapping[str, int], holdout_limit: int
         _read_small_tables(con, lake, versions)
         con.execute(_CREATE)
         n_rows = 0
-        for name in (name for name in versions if name.startswith(f"{JUDGED.name}/")):
-            _insert_category(con, lake, versions, name.partition("/")[2], n_rows, holdout_limit)
+        families = (JUDGED.name, REWRITTEN.name)
+        for category in sorted({c for f, _, c in (name.partition("/") for name in versions) if f in families}):
+            _insert_category(con, lake, versions, category, n_rows, holdout_limit)
             ((n_rows,),) = con.execute("SELECT count(*) FROM pairs").fetchall()
         _add_sample_addresses(con, lake, versions)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial_path = path.with_suffix(".partial")
         partial_path.unlink(missing_ok=True)
         con.execute("ATTACH '" + str(partial_path).replace("'", "''") + "' AS target")
-        con.execute(f"CREATE TABLE target.pairs AS {_SELECT_COMPLETE} ORDER BY ordinal")
+        columns = [*_list_criterion_columns(con), *_read_foreign_scores(con, lake, versions)]
+        values = "".join(f', {column.sql} AS "{column.name}"' for column in columns)
+        joins = "".join(
+            f' LEFT JOIN "{table}" USING (sample_id)' for table in dict.fromkeys(c.table for c in columns) if table
+        )
+        con.execute(
+            f"""CREATE TABLE target.pairs AS
+                SELECT p.* EXCLUDE (verdicts) REPLACE (a.address AS sample_address) {values}
+                FROM pairs p LEFT JOIN sample_addresses a ON a.version_id = p.version_id {joins}
+                ORDER BY ordinal"""  # noqa: S608 - names that were checked
+        )
+        con.execute("CREATE TABLE target.number_columns (name VARCHAR, heading VARCHAR)")
+        for number_name, heading in (number for column in columns for number in column.numbers.items()):
+            con.execute("INSERT INTO target.number_columns VALUES (?, ?)", [number_name, heading])
         _count_facets(con)
         con.execute("CREATE TABLE target.table_versions (name VARCHAR, version BIGINT)")
         if versions:
@@ -112,10 +135,58 @@ def build_pair_index(lake: Lake, versions: Mapping[str, int], holdout_limit: int
         partial_path.replace(path)
 
 
-_SELECT_COMPLETE = """
-SELECT p.* REPLACE (s.address AS sample_address)
-FROM pairs p LEFT JOIN sample_addresses s ON s.version_id = p.version_id
-"""
+class _ScoreColumn(NamedTuple):
+    """A column that not every lake has.
+
+    Attributes:
+        name: Its name.
+        sql: Its value.
+        numbers: What of it has a range, with headings.
+        table: The table with it, to be joined by `sample_id`; empty for `pairs` itself.
+    """
+
+    name: str
+    sql: str
+    numbers: Mapping[str, str]
+    table: str = ""
+
+
+def _list_criterion_columns(con: duckdb.DuckDBPyConnection) -> list[_ScoreColumn]:
+    criteria = con.execute("SELECT DISTINCT unnest(verdicts).criterion AS name FROM pairs ORDER BY name").fetchall()
+    return [
+        _ScoreColumn(
+            f"p_yes_{criterion}",
+            f"[v.p_yes for v in p.verdicts if v.criterion = '{criterion}'][1]",
+            {f"p_yes_{criterion}": f"P(yes), {criterion}"},
+        )
+        for (criterion,) in criteria[:MAX_SCORE_COLUMNS]
+        if _WORD.fullmatch(criterion or "")
+    ]
+
+
+def _read_foreign_scores(con: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[str, int]) -> list[_ScoreColumn]:
+    """Create a table for each `scores/<name>`, and return its column: a struct, for conditions as in `where`."""
+    columns = []
+    for table_name in (name for name in versions if name.startswith(f"{SCORES.name}/")):
+        name = table_name.partition("/")[2]
+        statement = f'CREATE TABLE "foreign_{name}" AS SELECT sample_id::UUID AS sample_id, scores FROM stream'  # noqa: S608 - a name
+        _create(con, lake, versions, table_name, ["sample_id", "scores"], statement)
+        counts = con.execute(
+            f"""SELECT s.name, count(s.number) > 0, count(s."boolean") > 0
+                FROM (SELECT unnest(scores) AS s FROM "foreign_{name}") GROUP BY s.name ORDER BY s.name"""  # noqa: S608 - a name
+        ).fetchall()
+        types = {
+            score: "number" if is_number else "boolean" if is_boolean else "text"
+            for score, is_number, is_boolean in counts[:MAX_SCORE_COLUMNS]
+        }
+        values = ", ".join(
+            f"""\"{score}\" := [s.\"{type_}\" for s in \"foreign_{name}\".scores if s.name = '{score}'][1]"""
+            for score, type_ in types.items()
+        )
+        numbers = {f"{name}.{score}": f"{name}: {score}" for score, type_ in types.items() if type_ == "number"}
+        if values:
+            columns.append(_ScoreColumn(name, f"struct_pack({values})", numbers, f"foreign_{name}"))
+    return columns
 
 
 def _insert_category(
@@ -127,6 +198,7 @@ def _insert_category(
     holdout_limit: int,
 ) -> None:
     columns = ["rewrite_id", "version_id", "prompt", "prompt_hash", "model", "blind", "task_type", "conversations"]
+    columns += ["sample_id", "source", "family", "language", "type_token_ratio"]
     _create(
         con,
         lake,
@@ -135,11 +207,12 @@ def _insert_category(
         columns,
         """CREATE OR REPLACE TABLE rewritten AS
            SELECT rewrite_id::UUID AS rewrite_id, version_id::UUID AS version_id, _rowaddr AS address, prompt,
-                  prompt_hash, model, blind, task_type,
+                  prompt_hash, model, blind, task_type, sample_id::UUID AS sample_id, source, family, language,
+                  type_token_ratio,
                   list_sum([len(t.value) for t in conversations if t."from" = 'gpt'])::BIGINT AS answer_chars
            FROM stream""",
     )
-    columns = ["sample_id", "modality", "license", "n_chars", "n_images", "holdout_hash"]
+    columns = ["sample_id", "modality", "license", "n_chars", "n_images", "holdout_hash", "n_tiles", "sharpness"]
     _create(
         con,
         lake,
@@ -159,7 +232,7 @@ def _insert_category(
            WHERE rewrite_id IS NOT NULL GROUP BY ALL""",
     )
     columns = ["judged_id", "rewrite_id", "sample_id", "source", "family", "verdicts", "all_yes", "p_yes"]
-    columns += ["matches_reference", "keep", "drop_reason", "keep_rule", "model", "panel"]
+    columns += ["matches_reference", "keep", "drop_reason", "keep_rule", "model", "panel", "needs_image"]
     parameters = {"first": first, "category": category, "holdout_limit": holdout_limit}
     _create(
         con, lake, versions, JUDGED.get_table_name(category), columns, "CREATE OR REPLACE TABLE judged AS FROM stream"

@@ -26,6 +26,8 @@ FACET_COLUMNS: Mapping[str, str] = {
     "mixtures": "used in mixtures",
     "duplicate": "duplicate",
     "contaminated": "in a benchmark",
+    "language": "language",
+    "needs_image": "needs its image",
 }
 """Columns with few values, and their headings."""
 
@@ -36,8 +38,12 @@ NUMBER_COLUMNS: Mapping[str, str] = {
     "n_images": "images",
     "content_score": "content score",
     "relevance_score": "relevance score",
+    "n_tiles": "tiles",
+    "sharpness": "sharpness",
+    "type_token_ratio": "different words of the answer",
 }
-"""Columns with a range, and their headings."""
+"""Columns with a range that every index has, and their headings. One of a lake with other criteria and scores has more:
+`p_yes_<criterion>` and `<name>.<column>` (`PairIndex.number_columns`)."""
 
 ID_COLUMNS = ("judged_id", "rewrite_id", "sample_id", "version_id")
 ADDRESS_COLUMNS = ("judged_address", "rewrite_address", "sample_address")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS, NUMBER_COLUMNS
+from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS
 
 NO_VALUE = ""
 """Stands for null among the values of a facet."""
 
 TABLE_ORDER, RANDOM_ORDER = "table", "random"
-SORTS = (TABLE_ORDER, RANDOM_ORDER, *NUMBER_COLUMNS)
+FIXED_ORDERS = (TABLE_ORDER, RANDOM_ORDER)
+_NUMBER_NAME = re.compile(r"[A-Za-z_]\w{0,59}(?:\.[A-Za-z_]\w{0,59})?", re.ASCII)
+
+
+def is_number_name(name: str) -> bool:
+    """Return whether a number column could have this name: a word, or two with a dot."""
+    return _NUMBER_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class PairFilter:
         words: Words that the rewrite has, all of them, in any case.
         condition: A SQL condition over the columns of the index.
         label: `good`, `bad`, `unsure`, `any` or `none`: the newest label of the pair by anyone.
-        sort: One of `SORTS`.
+        sort: One of `FIXED_ORDERS`, or a number column.
         is_descending: Whether the largest comes first.
         seed: Of the random order.
     """
@@ -40,9 +47,14 @@ class PairFilter:
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.values if name not in FACET_COLUMNS]
-        unknown += [name for name in self.ranges if name not in NUMBER_COLUMNS]
-        if unknown or self.sort not in SORTS:
-            raise ValueError(f"no such column: {', '.join(unknown) or self.sort}")
+        unknown += [name for name in self.number_columns if not is_number_name(name)]
+        if unknown:
+            raise ValueError(f"no such column: {', '.join(unknown)}")
+
+    @property
+    def number_columns(self) -> list[str]:
+        """The number columns that it names; an index says whether it has them."""
+        return [*self.ranges, *([] if self.sort in FIXED_ORDERS else [self.sort])]
 
     @property
     def is_empty(self) -> bool:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS, ID_COLUMNS, MAX_FACET_VALUES
+from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS, ID_COLUMNS, MAX_FACET_VALUES, NUMBER_COLUMNS
 from mvl_assets.lake_queries.pair_index.filters import RANDOM_ORDER, TABLE_ORDER, PairFilter
 
 if TYPE_CHECKING:
@@ -62,7 +62,15 @@ class Selection:
 
 
 class PairIndex:
-    """An index file of `build.py`, open for reading. Methods may be called from several threads."""
+    """An index file of `build.py`, open for reading. Methods may be called from several threads.
+
+    Attributes:
+        lake: The lake.
+        path: The file.
+        table_versions: Versions of the tables that it was made from.
+        number_columns: Its columns with a range, and their headings.
+        n_rows: Its pairs.
+    """
 
     def __init__(self, lake: Lake, path: Path) -> None:
         import duckdb
@@ -75,6 +83,10 @@ class PairIndex:
         for setting in LOCKED_SETTINGS:
             self._con.execute(f"SET {setting}")
         self.table_versions: dict[str, int] = dict(self._con.execute("FROM table_versions").fetchall())
+        self.number_columns: dict[str, str] = {
+            **NUMBER_COLUMNS,
+            **dict(self._con.execute("SELECT name, heading FROM number_columns").fetchall()),
+        }
         ((self.n_rows,),) = self._con.execute("SELECT count(*) FROM pairs").fetchall()
         self._selections: OrderedDict[tuple[object, ...], Selection] = OrderedDict()
         self._counts: OrderedDict[tuple[object, ...], dict[str, list[tuple[str | None, int]]]] = OrderedDict()
@@ -169,6 +181,8 @@ class PairIndex:
         """Yield the pairs of a filter as a relation; whatever is read of it is interrupted after `TIMEOUT_S`."""
         import duckdb
 
+        if unknown := [name for name in pair_filter.number_columns if name not in self.number_columns]:
+            raise ConditionError(f"there is no column {unknown[0]}", hint=f"there are {', '.join(self.number_columns)}")
         where, parameters = pair_filter.build_where(without)
         with self._open_cursor() as cursor:
             try:

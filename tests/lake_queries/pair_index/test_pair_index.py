@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mvl_assets.lake_queries.pair_index.build import build_file_name, build_pair_index, read_table_versions
 from mvl_assets.lake_queries.pair_index.filters import NO_VALUE, PairFilter
 from mvl_assets.lake_queries.pair_index.index import ConditionError, PairIndex
 from mvl_assets.lake_queries.pair_index.search import search_rewrites
-from tests.export.small_lake import fill_judged_lake
+from mvl_assets.view.pairs import read_page
+from tests.export.small_lake import SOURCE, fill_judged_lake
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +84,31 @@ def test_words_are_searched_in_the_texts_of_rewrites(index: PairIndex) -> None:
     assert search_rewrites(index, ["FIRST", "is 5"]).tolist() == [2]
     assert search_rewrites(index, ["first"], ["ocr"]).tolist() == []
     assert search_rewrites(index, ["' OR true --"]).tolist() == []
+
+
+def test_scores_of_others_and_criteria_are_number_columns(index: PairIndex) -> None:
+    assert {"p_yes_correct", "ratings.relevance", "sharpness"} <= set(index.number_columns)
+    assert "ratings.topic" not in index.number_columns
+    assert list_answers(index, PairFilter(ranges={"ratings.relevance": (4, None)})) == ["3."]
+    assert list_answers(index, PairFilter(condition="ratings.topic = 'maps' AND p_yes_correct < 0.5")) == ["3."]
+    assert list_answers(index, PairFilter(sort="p_yes_correct", is_descending=True))[:2] == ["1.", "5."]
+    for wrong in (PairFilter(ranges={"ratings.nothing": (1, 2)}), PairFilter(sort="nothing")):
+        with pytest.raises(ConditionError, match="no column"):
+            index.select(wrong)
+    with pytest.raises(ValueError, match="no such column"):
+        PairFilter(sort="p_yes; DROP TABLE pairs")
+
+
+def test_rewrites_without_verdicts_are_listed(tmp_path: Path) -> None:
+    lake = fill_judged_lake(tmp_path / "lake")
+    lake.get_table("judged/chart").delete("drop_reason IS NOT NULL")
+    versions = read_table_versions(lake)
+    build_pair_index(lake, versions, 0, tmp_path / "pairs.duckdb")
+    index = PairIndex(lake, tmp_path / "pairs.duckdb")
+    assert list_answers(index, PairFilter()) == ["1.", "5.", "3.", "7."]
+    unjudged = PairFilter(values={"agreement": ("not judged",)})
+    assert list_answers(index, unjudged) == ["3.", "7."]
+    (row, _) = index.read_rows(index.select(unjudged).ordinals.tolist())
+    assert (row["judged_id"], row["keep"], row["source"]) == (row["rewrite_id"], None, SOURCE)
+    page = read_page(index, row["ordinal"], {})
+    assert (page.card.state, page.card.outcome, page.judges[0]["verdicts"]) == ("unjudged", "not judged", [])
