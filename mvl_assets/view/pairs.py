@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from markupsafe import Markup
+
 from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.lake_queries.pair_index.index import PairIndex
 from mvl_assets.stages import JUDGED, REWRITTEN
 from mvl_assets.view.boxes import TextBox, extract_boxes
+from mvl_assets.view.rendered_text import render_text
 from mvl_assets.view.word_diff import Part, mark_differences
 
 MAX_CARD_CHARS = 900
@@ -36,6 +39,10 @@ class Turn:
 
     role: str
     parts: list[Part]
+
+    def render(self) -> Markup:
+        """Return the text with its Markdown and LaTeX drawn, without marks of differences."""
+        return render_text("".join(text for text, _ in self.parts))
 
 
 @dataclass(slots=True)

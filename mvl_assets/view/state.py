@@ -27,12 +27,14 @@ class ViewState:
         after: Id of the pair before the first one; empty for the beginning.
         is_blind: Whether verdicts and reasons are hidden.
         queue_rows: Number of pairs that are drawn for labelling; 0 for no queue.
+        is_rendered: Whether Markdown and LaTeX are drawn, rather than differences marked.
     """
 
     pair_filter: PairFilter = field(default_factory=PairFilter)
     after: str = ""
     is_blind: bool = False
     queue_rows: int = 0
+    is_rendered: bool = False
 
     def build_query(self, **changes: object) -> str:
         """Return the state as a query string, without what is as by default."""
@@ -53,6 +55,7 @@ class ViewState:
             "seed": str(pair_filter.seed or ""),
             "blind": "1" if self.is_blind else "",
             "queue": str(self.queue_rows or ""),
+            "rendered": "1" if self.is_rendered else "",
             "after": self.after,
         } | {name: "" if value is None else str(value) for name, value in changes.items()}
         pairs += [(name, text) for name, text in texts.items() if text]
@@ -99,7 +102,13 @@ def parse_state(parameters: Iterable[tuple[str, str]]) -> ViewState:
         is_descending=_get_text(given, "desc") == "1",
         seed=int(_get_number(given, "seed") or 0),
     )
-    return ViewState(pair_filter, after, _get_text(given, "blind") == "1", int(_get_number(given, "queue") or 0))
+    return ViewState(
+        pair_filter,
+        after,
+        is_blind=_get_text(given, "blind") == "1",
+        queue_rows=int(_get_number(given, "queue") or 0),
+        is_rendered=_get_text(given, "rendered") == "1",
+    )
 
 
 def build_page_url(category: str, source: str) -> str:

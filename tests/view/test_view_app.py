@@ -46,7 +46,15 @@ def test_a_chosen_value_that_no_pair_has_can_be_taken_away(site: ViewSite) -> No
 def test_hostile_text_is_text_in_every_page(site: ViewSite) -> None:
     _, _, html = site.get("/")
     judged_id = list_ids(html)[1]
-    for path in ("/", "/facets", f"/pair/{judged_id}", f"/pair/{judged_id}/lineage", f"/pair/{judged_id}/neighbours"):
+    for path in (
+        "/",
+        "/facets",
+        f"/pair/{judged_id}",
+        f"/pair/{judged_id}/lineage",
+        f"/pair/{judged_id}/neighbours",
+        f"/pair/{judged_id}?rendered=1",
+        "/?rendered=1",
+    ):
         status, headers, html = site.get(path)
         text = html.decode()
         assert status == 200 and "<script>window" not in text and "<img src=x" not in text and "'49'" not in text
@@ -108,6 +116,15 @@ def test_blind_pages_show_no_verdicts(site: ViewSite) -> None:
 def test_a_bad_address_says_what_is_wrong_with_it(site: ViewSite, query: str) -> None:
     status, _, html = site.get(f"/?{query}")
     assert status == 400 and b"<h1>" in html
+
+
+def test_drawn_texts_are_a_state_of_the_address(site: ViewSite) -> None:
+    _, _, html = site.get("/?rendered=1")
+    assert 'class="text rendered"' in html.decode() and "<mark>" not in html.decode()
+    judged_id = list_ids(html)[0]
+    page = site.get(f"/pair/{judged_id}?rendered=1")[2].decode()
+    assert f'href="/pair/{judged_id}?"' in page and "mark differences" in page
+    assert "rendered=1" in page.partition('id="next"')[2][:200]
 
 
 def test_an_exported_page_holds_images_and_hostile_text_and_no_script(site: ViewSite, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.key === "?" && help) return help.showModal();
-  const action = keys[event.key];
+  const action = keys[event.key] ?? (event.key === "m" && (() => find("#toggle-rendered")?.click()));
   if (!action) return;
   if (event.key !== "Enter" || document.activeElement.matches(".card")) {
     event.preventDefault();
