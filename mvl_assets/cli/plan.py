@@ -234,6 +234,9 @@ def _list_plan_notes(plans: Sequence[RequestPlan], currency: str) -> Iterator[st
     if costs and "/" not in currency:
         low, cost, high = (sum(values) for values in zip(*costs, strict=True))
         yield f"{currency} {cost:,.2f} in all, within {low:,.2f} and {high:,.2f}"
+    factors = {plan.model: plan.batch_price_factor for plan in plans if plan.batch_price_factor is not None}
+    if factors:
+        yield "in batches: " + ", ".join(f"{name} at {factor:g} of its price" for name, factor in factors.items())
     n_reasks, n_votes = (sum(getattr(plan, name) for plan in plans) for name in ("reasks", "follow_ups"))
     if n_reasks or n_votes:
         further = f"{n_reasks:,} expected re-asks" + (f", {n_votes:,} votes" if n_votes else "")

@@ -93,7 +93,7 @@ def _run_round(
     from mvl_assets.runner.display import RunDisplay
 
     settings = load_settings()
-    source, profile = get_source(slug), load_profile(settings.profile)
+    source, profile = get_source(slug), load_profile(settings.profile).copy_with_online_models()
     page_file = out or build_page_path(settings.home, stage, slug)
     if out is None:
         page_file.parent.mkdir(parents=True, exist_ok=True)

@@ -78,6 +78,26 @@ class Price(StrictModel):
         )
 
 
+class BatchConfig(StrictModel):
+    """How requests are handed over in batches; the defaults are OpenAI's limits and price.
+
+    Attributes:
+        max_requests: Requests of one batch.
+        max_mb: Megabytes of its file.
+        window: Time in which the server has to answer it.
+        max_open: Batches that it has at a time.
+        poll_seconds: Seconds between two looks at them.
+        price_factor: Price of a token in a batch over its price otherwise.
+    """
+
+    max_requests: int = Field(default=50_000, gt=0)
+    max_mb: float = Field(default=200.0, gt=0)
+    window: str = "24h"
+    max_open: int = Field(default=16, gt=0)
+    poll_seconds: float = Field(default=30.0, gt=0)
+    price_factor: float = Field(default=0.5, ge=0)
+
+
 class ModelProfile(StrictModel):
     """One model behind OpenAI-compatible endpoints: fixed ones, those of a fleet that may change, or a local server.
 
@@ -88,6 +108,7 @@ class ModelProfile(StrictModel):
         dns: A base URL whose host has an address per server of a fleet, such as a headless service; it is resolved
             again and again.
         serve: A local server that is started on demand.
+        mode: Whether requests are sent one by one, or handed over in batches.
     """
 
     name: str
@@ -118,6 +139,19 @@ class ModelProfile(StrictModel):
     extra_body: dict[str, Any] = Field(default_factory=dict)
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     price: Price = Price()
+    mode: Literal["online", "batch"] = "online"
+    batch: BatchConfig = BatchConfig()
+
+    @property
+    def token_price(self) -> Price:
+        """The price in the model's mode."""
+        factor = self.batch.price_factor if self.mode == "batch" else 1.0
+        return self.price.model_copy(
+            update={
+                "input_per_million": self.price.input_per_million * factor,
+                "output_per_million": self.price.output_per_million * factor,
+            }
+        )
 
     @property
     def encoded_extra_body(self) -> str:
@@ -141,6 +175,8 @@ class ModelProfile(StrictModel):
     def _validate_endpoint(self) -> ModelProfile:
         if sum(map(bool, (self.base_urls, self.endpoints_file, self.dns, self.serve))) != 1:
             raise ValueError("give one of base_urls, endpoints_file, dns and serve")
+        if self.mode == "batch" and len(self.base_urls) != 1:
+            raise ValueError("mode: batch needs base_urls with one address: a batch is on one server")
         return self
 
 
@@ -315,6 +351,11 @@ class Profile(StrictModel):
     def near_duplicate_rules(self) -> DuplicateRules | None:
         """When two samples are near duplicates; None where they are not looked for, as in the paper."""
         return self.duplicates if self.duplicates.near and not self.paper_parity else None
+
+    def copy_with_online_models(self) -> Profile:
+        """Return the profile with models that answer at once: nobody waits hours for a few rows."""
+        online = {name: model.model_copy(update={"mode": "online"}) for name, model in self.models.items()}
+        return self.model_copy(update={"models": online})
 
     def get_model(self, role: ModelRole) -> ModelProfile:
         """Return the model of a role; the judge's for scores, where these have none of their own."""

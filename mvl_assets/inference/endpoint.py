@@ -16,6 +16,27 @@ class EndpointError(InfrastructureError):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How requests are handed to a server in batches. The defaults are the limits of OpenAI.
+
+    Attributes:
+        max_requests: Requests of one batch.
+        max_bytes: Bytes of its file.
+        window: Time in which the server has to answer it.
+        max_open: Batches that the server has at a time; 130 bytes of memory go to each of their requests.
+        poll_interval_s: Seconds between two looks at them.
+        settle_s: Seconds after which the server's list has every batch that was made.
+    """
+
+    max_requests: int = 50_000
+    max_bytes: int = 200_000_000
+    window: str = "24h"
+    max_open: int = 16
+    poll_interval_s: float = 30.0
+    settle_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One OpenAI-compatible server.
 
@@ -48,6 +69,8 @@ class Endpoint:
     max_model_len: int | None = None
     # Whether it gives log-probabilities; None: to be found out, where a choice is asked for and the form is not vLLM's.
     gives_logprobs: bool | None = None
+    # Requests are handed to it in batches; None: one by one.
+    batch: BatchOptions | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -57,6 +80,14 @@ class Endpoint:
     @property
     def chat_url(self) -> str:
         return f"{self._connect_url}/chat/completions"
+
+    @property
+    def files_url(self) -> str:
+        return f"{self._connect_url}/files"
+
+    @property
+    def batches_url(self) -> str:
+        return f"{self._connect_url}/batches"
 
     @property
     def models_url(self) -> str:

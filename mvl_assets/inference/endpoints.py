@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mvl_assets.config.profile import ModelProfile
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.endpoint import BatchOptions, Endpoint
 from mvl_assets.inference.fleet import DnsFleet, FileFleet, Fleet, FleetError, is_base_url
 from mvl_assets.inference.local_server.server import ensure_server, start_server_in_background
 from mvl_assets.inference.local_server.server_spec import ServerSpec
@@ -68,6 +68,19 @@ def _build_endpoint(model: ModelProfile, base_url: str) -> Endpoint:
         max_image_side=model.max_image_side,
         output_form=model.output_form,
         gives_logprobs=model.logprobs,
+        batch=_build_batch_options(model) if model.mode == "batch" else None,
+    )
+
+
+def _build_batch_options(model: ModelProfile) -> BatchOptions:
+    batch = model.batch
+    return BatchOptions(
+        max_requests=batch.max_requests,
+        max_bytes=int(batch.max_mb * 1e6),
+        window=batch.window,
+        max_open=batch.max_open,
+        poll_interval_s=batch.poll_seconds,
+        settle_s=min(60.0, 2 * batch.poll_seconds),
     )
 
 

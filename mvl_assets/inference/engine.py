@@ -5,6 +5,8 @@ images. `ReadyQueue` chooses its endpoint, and the `Dispatcher` sends it there; 
 endpoints meanwhile. A reply goes to `RequestSettler`, whose writer makes the answer durable; a fault goes to
 `FaultHandler`, which fails the request, sends it again, or diagnoses an endpoint that may have crashed and puts the
 suspects in `Quarantine`.
+
+To an endpoint with batches none of this applies: `BatchRun` hands the requests over in files.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from mvl_assets.inference.batches.batch_run import BatchRun
 from mvl_assets.inference.client.attempt import PendingRequest
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.transport import Transport
@@ -85,13 +88,32 @@ def answer_all(
         raise EndpointError("no endpoint to ask", hint="give the model endpoints or serve in the profile")
     reporter = ProgressReporter(f"{log.stage} {log.source}", total, price)
 
+    batch_endpoint = None if isinstance(endpoints, Fleet) or endpoints[0].batch is None else endpoints[0]
+
     async def run_engine() -> RunOutcome:
-        run = _EngineRun(endpoints, log, fetch_images, run_id, reporter, progress_callback, options or EngineOptions())
+        settings = (log, fetch_images, run_id, reporter, progress_callback, options or EngineOptions())
+        run = _EngineRun(endpoints, *settings) if batch_endpoint is None else BatchRun(batch_endpoint, *settings)
         interrupts.attach(run.tasks)
         return await run.run(iter(requests))
 
     with log, InterruptGuard() as interrupts:
+        if batch_endpoint is None:
+            _require_no_batches(log)
         return asyncio.run(run_engine())
+
+
+def _require_no_batches(log: AnswerLog) -> None:
+    """Refuse to send what a server may have in a batch already.
+
+    Raises:
+        EndpointError: There are batches on their way.
+    """
+    for batch in log.batches.list_batches():
+        raise EndpointError(
+            f"requests of {log.stage} {log.source} are in a batch at {batch.endpoint}, and would be paid twice",
+            hint="give the model `mode: batch` and that address until its batches are done, or give them up: "
+            "`mvl batches --forget`",
+        )
 
 
 class _EngineRun:

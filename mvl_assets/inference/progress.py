@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -75,6 +76,8 @@ class Progress:
         tokens_per_s: Of finished answers.
         server_tokens_per_s: What the servers write, answers that are not finished and other runs' included; None where
             they do not say.
+        batch_states: Number of batches by state, where requests are handed over in batches.
+        n_answered_in_batches: Requests that servers have answered in batches that have not ended.
         eta_s: Seconds left; None without a known total.
         cost: Cost of this run's answers so far, in `currency`; None without a price.
     """
@@ -98,6 +101,8 @@ class Progress:
     currency: str
     endpoint_problems: tuple[str, ...] = ()
     server_tokens_per_s: float | None = None
+    batch_states: Mapping[str, int] = field(default_factory=dict)
+    n_answered_in_batches: int = 0
 
     def format_line(self) -> str:
         """Return the progress as one line of text."""
@@ -109,6 +114,8 @@ class Progress:
 
     def format_figures(self) -> str:
         """Return speed, load, faults and cost. Where servers do not count tokens, those of finished answers are."""
+        if self.batch_states:
+            return " · ".join([self._format_batches(), *self._format_faults_and_cost()])
         tokens_per_s = self.tokens_per_s if self.server_tokens_per_s is None else self.server_tokens_per_s
         parts = [
             f"{self.requests_per_s:.1f} requests/s",
@@ -118,10 +125,20 @@ class Progress:
         if self.n_endpoints_up < self.n_endpoints:
             parts.append(f"waiting for {self.n_endpoints - self.n_endpoints_up} of {self.n_endpoints} endpoints")
         parts += self.endpoint_problems
+        return " · ".join([*parts, *self._format_faults_and_cost()])
+
+    def _format_batches(self) -> str:
+        states = ", ".join(f"{n} {state}" for state, n in sorted(self.batch_states.items()))
+        n_batches = sum(self.batch_states.values())
+        answered = f", {self.n_answered_in_batches:,} answered" if self.n_answered_in_batches else ""
+        return f"{self.in_flight:,} in {n_batches} batch{'es' if n_batches > 1 else ''} ({states}{answered})"
+
+    def _format_faults_and_cost(self) -> list[str]:
+        parts = []
         if self.error_counts:
             parts.append("retried " + ", ".join(f"{name} {n}" for name, n in sorted(self.error_counts.items())))
         if self.n_failed:
             parts.append(f"{self.n_failed} failed")
         if self.cost is not None:
             parts.append(f"{self.cost:.2f} {self.currency}")
-        return " · ".join(parts)
+        return parts

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from mvl_assets.common.digest import KEY_SCHEME
 from mvl_assets.common.malloc import release_freed_blocks
+from mvl_assets.lake.batch_journal import BatchJournal
 from mvl_assets.lake.durability.lease import ConfigLease, FileLease, create_lease
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.fragments import FRAGMENT_BITS, UncommittedFragments, list_data_files
@@ -45,12 +46,14 @@ class AnswerLog:
         table: The table `answers/{stage}/{source}`.
         stage: Pipeline stage that asked.
         source: Slug of the source, or whatever else the stage's answers are divided by.
+        batches: The requests that a server has in batches.
     """
 
-    def __init__(self, table: Table, stage: str, source: str) -> None:
+    def __init__(self, table: Table, stage: str, source: str, batches: BatchJournal) -> None:
         self.table = table
         self.stage = stage
         self.source = source
+        self.batches = batches
         table.session = _create_small_session()
         self._index = KeyIndex(table)
         self._stack: ExitStack | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pyarrow.fs as pafs
 
 from mvl_assets.common.arm_address import ArmId, format_lake_address, parse_arm_id, split_lake_address
-from mvl_assets.lake.answer_lookup import WHOLE_SOURCE, AnswerLookup, is_related
+from mvl_assets.lake.answer_lookup import TRIED_ROWS, WHOLE_SOURCE, AnswerLookup, is_related
 from mvl_assets.lake.answers import AnswerLog
+from mvl_assets.lake.batch_journal import BatchJournal
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.key_index import KeyIndex
-from mvl_assets.lake.schemas.data_tables import ANSWERS, IMAGES
+from mvl_assets.lake.schemas.data_tables import ANSWERS, BATCHES, IMAGES
 from mvl_assets.lake.schemas.table_spec import TableSpec
 from mvl_assets.lake.schemas.tables import get_table_spec
 from mvl_assets.lake.storage import open_filesystem
@@ -24,8 +25,8 @@ class Lake:
 
     Table names are `images`, `samples`, `rejects`, `tombstones`, `category/{category}`, `rewritten/{category}`,
     `judged/{category}`, `scored/{category}`, `scores/{name}`, `curation/{check}`, `mixture/{stage}`,
-    `pack_plan/{stage}`, `evaluation/{suite}`, `answers/{stage}/{source}`, `answers/{stage}/{source}/{shard}` and
-    `answers/{stage}/{source}/try`.
+    `pack_plan/{stage}`, `evaluation/{suite}`, `answers/{stage}/{source}`, `answers/{stage}/{source}/{shard}`,
+    `answers/{stage}/{source}/try`, and `batches/...` beside each of the answers.
 
     Tables of an arm of a study are `mixture/{study}/{arm}/{seed}/{stage}` and so on. A lake that was opened at the
     address of an arm (`common.arm_address`) has these under the short names, and everything else as it is.
@@ -123,15 +124,24 @@ class Lake:
 
     def get_answer_log(self, stage: str, source: str, shard: str = WHOLE_SOURCE) -> AnswerLog:
         """Return the answers of one pipeline stage for one source or shard, for writing them."""
-        name = "/".join(["answers", stage, source, *([shard] if shard else [])])
-        return AnswerLog(self._open_table(name, ANSWERS), stage, source)
+        name = "/".join([stage, source, *([shard] if shard else [])])
+        journal = BatchJournal(self._open_table(f"{BATCHES.name}/{name}", BATCHES))
+        return AnswerLog(self._open_table(f"{ANSWERS.name}/{name}", ANSWERS), stage, source, journal)
 
     def get_answer_lookup(self, stage: str, source: str, shard: str = WHOLE_SOURCE) -> AnswerLookup:
         """Return the answers of one pipeline stage that may be about rows of a shard, or of a whole source."""
+        return AnswerLookup(self._get_related_logs(stage, source, shard), shard)
+
+    def list_related_answer_logs(self, stage: str, source: str, shard: str = WHOLE_SOURCE) -> list[AnswerLog]:
+        """Return the answer logs that may be about rows of a shard, without those of trials."""
+        logs = self._get_related_logs(stage, source, shard)
+        return [] if shard == TRIED_ROWS else [log for name, log in logs.items() if name != TRIED_ROWS]
+
+    def _get_related_logs(self, stage: str, source: str, shard: str) -> dict[str, AnswerLog]:
         names = self.list_tables(f"answers/{stage}/{source}")
         stored_shards = [WHOLE_SOURCE, *(name.rpartition("/")[2] for name in names)]
         shards = dict.fromkeys([shard, *(other for other in stored_shards if is_related(shard, other))])
-        return AnswerLookup({other: self.get_answer_log(stage, source, other) for other in shards}, shard)
+        return {other: self.get_answer_log(stage, source, other) for other in shards}
 
     def _open_table(self, name: str, spec: TableSpec) -> Table:
         return Table(f"{self.root}/{self.resolve_name(name)}.lance", spec, is_snapshot=self.is_snapshot)

@@ -7,6 +7,7 @@ number of rows. The answers are the checkpoint: killed at any point and run agai
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,6 +24,7 @@ from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake import sql
 from mvl_assets.lake.answer_lookup import TRIED_ROWS
 from mvl_assets.lake.durability.scratch import create_scratch_dir
+from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.due_requests import (
     ROW_BATCH_SIZE,
@@ -36,6 +38,8 @@ from mvl_assets.model_stage.spool import RowSpool, SpooledRow
 from mvl_assets.model_stage.stage import ModelStage, RequestCounts, RowRequests, ServedModel, Subject
 
 ProgressCallback = Callable[[Progress], None]
+
+LEASE_POLL_INTERVAL_S = 5.0
 
 
 def answer_requests(
@@ -190,6 +194,7 @@ class _ModelPass(Generic[Subject, Parsed]):
         self._stage = stage
         self._model = model
         self._run_id = run_id
+        self._lake = lake
         self._retry_error_classes = retry_error_classes
         self._progress = progress
         self._fetch_images = stage.fetch_images or lake.get_images(stage.source).read_stored_images
@@ -209,6 +214,7 @@ class _ModelPass(Generic[Subject, Parsed]):
 
     def send(self) -> None:
         """Send the unanswered requests, then re-ask those whose new answer is unusable."""
+        self._finish_batches_of_other_shards()
         self._send_requests(self._iter_first_requests())
         if self._n_awaiting:
             self._send_requests(self._iter_follow_ups(self._retry_error_classes))
@@ -363,6 +369,17 @@ class _ModelPass(Generic[Subject, Parsed]):
         for failure in outcome.failures:
             previous_attempts = self._previous_failures.attempts_by_key.get(failure.request_key, 0)
             self.failures[failure.request_key] = replace(failure, attempts=failure.attempts + previous_attempts)
+
+    def _finish_batches_of_other_shards(self) -> None:
+        """Wait for batches that were made before the source was divided as it is now: they may hold our requests."""
+        own_name = self._log.batches.table.uri
+        for log in self._lake.list_related_answer_logs(self._stage.name, self._stage.source, self._stage.shard_name):
+            while log.batches.table.uri != own_name and log.batches.list_batches():
+                try:
+                    endpoints = self._model.get_endpoints()
+                    answer_all([], endpoints=endpoints, log=log, run_id=self._run_id, options=self._model.options)
+                except LeaseHeld:  # another shard waits for them
+                    time.sleep(LEASE_POLL_INTERVAL_S)
 
     def _report_progress(self, callback: ProgressCallback, progress: Progress) -> None:
         """Report the engine's progress plus the requests it never saw because they were answered or skipped."""

@@ -42,6 +42,8 @@ class MergedProgress:
                 concurrency_limit=0,
                 n_endpoints=0,
                 n_endpoints_up=0,
+                batch_states={},
+                n_answered_in_batches=0,
             )
 
     def sum_reports(self) -> Progress:
@@ -55,8 +57,10 @@ class MergedProgress:
         requests_per_s = sum(report.requests_per_s for report in reports)
         n_endpoints = max(report.n_endpoints for report in reports)
         error_counts: Counter[str] = Counter()
+        batch_states: Counter[str] = Counter()
         for report in reports:
             error_counts.update(report.error_counts)
+            batch_states.update(report.batch_states)
         costs = [report.cost for report in reports if report.cost is not None]
         return Progress(
             name=reports[0].name,
@@ -76,4 +80,6 @@ class MergedProgress:
             eta_s=(total - n_finished) / requests_per_s if requests_per_s > 0 else None,
             cost=sum(costs) if costs else None,
             currency=reports[0].currency,
+            batch_states=dict(batch_states),
+            n_answered_in_batches=sum(report.n_answered_in_batches for report in reports),
         )

@@ -65,6 +65,7 @@ class RequestPlan:
         image_rule: The rule by which the tokens of images are counted, see `image_tokens`; empty without images.
         may_follow_up: Whether it is unknown if follow-ups are needed: only `cost_high` has them.
         counted: Whether requests are counted by the rows in the lake, by rewrites to come, or by the catalog's sizes.
+        batch_price_factor: Of a model that is asked in batches, the part of its price that the cost is made of.
     """
 
     stage: str
@@ -88,6 +89,7 @@ class RequestPlan:
     image_rule: str = ""
     may_follow_up: bool = False
     counted: str = IN_LAKE
+    batch_price_factor: float | None = None
 
 
 def plan_stage(lake: Lake, stage: ModelStage[Any, Any]) -> list[RequestPlan]:
@@ -210,6 +212,7 @@ def build_plan(
         currency=price.currency,
         image_rule=find_image_token_rule(model.ref.name).name if has_images else "",
         may_follow_up=bool(to_send) and follow_ups.most > follow_ups.expected,
+        batch_price_factor=model.batch_price_factor,
     )
 
 

@@ -4,6 +4,8 @@
 |---|---|---|
 | a time-out, a lost connection, a malformed reply | sends again | the server may have been at fault |
 | 5xx, 408, 409, 425, 429, more often than a run accepts | sends again | as above |
+| not answered within the time of its batch, more often than a run accepts | sends again | as above |
+| its batch was cancelled | skips | somebody cancelled it |
 | any other 4xx | skips | the server refused this very request, which may be too long |
 | `context_full`: a cut answer that no server's context leaves more room | skips | it would be cut again |
 | `crashed_server` | skips | each attempt costs a server |
@@ -26,7 +28,9 @@ from mvl_assets.lake_queries.rejects import format_reject_partition
 
 ALL_ERROR_CLASSES = "all"
 UNANSWERED = "unanswered"
-_TRANSIENT_ERRORS = frozenset({"timeout", "connection_lost", "no_connection", "malformed_reply", UNANSWERED})
+_TRANSIENT_ERRORS = frozenset(
+    {"timeout", "connection_lost", "no_connection", "malformed_reply", "batch_expired", UNANSWERED}
+)
 _TRANSIENT_STATUSES = frozenset({"http_408", "http_409", "http_425", "http_429"})
 
 

@@ -37,12 +37,15 @@ class ServedModel:
             first request is sent, and not at all when every answer is stored.
         price: What its tokens cost.
         options: Settings of the engine.
+        batch_price_factor: What a token costs in a batch over what it costs otherwise, which is in `price`; None for a
+            model that is asked one by one.
     """
 
     ref: ModelRef
     get_endpoints: Callable[[], Sequence[Endpoint] | Fleet]
     price: Price = FREE
     options: EngineOptions = DEFAULT_OPTIONS
+    batch_price_factor: float | None = None
 
     @classmethod
     def from_profile(cls, model: ModelProfile, endpoints: Sequence[Endpoint] | None = None) -> ServedModel:
@@ -57,13 +60,14 @@ class ServedModel:
                 model.encoded_extra_body,
             ),
             (lambda: resolve_endpoints(model)) if endpoints is None else (lambda: endpoints),
-            model.price,
+            model.token_price,
             EngineOptions(
                 outage_timeout_s=model.outage_timeout_seconds,
                 initial_outage_timeout_s=model.outage_timeout_seconds / 10,
                 # Where tokens cost money, no request is sent twice.
                 hedge_requests=not model.price.compute_cost(1_000_000, 1_000_000),
             ),
+            model.batch.price_factor if model.mode == "batch" else None,
         )
 
 

@@ -34,3 +34,13 @@ def test_extra_body_and_template_arguments_are_one_canonical_json() -> None:
 def test_extra_body_cannot_change_what_is_asked(extra_body: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="extra_body"):
         build_model(extra_body=extra_body)
+
+
+def test_a_batch_needs_one_address_and_halves_the_price_of_tokens() -> None:
+    fields = {"name": "m", "revision": "1", "supports_images": True, "mode": "batch"}
+    with pytest.raises(ValidationError, match="one address"):
+        ModelProfile(**fields, base_urls=["http://a/v1", "http://b/v1"])
+    price = {"input_per_million": 2.0, "output_per_million": 8.0, "gpu_hour": 3.0}
+    model = ModelProfile(**fields, base_urls=["http://a/v1"], price=price)
+    assert (model.token_price.input_per_million, model.token_price.output_per_million) == (1.0, 4.0)
+    assert model.token_price.gpu_hour == 3.0

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import replace
 
 from mvl_assets.inference.client.attempt import Attempt, PendingRequest
-from mvl_assets.inference.client.chat_protocol import build_request_body
+from mvl_assets.inference.client.chat_protocol import build_request_body, compute_max_tokens
 from mvl_assets.inference.client.concurrency_limit import AdaptiveConcurrencyLimit
 from mvl_assets.inference.client.endpoint_state import EndpointStateMachine
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
@@ -22,7 +22,7 @@ from mvl_assets.inference.client.stable_hash import compute_stable_hash
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.request import OutputFormat
+from mvl_assets.inference.request import OutputFormat, Request
 
 # Rejections in a row after which Retry-After holds for the whole endpoint.
 COOLDOWN_AFTER_REJECTIONS = 3
@@ -252,6 +252,21 @@ class EndpointClient:
                     max_model_len = await transport.read_max_model_len(self.endpoint)
                     self.endpoint = replace(self.endpoint, max_model_len=max_model_len)
                     self._has_read_context = True
+
+    def find_context_fault(self, request: Request) -> RequestFault | None:
+        """Return the fault of a request that the context leaves no more room than the cut answer had, if it is so."""
+        max_model_len, cut_answer = self.endpoint.max_model_len, request.cut_answer
+        if max_model_len is None or cut_answer is None:
+            return None
+        max_tokens = compute_max_tokens(request, max_model_len)
+        if max_tokens > cut_answer.completion_tokens:
+            return None
+        message = (
+            f"the answer was cut after {cut_answer.completion_tokens:,} tokens, and a context of {max_model_len:,} "
+            f"tokens leaves {max(0, max_tokens):,} beside the {cut_answer.prompt_tokens:,} of the prompt: serve the "
+            "model with a longer one (max_model_len), or send smaller images (max_image_side)"
+        )
+        return RequestFault("context_full", message, FaultScope.REQUEST)
 
     # -- periodic tasks ------------------------------------------------------------------------------------------------
 

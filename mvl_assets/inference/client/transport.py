@@ -9,6 +9,7 @@ import re
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 
@@ -84,26 +85,29 @@ class Transport:
                 timeout=timeout,
                 server_hostname=endpoint.server_hostname,
             ) as response:
-                content = await _read_body(response)
+                content = await read_body(response)
                 if response.status != 200:
                     fault = classify_http_status(response.status, content, response.headers.get("Retry-After"))
-                    return replace(fault, message=self._mask_secrets(endpoint, fault.message))
+                    return replace(fault, message=self.mask_secrets(endpoint, fault.message))
             return parse_reply(content)
         except MalformedReply as error:
-            return RequestFault("malformed_reply", self._mask_secrets(endpoint, str(error)), FaultScope.UNKNOWN)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            # Nothing was sent, so the request cannot be the reason.
-            return RequestFault("no_connection", _format_error(error), FaultScope.ENDPOINT)
-        except TimeoutError:
-            return RequestFault(
-                "timeout", f"no answer within {timeout_s:.0f} s", FaultScope.UNKNOWN, server_may_have_crashed=True
-            )
-        except (aiohttp.ClientError, ConnectionError) as error:
-            return RequestFault(
-                "connection_lost", _format_error(error), FaultScope.UNKNOWN, server_may_have_crashed=True
-            )
+            return RequestFault("malformed_reply", self.mask_secrets(endpoint, str(error)), FaultScope.UNKNOWN)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            return build_connection_fault(error, timeout_s)
 
-    def _mask_secrets(self, endpoint: Endpoint, text: str) -> str:
+    def open_request(
+        self, method: str, endpoint: Endpoint, url: str, timeout: aiohttp.ClientTimeout, **arguments: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Send any request to an endpoint; a form brings the content type of its own."""
+        assert self._session is not None
+        headers = {**self.get_headers(endpoint), **arguments.pop("headers", {})}
+        if isinstance(arguments.get("data"), aiohttp.FormData):
+            del headers["Content-Type"]
+        return self._session.request(
+            method, url, headers=headers, timeout=timeout, server_hostname=endpoint.server_hostname, **arguments
+        )
+
+    def mask_secrets(self, endpoint: Endpoint, text: str) -> str:
         """Mask the values of our headers: a server may repeat them in its errors, and messages are stored."""
         for name, value in self.get_headers(endpoint).items():
             for secret in (value, value.removeprefix("Bearer ")):
@@ -145,7 +149,7 @@ class Transport:
         """
         try:
             async with self._get(endpoint, endpoint.models_url) as response:
-                return parse_max_model_len(await _read_body(response), endpoint.model)
+                return parse_max_model_len(await read_body(response), endpoint.model)
         except MalformedReply:
             return None
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -181,7 +185,7 @@ class Transport:
         try:
             async with self._get(endpoint, endpoint.models_url) as response:
                 if response.status == 200:
-                    model_names = parse_model_names(await _read_body(response))
+                    model_names = parse_model_names(await read_body(response))
         except MalformedReply:
             pass  # no list of models: the probe decides
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
@@ -191,18 +195,13 @@ class Transport:
         # A gateway may serve names that it does not list.
         fault = await self.probe(endpoint)
         if fault is not None and fault.scope is FaultScope.CONFIG and model_names:
-            served = self._mask_secrets(endpoint, ", ".join(model_names)[:200])
+            served = self.mask_secrets(endpoint, ", ".join(model_names)[:200])
             return replace(fault, message=f"it serves {served}, and not {endpoint.model}")
         return fault
 
     def _get(self, endpoint: Endpoint, url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        assert self._session is not None
-        return self._session.get(
-            url,
-            headers=self.get_headers(endpoint),
-            timeout=aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
-            server_hostname=endpoint.server_hostname,
-        )
+        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+        return self.open_request("GET", endpoint, url, timeout)
 
     async def probe(self, endpoint: Endpoint) -> RequestFault | None:
         """Send the smallest request. Returns None when it was answered."""
@@ -210,7 +209,7 @@ class Transport:
         return result if isinstance(result, RequestFault) else None
 
 
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
     """Return the whole decoded body; raise `MalformedReply` beyond `MAX_BODY_BYTES`."""
     chunks: list[bytes] = []
     n_bytes = 0
@@ -220,6 +219,17 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
         if n_bytes > MAX_BODY_BYTES:
             raise MalformedReply(f"a reply of more than {MAX_BODY_BYTES >> 20} MiB")
     return b"".join(chunks)
+
+
+def build_connection_fault(error: BaseException, timeout_s: float) -> RequestFault:
+    """Return the fault that a broken connection, or none within `timeout_s`, is."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        # Nothing was sent, so the request cannot be the reason.
+        return RequestFault("no_connection", _format_error(error), FaultScope.ENDPOINT)
+    if isinstance(error, TimeoutError):
+        message = f"no answer within {timeout_s:.0f} s"
+        return RequestFault("timeout", message, FaultScope.UNKNOWN, server_may_have_crashed=True)
+    return RequestFault("connection_lost", _format_error(error), FaultScope.UNKNOWN, server_may_have_crashed=True)
 
 
 def _format_error(error: BaseException) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mvl_assets.inference.client.attempt import Attempt, AttemptResult, PendingRequest
-from mvl_assets.inference.client.chat_protocol import Reply, build_request_body, compute_max_tokens
+from mvl_assets.inference.client.chat_protocol import Reply, build_request_body
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
-from mvl_assets.inference.request import Request
 from mvl_assets.inference.scheduling.quarantine import Quarantine
 from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
@@ -106,7 +105,7 @@ class Dispatcher:
                 attempt.sent_at = self._run.tasks.loop.time()
             if result is None and request.cut_answer is not None:
                 await client.find_context(self._run.transport)
-                result = _find_context_fault(request, client)
+                result = client.find_context_fault(request)
                 attempt.sent_at = self._run.tasks.loop.time()
             if result is None:
                 body = build_request_body(request, client.endpoint, pending.images, attempt.cached_image_ids)
@@ -150,22 +149,6 @@ class Dispatcher:
                 rejected = result is not None and result.scope is FaultScope.REQUEST
                 deferred = client.image_cache.on_miss(image_ids, rejected=rejected)
             self._ready.push_front(deferred)
-
-
-def _find_context_fault(request: Request, client: EndpointClient) -> RequestFault | None:
-    """Return the fault of a request that the context leaves no more room than the cut answer had; None for another."""
-    max_model_len, cut_answer = client.endpoint.max_model_len, request.cut_answer
-    if max_model_len is None or cut_answer is None:
-        return None
-    max_tokens = compute_max_tokens(request, max_model_len)
-    if max_tokens > cut_answer.completion_tokens:
-        return None
-    message = (
-        f"the answer was cut after {cut_answer.completion_tokens:,} tokens, and a context of {max_model_len:,} tokens "
-        f"leaves {max(0, max_tokens):,} beside the {cut_answer.prompt_tokens:,} of the prompt: serve the model with a "
-        "longer one (max_model_len), or send smaller images (max_image_side)"
-    )
-    return RequestFault("context_full", message, FaultScope.REQUEST)
 
 
 def _pick_least_loaded(clients: list[EndpointClient]) -> EndpointClient:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mvl_assets.inference.client.endpoint_client import EndpointClient
@@ -28,6 +29,24 @@ class ProgressReporter:
         self._price = price if price is not None and price.compute_cost(1_000_000, 1_000_000) else None
         self._started_at = time.monotonic()
         self._readings: deque[tuple[float, int, int]] = deque(maxlen=RATE_WINDOW_REPORTS)
+
+    def build_batch_report(
+        self,
+        outcome: RunOutcome,
+        error_counts: Mapping[str, int],
+        batch_states: Mapping[str, int],
+        *,
+        n_in_batches: int,
+        n_answered_in_batches: int,
+    ) -> Progress:
+        """Return the present state of a run whose requests are handed over in batches."""
+        return replace(
+            self.build_report(outcome, (), error_counts),
+            in_flight=n_in_batches,
+            concurrency_limit=n_in_batches,
+            batch_states=batch_states,
+            n_answered_in_batches=n_answered_in_batches,
+        )
 
     def build_report(
         self,

@@ -78,7 +78,7 @@ class RequestQueue:
             while len(self._open_keys) + chunk_size > self._options.max_open_requests and self._open_keys:
                 self._capacity_available.clear()
                 await self._capacity_available.wait()
-            chunk, is_last = await self._run_on_log_thread(_read_chunk, requests, chunk_size)
+            chunk, is_last = await self._run_on_log_thread(read_chunk, requests, chunk_size)
             if chunk:
                 await self._dedupe_and_enqueue(chunk)
             chunk_size = min(chunk_size * 2, MAX_CHUNK_SIZE, max(1, self._options.max_open_requests // 2))
@@ -129,7 +129,7 @@ class RequestQueue:
         self._capacity_available.set()
 
 
-def _read_chunk(requests: Iterator[Request | None], max_size: int) -> tuple[list[Request], bool]:
+def read_chunk(requests: Iterator[Request | None], max_size: int) -> tuple[list[Request], bool]:
     """Return at most `max_size` requests, fewer when they come slowly, and whether the iterable has ended."""
     chunk: list[Request] = []
     deadline = time.monotonic() + MAX_READ_S

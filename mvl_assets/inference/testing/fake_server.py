@@ -243,6 +243,11 @@ class FakeServer:
                 message[config.reasoning_field] = config.reasoning
         return web.json_response(completion)
 
+    def build_answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a request without any fault."""
+        digest = hashlib.blake2b(json.dumps(body).encode(), digest_size=16).hexdigest()
+        return _build_completion(body, _build_text(body, digest, self.config.text_chars), "stop")
+
     def _update_image_cache(self, body: dict[str, Any]) -> int | None:
         """Remember images by uuid; return the index of one that came without bytes and is not cached."""
         parts = [p for m in body["messages"] if isinstance(m["content"], list) for p in m["content"]]

@@ -135,6 +135,29 @@ ANSWERS = TableSpec(
     added_columns=(("reasoning",), ("output_form",)),
 )
 
+BATCHES = TableSpec(
+    "batches",
+    pa.schema(
+        [
+            ("request_key", pa.string()),
+            ("batch", pa.string()),
+            ("attempt", pa.int32()),
+            ("endpoint", pa.string()),
+            ("file_id", pa.string()),
+            ("batch_id", pa.string()),
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            ("prompt", pa.string()),
+            ("prompt_hash", pa.string()),
+            ("output_form", pa.string()),
+            ("updated_at", TIMESTAMP),
+        ]
+    ),
+    key_column="request_key",
+    partition_column="batch",
+    has_key_scheme=True,
+)
+
 REJECTS = TableSpec(
     "rejects",
     pa.schema(

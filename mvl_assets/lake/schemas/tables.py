@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mvl_assets.lake.schemas.data_tables import (
     ANSWERS,
+    BATCHES,
     BENCHMARK_COMPARED,
     BENCHMARK_IMAGE_PAIRS,
     BENCHMARK_ITEMS,
@@ -63,7 +64,19 @@ _SINGLE_TABLES = {
 }
 _TABLE_FAMILIES = {
     s.name: s
-    for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, SCORED, SCORES, MIXTURE, PACK_PLAN, PACKED_ROWS, EVALUATION)
+    for s in (
+        ANSWERS,
+        BATCHES,
+        CATEGORY,
+        REWRITTEN,
+        JUDGED,
+        SCORED,
+        SCORES,
+        MIXTURE,
+        PACK_PLAN,
+        PACKED_ROWS,
+        EVALUATION,
+    )
 }
 
 

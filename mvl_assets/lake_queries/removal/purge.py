@@ -31,7 +31,7 @@ from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter
 from mvl_assets.lake_queries.removal.image_refs import iter_image_sizes
-from mvl_assets.lake_queries.removal.purge_answers import ANSWERS_PREFIX, AnswerScope, may_be_about
+from mvl_assets.lake_queries.removal.purge_answers import ANSWERS_PREFIX, BATCHES_PREFIX, AnswerScope, may_be_about
 from mvl_assets.lake_queries.removal.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PACKED_ROWS_FAMILY, PurgeScope
 from mvl_assets.lake_queries.removal.tombstones import add_tombstones, compute_unlicensed_content_hash
 
@@ -211,6 +211,11 @@ class Purge:
             else:
                 orphan_keys = self._answers.find_orphans(name) if include_orphans else ()
                 delete_keys(self._lake.get_table(name), IdSet([self._answers.request_keys, orphan_keys]))
+        # What is in batches is about samples of the source that nothing tells apart; of them all it is forgotten.
+        if self.scope.is_whole_source:
+            for name in measure_table_sizes(self._lake):
+                if name.startswith(BATCHES_PREFIX) and may_be_about(name, self.source):
+                    self._delete_rows(name, "true")
 
     def _drop_from_mixture(self, name: str) -> None:
         """Publish a mixture without the samples; its readers count on positions without gaps."""

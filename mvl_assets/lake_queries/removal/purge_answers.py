@@ -12,7 +12,7 @@ from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.lineage import list_request_keys
 from mvl_assets.lake_queries.removal.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PurgeScope
 
-ANSWERS_PREFIX = "answers/"
+ANSWERS_PREFIX, BATCHES_PREFIX = "answers/", "batches/"
 EVALUATION_ANSWERS_PREFIX = f"{ANSWERS_PREFIX}{EVALUATION_FAMILY}/"
 _HAS_REQUEST = "request_key IS NOT NULL"
 

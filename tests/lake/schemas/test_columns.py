@@ -16,6 +16,7 @@ NAMES += [
     f"{family}/x"
     for family in (
         "answers",
+        "batches",
         "category",
         "rewritten",
         "judged",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import shutil
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.common.digest import compute_digest
+from mvl_assets.lake.batch_journal import BatchedRequest, StoredBatch
 from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.durability.locks import acquire_ingest_lock
 from mvl_assets.lake.errors import LakeError, LeaseHeld
@@ -216,6 +219,15 @@ def test_an_image_that_another_source_begins_to_use_before_the_purge_is_confirme
     Lake(lake.root).get_table("samples").insert(table_of(SAMPLES, [late]))
     purge.run()
     assert Lake(lake.root).images.read_images([wanted.image_id]) == {wanted.image_id: wanted.data}
+
+
+def test_requests_in_batches_are_forgotten_with_their_source(lake: Lake) -> None:
+    for number, source in enumerate((GONE, STAYS)):
+        request = BatchedRequest(compute_digest(source), "m", "1", "p", "h", None)
+        batch = StoredBatch(str(number) * 32, 1, "http://a/v1", dt.datetime.now(dt.UTC))
+        lake.get_answer_log("rewritten", source).batches.save(batch, [request])
+    Purge(lake, GONE).run(keep_bytes=True)
+    assert [len(Lake(lake.root).get_answer_log("rewritten", s).batches.list_batches()) for s in (GONE, STAYS)] == [0, 1]
 
 
 def test_an_ingest_is_refused_during_a_purge(lake: Lake) -> None:
