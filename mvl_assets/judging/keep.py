@@ -204,9 +204,9 @@ class _KeepRuleParser:
     def _build_label_check(self, node: ast.expr) -> RuleCheck:
         match node:
             case ast.Compare(ops=[ast.Eq() | ast.NotEq() as sign], comparators=[ast.Name(id=name)]) if name in _LABELS:
-                is_wanted = isinstance(sign, ast.Eq)
+                expects_equal = isinstance(sign, ast.Eq)
                 return lambda pair: (
-                    None if (pair.label == name) == is_wanted else RuleFailure(f"{LABEL_REASON_PREFIX}{pair.label}")
+                    None if (pair.label == name) == expects_equal else RuleFailure(f"{LABEL_REASON_PREFIX}{pair.label}")
                 )
         raise self._build_error(f"label needs `==` or `!=` and one of {', '.join(_LABELS)}")
 

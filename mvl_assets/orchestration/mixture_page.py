@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
@@ -18,11 +20,13 @@ from mvl_assets.curation.mixing import MixturePlan
 from mvl_assets.lake_queries.mixtures.candidates import KeptRewrites, UnlicensedRows
 from mvl_assets.orchestration.metadata import render_in_dialog
 from mvl_assets.orchestration.share_plot import draw_share_plot
+from mvl_assets.view.diagrams import GOOD, FlowLink, draw_flow
 
 TARGETS_CHECK = "targets_met"
 REWRITES_CHECK = "rewritten_share_met"
 MAX_SOURCES = 200
 MAX_LABEL_CHARS = 8
+IN_MIXTURE = "in the mixture"
 
 
 def render_fills(mixture: MixtureConfig, plan: MixturePlan) -> dg.MetadataValue:
@@ -99,20 +103,43 @@ def render_source_fills(plan: MixturePlan) -> dg.MetadataValue:
 
 
 def render_kept_rewrites(plan: MixturePlan) -> dg.MetadataValue:
-    """Return a table of the kept rewrites: how many are taken, and why others cannot be."""
+    """Return a picture and a table of the kept rewrites: how many are taken, and why others cannot be."""
     taken_by_category = {fill.category: fill.rewritten for fill in plan.fills}
-    return dg.MetadataValue.md(
-        format_markdown_table(
-            [
-                {
-                    "category": kept.category,
-                    "taken of kept": f"{taken_by_category.get(kept.category, 0):,} of {kept.kept:,}",
-                    "not to be taken": format_exclusions(kept),
-                }
-                for kept in plan.kept_rewrites
-            ]
-        )
+    table = format_markdown_table(
+        [
+            {
+                "category": kept.category,
+                "taken of kept": f"{taken_by_category.get(kept.category, 0):,} of {kept.kept:,}",
+                "not to be taken": format_exclusions(kept),
+            }
+            for kept in plan.kept_rewrites
+        ]
     )
+    flow = _draw_kept_rewrites(plan, taken_by_category)
+    if not flow:
+        return dg.MetadataValue.md(table)
+    embedded = embed_image(flow.encode(), "the flow of kept rewrites", "image/svg+xml")
+    return render_in_dialog(f"{embedded}\n\n{table}")
+
+
+def _draw_kept_rewrites(plan: MixturePlan, taken_by_category: Mapping[str, int]) -> str:
+    links = []
+    for kept in plan.kept_rewrites:
+        # Rows that are repeated are taken once.
+        n_taken = min(kept.available, taken_by_category.get(kept.category, 0))
+        links += [
+            FlowLink(0, kept.category, end, n)
+            for end, n in (
+                (IN_MIXTURE, n_taken),
+                ("not taken", kept.available - n_taken),
+                ("held out", kept.held_out),
+                ("duplicate, or in a benchmark", kept.excluded),
+                ("refused for its licences", kept.unlicensed),
+                ("refused by the filter", kept.filtered),
+                ("of an older version", kept.outdated),
+            )
+        ]
+    return draw_flow(links, ["kept rewrites", "used"], {IN_MIXTURE: GOOD}, "rewrites")
 
 
 def render_refused(plan: MixturePlan, use: Use) -> dg.MetadataValue:

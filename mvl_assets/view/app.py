@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from mvl_assets.view.image_files import ImageFile, ImageShelf
 from mvl_assets.view.library import PairLibrary
 from mvl_assets.view.lineage_page import read_lineage_sections
 from mvl_assets.view.neighbours import read_neighbours
+from mvl_assets.view.overview_page import read_overview_page
 from mvl_assets.view.pairs import read_cards, read_page
 from mvl_assets.view.security import RequestGuard
 from mvl_assets.view.state import LABEL_FILTERS, PAGE_ROWS, ViewState, is_id, parse_state
@@ -82,6 +84,7 @@ class ViewApp:
         self.guard = RequestGuard()
         self._images = ImageShelf(library.lake)
         self._templates = build_environment()
+        self._read_overview = lru_cache(1)(read_overview_page)
 
     def build(self) -> Starlette:
         """Return the ASGI application."""
@@ -95,6 +98,7 @@ class ViewApp:
                 Route("/pair/{judged_id}/neighbours", self.show_neighbours),
                 Route("/pair/{judged_id}/label", self.add_label, methods=["POST"]),
                 Route("/agreement", self.show_agreement),
+                Route("/overview", self.show_overview),
                 Route("/status", self.show_status),
                 Route("/image/{source}/{image_id}", self.send_image),
                 Route("/thumbnail/{source}/{image_id}", self.send_thumbnail),
@@ -231,6 +235,10 @@ class ViewApp:
     def show_agreement(self, request: Request) -> Response:
         """Answer with the agreement of the judge with people, and of people with each other."""
         return self._render("agreement.html", agreement=self.library.labels.measure_agreement())
+
+    def show_overview(self, request: Request) -> Response:
+        """Answer with pictures of the lake as a whole, drawn once for each index."""
+        return self._render("overview.html", page=self._read_overview(self._require_index()))
 
     # -- images, errors ----------------------------------------------------------------------------------------------
 

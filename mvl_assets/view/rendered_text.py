@@ -28,8 +28,8 @@ MATHML: Final = "http://www.w3.org/1998/Math/MathML"
 _ELEMENT_NAMES: Final = """math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle merror mpadded mphantom mfenced
 menclose msub msup msubsup munder mover munderover mmultiscripts mprescripts none mtable mtr mtd mlabeledtr"""
 _ATTRIBUTE_NAMES: Final = """display displaystyle scriptlevel mathvariant stretchy fence form separator lspace rspace
-largeop movablelimits symmetric minsize maxsize accent accentunder linethickness columnalign rowalign columnspacing rowspacing
-columnlines rowlines width height depth notation"""
+largeop movablelimits symmetric minsize maxsize accent accentunder linethickness columnalign rowalign columnspacing
+rowspacing columnlines rowlines width height depth notation"""
 _ELEMENTS, _ATTRIBUTES = frozenset(_ELEMENT_NAMES.split()), frozenset(_ATTRIBUTE_NAMES.split())
 _VALUE: Final = re.compile(r"[\w.%+\- ]{0,40}", re.ASCII)
 _FORBIDDEN_RULES: Final = ("html_block", "html_inline", "link", "autolink", "image", "reference")
@@ -57,13 +57,13 @@ def render_formula(source: str, *, is_block: bool) -> str:
         if len(source) > MAX_FORMULA_CHARS:
             raise ValueError("too long")
         root = ElementTree.fromstring(convert(source, display="block" if is_block else "inline"))  # noqa: S314 - of the converter
-        _clean(root)
+        _remove_unknown(root)
         return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
     except Exception:  # the converter raises what it likes
         return f"<code>{escape(source)}</code>"
 
 
-def _clean(element: ElementTree.Element) -> None:
+def _remove_unknown(element: ElementTree.Element) -> None:
     """Remove attributes that are not known to be harmless, and the name space, which HTML does not need.
 
     Raises:
@@ -76,7 +76,7 @@ def _clean(element: ElementTree.Element) -> None:
         if name not in _ATTRIBUTES or not _VALUE.fullmatch(value):
             del element.attrib[name]
     for child in element:
-        _clean(child)
+        _remove_unknown(child)
 
 
 @cache

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 
 from mvl_assets.config.mixture_config import MixtureConfig
 from mvl_assets.curation.mixing import MixturePlan
 from mvl_assets.curation.quotas import fill_stage
-from mvl_assets.lake_queries.mixtures.candidates import Cell
+from mvl_assets.lake_queries.mixtures.candidates import Cell, KeptRewrites
 from mvl_assets.orchestration.mixture_page import (
     REWRITES_CHECK,
     TARGETS_CHECK,
     build_share_checks,
     build_share_results,
     render_fills,
+    render_kept_rewrites,
     render_source_fills,
 )
 
@@ -55,3 +59,15 @@ def test_the_tables_show_wanted_and_reached_and_escape_names() -> None:
     assert page.startswith("![wanted and reached shares](data:image/png;base64,")
     sources = str(render_source_fills(plan(mixture, 19)).value)
     assert "| a&#60;b | chart | 100 | 100 | 81 | 19 | 919 |" in sources
+
+
+def test_kept_rewrites_are_shown_as_a_flow() -> None:
+    kept = KeptRewrites("chart", 90, outdated=5, held_out=6, excluded=7, unlicensed=0, filtered=2, available=70)
+    filled = plan(MixtureConfig(shares={"chart": 1.0}, single_image=50, one_vision=0), 70)
+    page = str(render_kept_rewrites(replace(filled, kept_rewrites=[kept])).value)
+    svg = base64.b64decode(page.partition("base64,")[2].partition(")")[0]).decode()
+    for text in ("chart 90", "in the mixture 35", "not taken 35", "held out 6", "refused by the filter 2"):
+        assert f">{text}</text>" in svg
+    assert "licences" not in svg, "nothing is refused for its licences"
+    assert "| chart | 35 of 90 |" in page
+    assert "svg" not in str(render_kept_rewrites(filled).value), "nothing was kept"

@@ -54,6 +54,7 @@ def test_hostile_text_is_text_in_every_page(site: ViewSite) -> None:
         f"/pair/{judged_id}/neighbours",
         f"/pair/{judged_id}?rendered=1",
         "/?rendered=1",
+        "/overview",
     ):
         status, headers, html = site.get(path)
         text = html.decode()

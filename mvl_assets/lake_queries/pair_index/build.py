@@ -51,7 +51,7 @@ SELECT $first + row_number() OVER (ORDER BY j._rowaddr NULLS LAST, r.address) - 
        c.modality, c.license, c.n_chars, c.n_images,
        CASE WHEN c.holdout_hash < $holdout_limit THEN 'held out' WHEN c.holdout_hash IS NOT NULL THEN 'training' END,
        s.content, s.relevance, m.stages, d.rule, b.benchmark, r.language, j.needs_image, c.n_tiles, c.sharpness,
-       r.type_token_ratio, [{'criterion': v.criterion, 'p_yes': v.p_yes} for v in j.verdicts]
+       r.type_token_ratio, c.answer_chars, [{'criterion': v.criterion, 'p_yes': v.p_yes} for v in j.verdicts]
 FROM judged j
 FULL JOIN rewritten r ON r.rewrite_id = j.rewrite_id::UUID
 LEFT JOIN categorised c ON c.sample_id = coalesce(j.sample_id::UUID, r.sample_id)
@@ -72,7 +72,14 @@ CREATE TABLE pairs (
   answer_chars BIGINT, modality VARCHAR, license VARCHAR, original_chars BIGINT, n_images INTEGER, split VARCHAR,
   content_score TINYINT, relevance_score TINYINT, mixtures VARCHAR, duplicate VARCHAR, contaminated VARCHAR,
   language VARCHAR, needs_image BOOLEAN, n_tiles INTEGER, sharpness FLOAT, type_token_ratio FLOAT,
+  original_answer_chars BIGINT,
   verdicts STRUCT(criterion VARCHAR, p_yes DOUBLE)[])
+"""
+
+
+_COUNT_CATEGORY = """
+INSERT INTO category_counts
+SELECT $category, count(*) FILTER ("group" = 'A'), count(*) FILTER ("group" = 'B') FROM categorised
 """
 
 
@@ -103,11 +110,13 @@ def build_pair_index(lake: Lake, versions: Mapping[str, int], holdout_limit: int
         con.execute("RESET disabled_optimizers")
         _read_small_tables(con, lake, versions)
         con.execute(_CREATE)
+        con.execute("CREATE TABLE category_counts (category VARCHAR, n_as_is BIGINT, n_rewritable BIGINT)")
         n_rows = 0
         families = (JUDGED.name, REWRITTEN.name)
         for category in sorted({c for f, _, c in (name.partition("/") for name in versions) if f in families}):
             _insert_category(con, lake, versions, category, n_rows, holdout_limit)
             ((n_rows,),) = con.execute("SELECT count(*) FROM pairs").fetchall()
+        _count_other_categories(con, lake, versions)
         _add_sample_addresses(con, lake, versions)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial_path = path.with_suffix(".partial")
@@ -127,6 +136,7 @@ def build_pair_index(lake: Lake, versions: Mapping[str, int], holdout_limit: int
         con.execute("CREATE TABLE target.number_columns (name VARCHAR, heading VARCHAR)")
         for number_name, heading in (number for column in columns for number in column.numbers.items()):
             con.execute("INSERT INTO target.number_columns VALUES (?, ?)", [number_name, heading])
+        con.execute("CREATE TABLE target.category_counts AS FROM category_counts")
         _count_facets(con)
         con.execute("CREATE TABLE target.table_versions (name VARCHAR, version BIGINT)")
         if versions:
@@ -213,6 +223,7 @@ def _insert_category(
            FROM stream""",
     )
     columns = ["sample_id", "modality", "license", "n_chars", "n_images", "holdout_hash", "n_tiles", "sharpness"]
+    columns += ["answer_chars", "group"]
     _create(
         con,
         lake,
@@ -233,6 +244,7 @@ def _insert_category(
     )
     columns = ["judged_id", "rewrite_id", "sample_id", "source", "family", "verdicts", "all_yes", "p_yes"]
     columns += ["matches_reference", "keep", "drop_reason", "keep_rule", "model", "panel", "needs_image"]
+    con.execute(_COUNT_CATEGORY, {"category": category})
     parameters = {"first": first, "category": category, "holdout_limit": holdout_limit}
     _create(
         con, lake, versions, JUDGED.get_table_name(category), columns, "CREATE OR REPLACE TABLE judged AS FROM stream"
@@ -240,6 +252,17 @@ def _insert_category(
     con.execute(_INSERT, parameters)
     for name in ("judged", "rewritten", "categorised", "scores"):
         con.execute(f"DROP TABLE {name}")
+
+
+def _count_other_categories(con: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[str, int]) -> None:
+    """Count the samples of categories in which nothing is rewritten."""
+    counted = {category for (category,) in con.execute("SELECT category FROM category_counts").fetchall()}
+    for name in (name for name in versions if name.startswith(f"{CATEGORY.name}/")):
+        category = name.partition("/")[2]
+        if category not in counted:
+            _create(con, lake, versions, name, ["group"], "CREATE OR REPLACE TABLE categorised AS FROM stream")
+            con.execute(_COUNT_CATEGORY, {"category": category})
+            con.execute("DROP TABLE categorised")
 
 
 def _read_small_tables(con: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[str, int]) -> None:

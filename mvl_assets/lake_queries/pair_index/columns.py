@@ -35,6 +35,7 @@ NUMBER_COLUMNS: Mapping[str, str] = {
     "p_yes": "P(yes)",
     "answer_chars": "characters of the answer",
     "original_chars": "characters of the original",
+    "original_answer_chars": "characters of its answer",
     "n_images": "images",
     "content_score": "content score",
     "relevance_score": "relevance score",

@@ -184,7 +184,7 @@ class PairIndex:
         if unknown := [name for name in pair_filter.number_columns if name not in self.number_columns]:
             raise ConditionError(f"there is no column {unknown[0]}", hint=f"there are {', '.join(self.number_columns)}")
         where, parameters = pair_filter.build_where(without)
-        with self._open_cursor() as cursor:
+        with self.open_cursor() as cursor:
             try:
                 rows = cursor.sql(f"SELECT * FROM pairs WHERE {where}", params=parameters)  # noqa: S608 - names of ours
                 if restricted is not None:
@@ -207,7 +207,8 @@ class PairIndex:
                 ) from error
 
     @contextmanager
-    def _open_cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def open_cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a cursor, whose query is interrupted after `TIMEOUT_S`."""
         cursor = self._con.cursor()
         timer = threading.Timer(TIMEOUT_S, cursor.interrupt)
         timer.daemon = True
@@ -220,7 +221,7 @@ class PairIndex:
 
     def find_ordinals(self, column: str, ids: Sequence[str]) -> dict[str, int]:
         """Return the ordinals of pairs by one of their ids; an id of several pairs gives the first."""
-        with self._open_cursor() as cursor:
+        with self.open_cursor() as cursor:
             cursor.register("wanted", pa.table({"id": pa.array(ids, pa.string())}))
             rows = cursor.execute(
                 f"""SELECT w.id, min(p.ordinal) FROM wanted w JOIN pairs p ON p.{column} = w.id::UUID GROUP BY w.id"""  # noqa: S608
@@ -229,7 +230,7 @@ class PairIndex:
 
     def find_rewrites(self, table_name: str, addresses: np.ndarray) -> np.ndarray:
         """Return the ordinals of the pairs whose rewrites are at these addresses of a table, ascending."""
-        with self._open_cursor() as cursor:
+        with self.open_cursor() as cursor:
             cursor.register("wanted", pa.table({"address": pa.array(addresses, pa.uint64())}))
             columns = cursor.execute(
                 """SELECT ordinal FROM pairs WHERE category = ? AND rewrite_address IN (SELECT address FROM wanted)
@@ -242,7 +243,7 @@ class PairIndex:
 
     def read_rows(self, ordinals: Sequence[int]) -> list[dict[str, Any]]:
         """Return the rows of the index of a few pairs, in the given order."""
-        with self._open_cursor() as cursor:
+        with self.open_cursor() as cursor:
             cursor.register("wanted", pa.table({"ordinal": pa.array(ordinals, pa.int32())}))
             result = cursor.execute("SELECT * FROM pairs WHERE ordinal IN (SELECT ordinal FROM wanted)")
             names = [column[0] for column in result.description]

@@ -1,0 +1,173 @@
+"""Pictures of counts as SVG: flows between columns (Sankey diagrams), and bars.
+
+All text is escaped, and nothing is styled but by attributes, so that a picture may stand in a page with a strict policy
+or in a data URI.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+WIDTH, HEIGHT, TOP, GAP, NODE_WIDTH, MIN_NODE_HEIGHT = 960, 420, 24, 8, 10, 17
+INK, QUIET, GREY = "#1d2129", "#667080", "#b8c0ca"
+GOOD, BAD, OPEN = "#7fb497", "#d39485", "#d8c08a"
+SERIES: Final = ("#9aa7b5", "#275d8c", "#7fb497")
+"""Colours of groups in a plot of bars."""
+PANEL_WIDTH, PANEL_HEIGHT, PANEL_LEFT, PANEL_BOTTOM = 460, 190, 8, 34
+_FONT: Final = 'font-family="system-ui, sans-serif" font-size="12"'
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLink:
+    """Rows that go from a node of one column to a node of the next.
+
+    Attributes:
+        column: Number of the column they come from.
+        start: Node there.
+        end: Node in the next one.
+        n: How many.
+    """
+
+    column: int
+    start: str
+    end: str
+    n: int
+
+
+def draw_flow(links: Sequence[FlowLink], headings: Sequence[str], colours: Mapping[str, str], unit: str = "") -> str:
+    """Return a Sankey diagram; a node is as high as its rows are many.
+
+    Args:
+        links: The flows; those without rows are left out.
+        headings: One for each column.
+        colours: By node; grey where there is none.
+        unit: What is counted.
+    """
+    links = [link for link in links if link.n]
+    incoming: list[Counter[str]] = [Counter() for _ in headings]
+    outgoing: list[Counter[str]] = [Counter() for _ in headings]
+    for link in links:
+        outgoing[link.column][link.start] += link.n
+        incoming[link.column + 1][link.end] += link.n
+    sizes = [
+        {
+            name: max(into[name], out[name])
+            for name in sorted({*into, *out}, key=lambda name: -max(into[name], out[name]))
+        }
+        for into, out in zip(incoming, outgoing, strict=True)
+    ]
+    largest = max((sum(column.values()) for column in sizes), default=0)
+    most_nodes = max((len(column) for column in sizes), default=0)
+    if not largest:
+        return ""
+    scale = (max(HEIGHT, most_nodes * 26) - TOP - GAP * most_nodes) / largest
+    tops: list[dict[str, float]] = []
+    height = 0.0
+    for column_sizes in sizes:
+        tops.append({})
+        y = float(TOP)
+        for name, n in column_sizes.items():
+            tops[-1][name] = y
+            # At least a line of text for each.
+            y += max(n * scale + GAP, MIN_NODE_HEIGHT)
+        height = max(height, y)
+
+    def get_tops(link: FlowLink) -> tuple[int, float, float]:
+        return link.column, tops[link.column][link.start], tops[link.column + 1][link.end]
+
+    parts = []
+    # How much of each node the links before have taken, on its right and on its left.
+    taken: defaultdict[tuple[int, str, bool], float] = defaultdict(float)
+    for link in sorted(links, key=get_tops):
+        column, start, end = get_tops(link)
+        keys = [(column, link.start, False), (column + 1, link.end, True)]
+        ys = [top + taken[key] + link.n * scale / 2 for top, key in zip((start, end), keys, strict=True)]
+        for key in keys:
+            taken[key] += link.n * scale
+        parts.append(_draw_link(link, ys, link.n * scale, len(headings), colours.get(link.end, GREY), unit))
+    for number, column_sizes in enumerate(sizes):
+        parts.append(_draw_column(number, column_sizes, tops[number], scale, headings, colours))
+    return _wrap("".join(parts), WIDTH, int(height) + GAP)
+
+
+def _compute_x(column: int, n_columns: int) -> float:
+    return column * (WIDTH - NODE_WIDTH) / (n_columns - 1)
+
+
+def _draw_link(link: FlowLink, ys: Sequence[float], size: float, n_columns: int, colour: str, unit: str) -> str:
+    y0, y1 = ys
+    x0, x1 = _compute_x(link.column, n_columns) + NODE_WIDTH, _compute_x(link.column + 1, n_columns)
+    middle = (x0 + x1) / 2
+    title = escape(f"{link.start} → {link.end}: {link.n:,} {unit}".rstrip())
+    return (
+        f'<path d="M{x0:.1f} {y0:.1f}C{middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} {x1:.1f} {y1:.1f}" fill="none"'
+        f' stroke="{colour}" stroke-opacity="0.45" stroke-width="{max(size, 0.6):.1f}">'
+        f"<title>{title}</title></path>"
+    )
+
+
+def _draw_column(
+    number: int,
+    sizes: Mapping[str, int],
+    tops: Mapping[str, float],
+    scale: float,
+    headings: Sequence[str],
+    colours: Mapping[str, str],
+) -> str:
+    x = _compute_x(number, len(headings))
+    is_last = number == len(headings) - 1
+    text_x, anchor = (x - 6, "end") if is_last else (x + NODE_WIDTH + 6, "start")
+    parts = [f'<text x="{text_x:.1f}" y="12" text-anchor="{anchor}" fill="{QUIET}">{escape(headings[number])}</text>']
+    for name, n in sizes.items():
+        size = max(n * scale, 1)
+        parts.append(
+            f'<rect x="{x:.1f}" y="{tops[name]:.1f}" width="{NODE_WIDTH}" height="{size:.1f}"'
+            f' fill="{colours.get(name, QUIET)}"/><text x="{text_x:.1f}" y="{tops[name] + size / 2 + 4:.1f}"'
+            f' text-anchor="{anchor}" fill="{INK}">{escape(name)} {n:,}</text>'
+        )
+    return "".join(parts)
+
+
+def draw_bars(heading: str, bins: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
+    """Return bars of several groups over bins, each group as shares of its own.
+
+    Args:
+        heading: What the bins are of.
+        bins: Their lower bounds.
+        counts: By group, one count for each bin.
+    """
+    shares = {name: [n / max(1, sum(values)) for n in values] for name, values in counts.items()}
+    highest = max((share for values in shares.values() for share in values), default=0) or 1
+    width, height = PANEL_WIDTH - 2 * PANEL_LEFT, PANEL_HEIGHT - PANEL_BOTTOM - TOP
+    step = width / len(bins)
+    bar = step * 0.8 / max(1, len(counts))
+    parts = [f'<text x="{PANEL_LEFT}" y="12" fill="{INK}">{escape(heading)}</text>']
+    for number, (name, values) in enumerate(shares.items()):
+        colour = SERIES[number % len(SERIES)]
+        parts.append(
+            f'<text x="{PANEL_WIDTH - PANEL_LEFT - 110 * (len(shares) - 1 - number)}" y="12" text-anchor="end"'
+            f' fill="{colour}">{escape(name)}</text>'
+        )
+        for bin_index, share in enumerate(values):
+            size = share / highest * height
+            parts.append(
+                f'<rect x="{PANEL_LEFT + bin_index * step + number * bar:.1f}" y="{TOP + height - size:.1f}"'
+                f' width="{bar:.1f}" height="{size:.1f}" fill="{colour}"><title>'
+                f"{escape(name)}, from {bins[bin_index]:g}: {counts[name][bin_index]:,} ({share:.1%})</title></rect>"
+            )
+    for bin_index in range(0, len(bins), max(1, len(bins) // 7)):
+        parts.append(
+            f'<text x="{PANEL_LEFT + bin_index * step:.1f}" y="{PANEL_HEIGHT - 16}" fill="{QUIET}">{bins[bin_index]:g}</text>'
+        )
+    return _wrap("".join(parts), PANEL_WIDTH, PANEL_HEIGHT)
+
+
+def _wrap(content: str, width: int, height: int) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" {_FONT}>'
+        f"{content}</svg>"
+    )
