@@ -31,6 +31,7 @@ COMMANDS = {
     "batches": "Show the requests that servers have in batches.",
     "try": "Ask a few rows with a prompt at hand; a page shows old and new side by side.",
     "judge": "Measure the judge: against human labels, and on known faults.",
+    "study": "Measure what a change of mixture or recipe does: arms, seeds, one report.",
     "stale": "List stale partitions; --launch materialises them again.",
     "export": "Write the mixtures, or the judged pairs, in the formats of trainers and viewers.",
     "publish": "Publish the mixtures on the Hugging Face hub; a repeat sends the difference.",
@@ -43,7 +44,11 @@ COMMANDS = {
 }
 
 # Where a command is defined that is not in the module `mvl_assets.cli.<name>`.
-COMMAND_MODULES = {"run": "mvl_assets.runner.pipeline_runner", "try": "mvl_assets.cli.try_prompt"}
+COMMAND_MODULES = {
+    "run": "mvl_assets.runner.pipeline_runner",
+    "study": "mvl_training.studies.cli",  # needs both packages on one machine
+    "try": "mvl_assets.cli.try_prompt",
+}
 
 # Found by their entry points (group `mvl.commands`): this package does not import the modules that define them.
 PLUGIN_COMMANDS = {

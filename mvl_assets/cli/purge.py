@@ -183,7 +183,7 @@ def _iter_plan_lines(
 
 def _iter_affected_checkpoints(lake: Lake, plan: PurgePlan) -> Iterator[tuple[Path, str]]:
     """Yield checkpoints whose training rows included the data, or may have, each with the effect in words."""
-    lake, follows_affected = lake.without_arm(), False
+    lake, follows_affected = lake.get_pipeline_lake(), False
     for stage in TRAINING_STAGES:
         is_stage_affected = False
         names = [name for name in lake.list_tables_with_arms("pack_plan") if name.endswith(f"/{stage}")]

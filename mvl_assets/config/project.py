@@ -6,7 +6,7 @@ A project is a folder:
 |---|---|
 | `mvl.yaml` | the settings below; marks the folder as a project |
 | `sources/` | YAML documents of sources, in any number of files |
-| `prompts/`, `profiles/`, `recipes/` | files; one of the same name takes the place of the package's |
+| `prompts/`, `profiles/`, `recipes/`, `studies/` | files; one of the same name takes the place of the package's |
 | `workspace.yaml` | the code locations of Dagster's web interface |
 | `.mvl/` | everything that the pipeline writes (`MVL_HOME`) |
 """
@@ -27,7 +27,7 @@ from mvl_assets.config.strict_yaml import StrictModel, YamlError, iter_documents
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 RECIPES_DIR = PACKAGE_DIR.parent / "mvl_training" / "recipes"
 """Recipes of the training package, which this one does not import."""
-OwnFolder = Literal["sources", "benchmarks", "prompts", "profiles", "recipes"]
+OwnFolder = Literal["sources", "benchmarks", "prompts", "profiles", "recipes", "studies"]
 PROJECT_HINT = "correct the file; a new one is made by `mvl init`"
 CATEGORY_NAME = re.compile(r"[a-z][a-z0-9_]*")
 

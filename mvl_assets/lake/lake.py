@@ -50,7 +50,7 @@ class Lake:
         """
         return Lake(self.address, is_snapshot=True)
 
-    def without_arm(self) -> Lake:
+    def get_pipeline_lake(self) -> Lake:
         """Return the lake with the pipeline's own tables, whichever arm this one was opened for."""
         return self if self.arm_id is None else Lake(self.root, is_snapshot=self.is_snapshot)
 
@@ -100,6 +100,12 @@ class Lake:
         if self.arm_id is None or family not in ARM_FAMILIES:
             return name
         return f"{family}/{self.arm_id.path}{separator}{rest}"
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder of tables below the root, if it is there. Nobody may be using them."""
+        filesystem, path = open_filesystem(self.root)
+        if filesystem.get_file_info(f"{path}/{name}").type == pafs.FileType.Directory:
+            filesystem.delete_dir(f"{path}/{name}")
 
     def _list_folder(self, name: str) -> tuple[list[str], list[str]]:
         """Return the names of the tables in a folder, and those of its folders."""

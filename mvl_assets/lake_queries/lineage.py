@@ -33,7 +33,7 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     Raises:
         LakeError: No row matches, or more than one.
     """
-    lake = lake.without_arm()
+    lake = lake.get_pipeline_lake()
     name, column, full_id = _find_row(lake, row_id.strip().lower())
     if column == "request_key":
         return _trace_answer(lake, name, full_id)
@@ -69,7 +69,7 @@ def trace_rewrite(lake: Lake, category: str, rewrite_id: str) -> dict[str, Any]:
     Raises:
         LakeError: The rewrite is gone, with the older versions of its table.
     """
-    lake = lake.without_arm()
+    lake = lake.get_pipeline_lake()
     lineage: dict[str, Any] = {"table": REWRITTEN.get_table_name(category), "id": rewrite_id}
     _add_rewrite(lake, category, rewrite_id, lineage)
     if "rewritten" not in lineage:

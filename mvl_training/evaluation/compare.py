@@ -299,7 +299,7 @@ def read_paired_scores(
         BenchmarkError: No benchmark is left.
     """
     first, second = (
-        _read_question_scores(lake, version, benchmarks, {} if item_ids is None else item_ids)
+        read_question_scores(lake, version, benchmarks, {} if item_ids is None else item_ids)
         for version in (first_version, second_version)
     )
     best: dict[str, PairedScores] = {}
@@ -318,7 +318,7 @@ def read_paired_scores(
     return [best[name] for name in sorted(best)]
 
 
-def _read_question_scores(
+def read_question_scores(
     lake: Lake, version: str, benchmarks: Sequence[str] | None, item_ids: dict[str, str]
 ) -> dict[tuple[str, str], dict[str, QuestionScore]]:
     """Return scores by (benchmark, settings hash) and question; question keys contain the hash of the task's code.

@@ -247,6 +247,15 @@ class CandidatePool:
                        b.repeat_index {_SELECTED}"""
         ).to_arrow_reader(DIFFERENCE_BATCH_ROWS)
 
+    def digest_selected(self, quotas: Sequence[Quota]) -> str:
+        """Return a digest of the rows of the quotas, in any order: equal rows have an equal digest."""
+        self._create_bounds(quotas)
+        content = "concat_ws('/', p.category, p.kind, coalesce(p.rewrite_id, p.version_id), b.repeat_index)"
+        digest = self._con.execute(
+            f"SELECT count(*), bit_xor(content), sum(content) FROM (SELECT hash({content}) AS content {_SELECTED})"  # noqa: S608 - of ours
+        ).fetchone()
+        return "/".join(map(str, digest or ()))
+
     def _create_bounds(self, quotas: Sequence[Quota]) -> None:
         """Create the table `bounds`: where each quota begins and ends, so that only ranks are sorted for it."""
         self._con.execute(

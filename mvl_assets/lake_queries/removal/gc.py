@@ -90,7 +90,7 @@ def collect_garbage(
     Raises:
         LeaseHeld: `older_than` is below an hour and another process writes.
     """
-    lake = lake.without_arm()
+    lake = lake.get_pipeline_lake()
     report = GcReport()
     table_bytes = measure_table_sizes(lake)
     report.lake_bytes_before = sum(table_bytes.values())

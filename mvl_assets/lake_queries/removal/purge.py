@@ -100,7 +100,7 @@ class Purge:
     """
 
     def __init__(self, lake: Lake, source: str, sample_ids: Collection[str] | None = None) -> None:
-        lake = lake.without_arm()
+        lake = lake.get_pipeline_lake()
         self.source = source
         self.scope = PurgeScope(lake, source, sample_ids)
         self._lake = lake

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from mvl_assets.lake.durability import compaction
@@ -65,6 +66,17 @@ def test_unreferenced_images_are_removed_and_all_others_stay(lake: Lake) -> None
     assert (result.n_images, result.image_bytes) == (3, sum(len(p.data) for p in unused))
     assert stored(lake) == {p.image_id for p in kept}
     assert Lake(lake.root).images.read_images([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
+
+
+def test_tables_of_arms_keep_their_rows_and_lose_old_versions(lake: Lake) -> None:
+    arm = Lake(f"{lake.root}#arm=size/small/0")
+    rows = [{"row_id": f"{n:032x}", "position": n, "sample_id": "s", "run_id": "r"} for n in range(3)]
+    table = arm.get_table("mixture/single_image")
+    for n_rows in (2, 3):
+        table.publish([pa.Table.from_pylist(rows[:n_rows], schema=table.spec.columns)])
+    report = collect_garbage(arm, NOW)
+    assert report.n_expired_versions["mixture/size/small/0/single_image"] >= 1
+    assert [row["position"] for row in arm.get_table("mixture/single_image").iter_rows(["position"])] == [0, 1, 2]
 
 
 def test_images_of_earlier_revisions_and_withdrawn_samples_stay(lake: Lake) -> None:

@@ -30,7 +30,13 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
         small.fill_lake(home / "lake", samples, stage=name)
     columns = ["sample_id", "version_id", "source", "image_ids"]
     rows = [
-        {**row, "category": "general", "image_group_id": group, "holdout_hash": compute_holdout_hash(group)}
+        {
+            **row,
+            "category": "general",
+            "modality": ("text", "single_image", "multi_image")[min(2, len(row["image_ids"] or []))],
+            "image_group_id": group,
+            "holdout_hash": compute_holdout_hash(group),
+        }
         for row in lake.get_table("samples").iter_rows(columns)
         for group in [get_image_group_id(row["sample_id"], row["image_ids"] or [])]
     ]
