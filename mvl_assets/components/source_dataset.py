@@ -175,7 +175,7 @@ def describe_source(spec: SourceSpec) -> str:
     parts = [f"{spec.title}: {modality} source of the category {spec.category}, {GROUP_DESCRIPTIONS[spec.group]}."]
     if spec.slug in load_full_catalog().own_files:
         parts.append("Declared in the project.")
-    elif spec.outside_153:
+    elif spec.supplementary:
         parts.append("Outside the paper's 153.")
     if spec.reason:
         parts.append(spec.reason)

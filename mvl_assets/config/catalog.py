@@ -337,7 +337,7 @@ class SourceSpec(_CatalogModel):
     """Known relations. Empty means that none is known, not that there is none."""
     reason: str | None = None
     """Why a source of group C enters no category table."""
-    outside_153: bool = False
+    supplementary: bool = False
     """Of the catalog `mammoth_vl`: one of the nine sources that are not among the paper's 153."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)
 
@@ -386,7 +386,7 @@ class Catalog:
 
     def is_in_paper(self, slug: str) -> bool:
         """Return whether the source is one of the paper's 153."""
-        return slug not in self.own_files and not self.specs[slug].outside_153
+        return slug not in self.own_files and not self.specs[slug].supplementary
 
 
 def load_catalog() -> dict[str, SourceSpec]:

@@ -60,7 +60,7 @@ attributes:
 
 
 def inside() -> list[SourceSpec]:
-    return [s for s in load_catalog().values() if not s.outside_153]
+    return [s for s in load_catalog().values() if not s.supplementary]
 
 
 def folder_with(tmp_path: Path, text: str, category: str = "general") -> Path:
@@ -93,7 +93,7 @@ def test_most_sources_are_single_image() -> None:
 
 
 def test_outside_the_153_are_language_alignment_the_release_and_tabmwp_itself() -> None:
-    outside = [s for s in load_catalog().values() if s.outside_153]
+    outside = [s for s in load_catalog().values() if s.supplementary]
     assert Counter(s.category for s in outside) == {"language": 6, "alignment": 1, "released": 1, "code_math": 1}
     assert {"tabmwp", "lcs_558k", "mammoth_vl_instruct_12m"} < {s.slug for s in outside}
     assert all(s.modality == "text" for s in outside if s.category == "language")
@@ -196,7 +196,7 @@ def test_a_slug_declared_in_two_categories_is_found(tmp_path: Path) -> None:
     [
         (("  title: One\n", "  title: One\n  titel: One\n"), 5, "`titel`: unknown key"),
         (("  title: One\n", "  title: One\n  expected: {count: many, unit: rows}\n"), 5, "`expected.count`"),
-        (("  title: One\n", "  title: One\n  outside_153: 'yes'\n"), 5, "`outside_153`"),
+        (("  title: One\n", "  title: One\n  supplementary: 'yes'\n"), 5, "`supplementary`"),
         (("  title: One\n", "  title: 1\n"), 4, "`title`"),
         (("  group: A\n", "  group: D\n"), 6, "`group`"),
         (("  group: A\n", "  group: B\n"), 2, "prompt `family`"),

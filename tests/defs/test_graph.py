@@ -66,7 +66,7 @@ def test_both_code_locations_load_and_are_sound(locations: dict[str, dg.Definiti
 def test_every_source_has_a_raw_asset_and_153_of_them_are_the_papers(lake_graph: AssetGraph) -> None:
     raw = {key.path[1] for key in lake_graph.get_all_asset_keys() if key.path[0] == "raw"}
     assert raw == set(load_catalog())
-    assert Counter(load_catalog()[slug].outside_153 for slug in raw)[False] == 153
+    assert Counter(load_catalog()[slug].supplementary for slug in raw)[False] == 153
 
 
 def test_a_source_without_files_is_declared_and_in_no_partition(

@@ -30,8 +30,8 @@ BIG = 100_000
 
 JSON_FILES: dict[str, tuple[str | bytes, str, int]] = {
     # name: (text, error class of the row at position 1, good rows)
-    "nan": ('[GOOD, {"id": NaN}, GOOD]', "not_a_number", 2),
-    "infinity": ('[GOOD, {"id": [-Infinity]}, GOOD]', "not_a_number", 2),
+    "nan": ('[GOOD, {"id": NaN}, GOOD]', "no_turns", 2),
+    "infinity": ('[GOOD, {"id": [-Infinity]}, GOOD]', "no_turns", 2),
     "a_key_twice": ('[GOOD, {"id": 1, "conversations": [], "conversations": [1]}, GOOD]', "duplicate_key", 2),
     "a_key_twice_inside": (
         '[GOOD, {"id": 1, "conversations": [{"from": "gpt", "from": "human"}]}, GOOD]',
@@ -58,7 +58,7 @@ JSON_FILES: dict[str, tuple[str | bytes, str, int]] = {
     "a_string_above_the_bound": (f'[GOOD, {{"id": "{"x" * 3 * BIG}"}}, GOOD]', "too_large", 2),
     "lines_cut_off": ('GOOD\n{"id": "x", "conv', "bad_json", 1),
     "lines_with_a_bad_one": ("GOOD\n{]\nGOOD\n", "bad_json", 2),
-    "lines_with_a_blank_and_a_nan": ('GOOD\n\n{"id": NaN}\nGOOD', "not_a_number", 2),
+    "lines_with_a_blank_and_a_nan": ('GOOD\n\n{"id": NaN}\nGOOD', "no_turns", 2),
     "lines_above_the_bound": (f'GOOD\n{{"id": "{"x" * 3 * BIG}"}}\nGOOD', "too_large", 2),
     "lines_that_are_no_utf8": (b'GOOD\n{"id": "\xff"}\nGOOD', "bad_utf8", 2),
 }

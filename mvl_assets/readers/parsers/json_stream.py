@@ -5,7 +5,8 @@ r"""JSON files of any size, one element at a time: arrays, objects, JSON Lines (
 
 Why not an event parser such as ijson: it gives up the whole rest of a file at the first NaN or stray byte. Here the
 standard decoder reads element after element from a sliding buffer, so a bad or overlong element costs one element; only
-a file whose brackets do not match, or that ends early, loses its rest.
+a file whose brackets do not match, or that ends early, loses its rest. NaN is null: a row is lost only where it is a
+value that the row needs.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 class RejectedItem:
     """An element that cannot be read.
 
-    `error` is `bad_json`, `not_a_number`, `duplicate_key`, `bad_utf8` or `too_large`; in tables `bad_csv` or
+    `error` is `bad_json`, `duplicate_key`, `bad_utf8` or `too_large`; in tables `bad_csv` or
     `bad_cell`. `broken_file` comes last.
     """
 
@@ -128,7 +129,7 @@ def parse_json(data: bytes) -> Any:
     """Return the value of a whole JSON text.
 
     Raises:
-        RejectError: `bad_utf8`, `bad_json`, `not_a_number`, `duplicate_key`.
+        RejectError: `bad_utf8`, `bad_json`, `duplicate_key`.
     """
     try:
         value = _decode_fast(data)
@@ -174,16 +175,12 @@ class _Desynchronized(Exception):
     """The position in the file is lost; nothing after it can be read."""
 
 
-class _NotANumber(ValueError):
-    pass
-
-
 class _DuplicateKey(ValueError):
     pass
 
 
-def _reject_constant(name: str) -> NoReturn:
-    raise _NotANumber(f"{name} is not JSON")
+def _drop_constant(name: str) -> None:
+    """Take NaN and Infinity, which are not JSON and which Python and pandas write for no value, as null."""
 
 
 def _build_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -195,7 +192,7 @@ def _build_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-_DECODER = json.JSONDecoder(parse_constant=_reject_constant, object_pairs_hook=_build_object)
+_DECODER = json.JSONDecoder(parse_constant=_drop_constant, object_pairs_hook=_build_object)
 _decode = _DECODER.decode
 _decode_fast = msgspec.json.Decoder().decode
 
@@ -316,8 +313,6 @@ class _JsonScanner:
 
 
 def _classify_error(error: Exception) -> str:
-    if isinstance(error, _NotANumber):
-        return "not_a_number"
     return "duplicate_key" if isinstance(error, _DuplicateKey) else "bad_json"
 
 

@@ -107,6 +107,7 @@ ID_NAMES = (
     "name",
 )
 TURN_NAMES = ("conversations", "messages", "conversation", "dialog", "dialogue", "turns", "texts", "chosen")
+MIN_PASSAGE_WORDS = 5
 CONTEXT_NAMES, HINT_NAMES, UNIT_NAMES = ("context", "passage"), ("hint",), ("unit",)
 MAX_KEY_VALUES = 12
 FILE_SUFFIXES = IMAGE_SUFFIXES | {".mp4", ".webm", ".avi", ".mov", ".mkv", ".wav", ".mp3", ".txt", ".json", ".pdf"}
@@ -209,10 +210,19 @@ def infer_text_fields(
         )
     guess |= _infer_answer(fields, fields.take(answer_path), label_names, notes)
     guess |= _infer_choices(fields, guess, notes)
-    for key, names in (("context", CONTEXT_NAMES), ("hint", HINT_NAMES), ("unit", UNIT_NAMES)):
-        if question is not None and (path := fields.find(names, is_text)) is not None:
+    for key, names, fits in (
+        ("context", CONTEXT_NAMES, _is_passage),
+        ("hint", HINT_NAMES, is_text),
+        ("unit", UNIT_NAMES, is_text),
+    ):
+        if question is not None and (path := fields.find(names, fits)) is not None:
             guess[key] = fields.take(path)
     return guess
+
+
+def _is_passage(values: list[Any]) -> bool:
+    """Return whether values are sentences, and not kinds such as "natural image"."""
+    return is_text(values) and _compute_share(values, lambda value: len(str(value).split()) >= MIN_PASSAGE_WORDS) > 0.5
 
 
 def _use_given_fields(

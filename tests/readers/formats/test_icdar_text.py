@@ -119,7 +119,7 @@ def test_rects_takes_the_lines_that_are_not_ignored_from_one_of_its_two_folders(
     [
         (b'{"chars": []}', "bad_json"),
         (b'{"lines": [{"points": [1,2,3,4,5,6], "transcription": "a"}', "bad_json"),
-        (b'{"lines": [{"points": [1,2,3,4,5,6], "transcription": "a"}, {"points": NaN}]}', "not_a_number"),
+        (b'{"lines": [{"points": [1,2,3,4,5,6], "transcription": "a"}, {"points": NaN}]}', "bad_polygon"),
         (b'{"lines": [{"points": [1,2,3,4], "transcription": "a"}]}', "bad_polygon"),
         (b'{"lines": [{"points": [1,2,3,4,5,"6"], "transcription": "a"}]}', "bad_polygon"),
         (b'{"lines": [{"points": [1,2,3,4,5,6], "transcription": 7}]}', "bad_polygon"),

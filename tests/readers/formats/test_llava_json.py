@@ -115,7 +115,7 @@ def test_a_row_with_an_error_is_rejected_alone_with_its_code(
 def test_values_other_than_rows_are_rejected_by_reason(tmp_path: Path) -> None:
     put(tmp_path, "a.json", b'[3, {"id": "n", "v": NaN}, {"id": "\xff"}, ' + json.dumps(row()).encode() + b"]")
     rows = read_all(LLAVA, tmp_path)
-    assert errors(rows) == [(0, "not_an_object"), (1, "not_a_number"), (2, "bad_utf8")]
+    assert errors(rows) == [(0, "not_an_object"), (1, "no_turns"), (2, "bad_utf8")]
     assert len(good(rows)) == 1
 
 

@@ -58,8 +58,6 @@ def test_an_array_inside_the_file_is_found_and_its_neighbours_are_skipped(tmp_pa
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
-        (b'{"a": NaN}', "not_a_number"),
-        (b'{"a": [-Infinity]}', "not_a_number"),
         (b'{"a": "\xff\xfe"}', "bad_utf8"),
         (b'{"a": tru}', "bad_json"),
         (b'{"a" "b"}', "bad_json"),
@@ -135,9 +133,9 @@ def test_a_line_above_the_bound_costs_itself(tmp_path: Path, monkeypatch: pytest
 
 
 def test_each_bad_line_is_one_reject(tmp_path: Path) -> None:
-    path = write(tmp_path, b'{"id": 1}\n\n{"id": NaN}\n{"id": "\xff"}\n{"id"\n{"id": 5}')
+    path = write(tmp_path, b'{"id": 1}\n\n{"id": NaN, "x": [-Infinity]}\n{"id": "\xff"}\n{"id"\n{"id": 5}')
     result = [i.value if isinstance(i, Item) else i.error for i in iter_lines(path)]
-    assert result == [{"id": 1}, "not_a_number", "bad_utf8", "bad_json", {"id": 5}]
+    assert result == [{"id": 1}, {"id": None, "x": [None]}, "bad_utf8", "bad_json", {"id": 5}]
     assert [i.position for i in iter_lines(path)] == [0, 1, 2, 3, 4]
 
 
@@ -157,7 +155,7 @@ def test_a_line_is_read_as_the_standard_decoder_reads_it(
         ('{"a" : 1, "a"\t:2, "x": "\\":", "y": ":"}', "duplicate_key"),
         ('{"a": [{"b": {"c": 1, "\\u0063": 2}}]}', "duplicate_key"),
         ('{"a": ":", "b": "\\":\\" :", "c" : "\\\\"}', {"a": ":", "b": '":" :', "c": "\\"}),
-        ('{"a": NaN}', "not_a_number"),
+        ('{"a": NaN, "b": [Infinity]}', {"a": None, "b": [None]}),
         ('{"a": 1e400}', {"a": float("inf")}),
         ('{"a": "\\ud800"}', {"a": "\ud800"}),
         ('{"a": 123456789012345678901234567890}', {"a": 123456789012345678901234567890}),

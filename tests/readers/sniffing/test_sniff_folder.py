@@ -348,6 +348,31 @@ def test_fields_are_known_by_names_of_other_languages_by_values_or_by_hand(
     ]
 
 
+def test_a_kind_of_image_inside_metadata_is_no_passage(tmp_path: Path) -> None:
+    records = {
+        str(n): {
+            "question": f"What is the number {n}?",
+            "image": f"images/{n}.png",
+            "choices": None,
+            "answer": str(n),
+            "metadata": {"context": "natural image", "split": "test", "source": "drawn", "skills": ["counting"]},
+        }
+        for n in range(1, 6)
+    }
+    for n in records:
+        put(tmp_path, f"images/{n}.png", make_image(int(n)))
+    put_json(tmp_path, "test.json", records)
+    proposal = sniff(tmp_path)
+    assert get_map(proposal) == {
+        "files": "test.json",
+        "shape": "dict_of_id",
+        "question": "{question}",
+        "answer": "{answer}",
+        "image_field": "image",
+    }
+    assert (len(proposal.samples), proposal.n_rows) == (5, 5)
+
+
 def test_a_given_field_that_no_record_has_is_said(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(FOREIGN, encoding="utf-8")
     proposal = sniff_folder(tmp_path, {}, {"answer": "nothing"})
