@@ -277,8 +277,11 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
     def count_rows(self) -> int:
         return self._n_rows if self.shard is None else len(self.shard)
 
-    def estimate_request_count(self) -> int:
-        return len(self.criteria) * self.count_rows()
+    def estimate_request_count(self, model: ServedModel | None = None) -> int:
+        if model is not None and model is self.prober:
+            return self.count_rows()
+        is_voter = any(model is voter for voter in self._voters.values())
+        return len(self.criteria) * self.count_rows() * (self._profile.n_votes if is_voter else 1)
 
     @property
     def _rewrites_name(self) -> str:

@@ -203,7 +203,7 @@ class _ModelPass(Generic[Subject, Parsed]):
         self._answer_lookup = lake.get_answer_lookup(stage.name, stage.source, stage.shard_name)
         self._previous_failures = load_previous_failures(lake, stage.name, stage.source, retry_error_classes)
         self.failures: dict[str, FailedRequest] = dict(self._previous_failures.skipped)
-        self._n_rows, self._n_requests = stage.count_rows(), stage.estimate_request_count()
+        self._n_rows, self._n_requests = stage.count_rows(), stage.estimate_request_count(model)
         self._resume_offset, self._n_stored_answers = compute_resume_offset(lake, stage, model.ref)
         # Requests of the engine's first call, which the report of the second does not count.
         self._n_finished = 0

@@ -187,8 +187,15 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
         """Return how many rows `iter_requests` yields; 0 if a run should always start at the first row."""
         return 0
 
-    def estimate_request_count(self) -> int | None:
-        """Return an estimate of the requests to each model, without building them; None if there is none."""
+    def estimate_request_count(self, model: ServedModel | None = None) -> int | None:
+        """Return an estimate of the requests to a model, answered ones included, without building them.
+
+        Args:
+            model: The model; None for the first.
+
+        Returns:
+            None if there is no estimate.
+        """
         return None
 
 

@@ -215,7 +215,7 @@ class RewriteStage(TableStage[RewriteSubject, CheckedAnswer]):
     def count_rows(self) -> int:
         return self._n_rows if self.shard is None else len(self.shard)
 
-    def estimate_request_count(self) -> int:
+    def estimate_request_count(self, model: ServedModel | None = None) -> int:
         return self._estimated_requests if self.shard is None else self.shard.n_requests
 
     @cached_property

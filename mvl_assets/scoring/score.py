@@ -173,7 +173,7 @@ class ScoreStage(TableStage[ScoreSubject, Scores]):
     def count_rows(self) -> int:
         return len(self._rows) if self.shard is None else len(self.shard)
 
-    def estimate_request_count(self) -> int:
+    def estimate_request_count(self, model: ServedModel | None = None) -> int:
         return self.count_rows()
 
     @cached_property

@@ -15,6 +15,7 @@ from mvl_assets.config.profile import JudgingConfig, PanelRule, Profile
 from mvl_assets.config.prompts import PROMPTS_DIR, compute_criteria_hash, get_judge_prompts, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.progress import Progress
 from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.judging.kappa import compute_confusion
@@ -214,7 +215,11 @@ def voting(served: tuple[FakeServer, Endpoint]) -> tuple[FakeServer, Endpoint]:
 
 def test_without_log_probabilities_p_yes_is_the_share_of_votes(lake: Lake, voting: tuple[FakeServer, Endpoint]):
     server, endpoint = voting
-    report = judge_source(lake, MATH, profile(rule="p_yes >= 0.8"), run_id="r1", endpoints=[endpoint])
+    progress: list[Progress] = []
+    report = judge_source(
+        lake, MATH, profile(rule="p_yes >= 0.8"), run_id="r1", endpoints=[endpoint], progress=progress.append
+    )
+    assert (progress[-1].n_finished, progress[-1].total) == (36 * 5, 36 * 5), "requests, further votes included"
     # A first one and four more for each criterion, each under a key of its own.
     assert (report.requests.attempts_sent, report.rows, report.kept) == (36 * 5, 12, 11)
     assert lake.get_answer_log("judged", "drawn").count() == 36 * 5

@@ -75,7 +75,7 @@ class Questions(ModelStage[int, str]):
     def count_rows(self) -> int:
         return self.n_rows
 
-    def estimate_request_count(self) -> int:
+    def estimate_request_count(self, model: ServedModel | None = None) -> int:
         return 2 * self.n_rows
 
 

@@ -113,7 +113,7 @@ def test_a_run_begins_after_the_rows_that_are_answered(lake: Lake, served: tuple
     ):
         stage = RewriteStage(lake, MATH, changed, prompts=prompts_then)
         # As ingest counts them: a question and its answer each.
-        stage.estimate_request_count = lambda: 80  # type: ignore[method-assign]
+        stage.estimate_request_count = lambda model=None: 80  # type: ignore[method-assign]
         assert compute_resume_offset(lake, stage, stage.models[0].ref)[0] == begin
 
 
