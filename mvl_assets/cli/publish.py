@@ -33,6 +33,7 @@ from mvl_assets.publish.hub_repository import HubRepository, LocalFile
 from mvl_assets.publish.prepare import prepare_publication
 from mvl_assets.publish.publication import PublicationPlan, list_local_files, plan_publication, send_publication
 
+TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of a variable
 _REPO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -75,9 +76,10 @@ def command(
     settings = load_settings()
     profile, lake = load_profile(settings.profile), Lake(settings.lake_root)
     stage_names = list_stages(lake, stages)
-    repository = _open_repository(repo)
-    visibility = repository.get_visibility()
-    if private and visibility == "public":
+    # A dry run says sizes without a token, too; then nobody asks what the hub has.
+    repository = None if dry_run and not os.environ.get(TOKEN_VARIABLE) else _open_repository(repo)
+    visibility = None if repository is None else repository.get_visibility()
+    if repository is not None and private and visibility == "public":
         raise PublishError(
             f"{repository.url} is public, and --private publishes to a private one only",
             hint="name another repository, make that one private in its settings, or leave --private out",
@@ -98,10 +100,18 @@ def command(
     if not n_rows:
         raise PublishError(f"no row may be published for the use {use!r}", hint="see --licence in `mvl publish -h`")
     local_files = list_local_files(folder, [format_.name for format_ in formats])
-    plan = plan_publication(local_files, {} if visibility is None else repository.list_files(), FORMATS)
+    hub_files = {} if repository is None or visibility is None else repository.list_files()
+    plan = plan_publication(local_files, hub_files, FORMATS)
     is_private = private or visibility == "private"
-    click.echo("\n".join(_list_plan_lines(repository, visibility, plan, is_private=is_private)))
-    if dry_run or (visibility is not None and not plan.has_changes):
+    state = visibility or f"new, {'private' if is_private else 'public'}"
+    heading = (
+        f"{repo} (the hub was not asked what it has: there is no {TOKEN_VARIABLE} in the environment)"
+        if repository is None
+        else f"{repository.url} ({state})"
+    )
+    kept = [] if repository is None else [f"  there already: {plan.kept:,} files"]
+    click.echo("\n".join([heading, *_list_plan_lines(plan), *kept]))
+    if dry_run or repository is None or (visibility is not None and not plan.has_changes):
         return
     if not (is_private or yes):
         click.confirm(f"make this public at {repository.url}?", abort=True)
@@ -113,31 +123,26 @@ def command(
 
 
 def _open_repository(repo: str) -> HubRepository:
-    token = os.environ.get("HF_TOKEN")
+    token = os.environ.get(TOKEN_VARIABLE)
     if not token:
         raise PublishError(
-            "there is no HF_TOKEN in the environment",
+            f"there is no {TOKEN_VARIABLE} in the environment",
             hint=f"set it to a token with the right to write to {repo}: {get_endpoint()}/settings/tokens",
         )
     return HubRepository(repo, get_endpoint(), token, _report_wait)
 
 
-def _list_plan_lines(
-    repository: HubRepository, visibility: str | None, plan: PublicationPlan, *, is_private: bool
-) -> list[str]:
+def _list_plan_lines(plan: PublicationPlan) -> list[str]:
     def describe(label: str, files: Sequence[LocalFile]) -> str:
         return f"{label}: {len(files):,} files, {sum(file.size for file in files) / 1e6:,.1f} MB"
 
-    state = f"{visibility}" if visibility else f"new, {'private' if is_private else 'public'}"
     by_format: dict[str, list[LocalFile]] = {}
     for file in plan.data_files:
         by_format.setdefault(Path(file.name).parts[0], []).append(file)
     return [
-        f"{repository.url} ({state})",
         *(describe(f"  to send, {name}", files) for name, files in by_format.items()),
         *([describe("  to send, card and metadata", plan.description_files)] if plan.description_files else []),
         *([f"  to delete: {len(plan.deleted_names):,} files of earlier publications"] if plan.deleted_names else []),
-        f"  there already: {plan.kept:,} files",
     ]
 
 

@@ -160,9 +160,8 @@ def draw_bars(heading: str, bins: Sequence[float], counts: Mapping[str, Sequence
                 f"{escape(name)}, from {bins[bin_index]:g}: {counts[name][bin_index]:,} ({share:.1%})</title></rect>"
             )
     for bin_index in range(0, len(bins), max(1, len(bins) // 7)):
-        parts.append(
-            f'<text x="{PANEL_LEFT + bin_index * step:.1f}" y="{PANEL_HEIGHT - 16}" fill="{QUIET}">{bins[bin_index]:g}</text>'
-        )
+        x = PANEL_LEFT + bin_index * step
+        parts.append(f'<text x="{x:.1f}" y="{PANEL_HEIGHT - 16}" fill="{QUIET}">{bins[bin_index]:g}</text>')
     return _wrap("".join(parts), PANEL_WIDTH, PANEL_HEIGHT)
 
 

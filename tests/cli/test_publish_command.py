@@ -82,6 +82,8 @@ def test_only_permitted_rows_are_published_by_default(home: Home, hub: WritableH
 
 def test_refusals_are_one_error_each(home: Home, hub: WritableHub) -> None:
     one_error(home.using(HF_TOKEN="").mvl(*ARGUMENTS), "no HF_TOKEN", "settings/tokens")
+    shown = home.using(HF_TOKEN="").run(*ARGUMENTS, "--dry-run")
+    assert "the hub was not asked what it has" in shown and "to send, parquet:" in shown and "already" not in shown
     one_error(home.using(HF_TOKEN="hf_reader").mvl(*ARGUMENTS), "does not let this token write", "right to write")
     hub.repos[REPO] = WritableRepo(private=False)
     one_error(home.mvl(*ARGUMENTS), "is public, and --private", "leave --private out")
