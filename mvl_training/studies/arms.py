@@ -56,9 +56,15 @@ class ResolvedArm:
 
     @property
     def digest(self) -> str:
-        """Digest of all that decides what its rows and its weights are, besides the tables that it reads."""
-        mixing = self.profile.model_dump(mode="json", include={*PROFILE_KEYS, "holdout_fraction", "paper_parity"})
-        return compute_digest("arm", mixing, self.recipe.to_dict(), self.keep_condition)
+        """Digest of all that decides what its rows and its weights are, besides the tables that it reads.
+
+        Without defaults: a setting that a later version of the program adds changes no arm.
+        """
+        mixing = self.profile.model_dump(
+            mode="json", include={*PROFILE_KEYS, "holdout_fraction", "paper_parity"}, exclude_defaults=True
+        )
+        recipe = self.recipe.model_dump(mode="json", exclude_defaults=True)
+        return compute_digest("arm", mixing, recipe, self.keep_condition)
 
     @property
     def stages(self) -> list[TrainingStage]:
