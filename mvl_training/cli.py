@@ -11,7 +11,7 @@ from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, compute_recipe_sizes
-from mvl_training.recipe import Recipe, load_recipe
+from mvl_training.recipe import Recipe, StageConfig, load_recipe
 from mvl_training.runs.forecast import StageForecast, forecast_stage
 
 
@@ -128,6 +128,12 @@ def _format_forecast(stage_forecast: StageForecast, recipe: Recipe, mfu: float, 
             f"{stage_config.schedule}, warm-up {stage_config.warmup:g}, clip {stage_config.max_grad_norm:g},"
             f" {stage_config.precision}",
         ),
+        *_describe_options(stage_forecast, stage_config),
+        (
+            "checkpoints",
+            f"at most {stage_forecast.n_checkpoints} of {stage_forecast.checkpoint_gib:.3g} GiB at a time"
+            + (f", one kept every {every:,} samples" if (every := stage_config.keep_every_samples) else ""),
+        ),
         ("FLOPs", f"{stage_forecast.flops:.3g}, {stage_forecast.flops_per_token / 1e9:.1f} G per token"),
         (
             "GPU-days",
@@ -147,6 +153,24 @@ def _format_forecast(stage_forecast: StageForecast, recipe: Recipe, mfu: float, 
             )
         )
     return [f"{stage_forecast.recipe} / {stage_forecast.stage}", *(f"  {name:<15} {value}" for name, value in rows), ""]
+
+
+def _describe_options(stage_forecast: StageForecast, stage_config: StageConfig) -> list[tuple[str, str]]:
+    """Return a line for each option of the stage that is not off."""
+    lines = []
+    if (lora := stage_config.lora) is not None:
+        n_params = _format_count(stage_forecast.trained_params["language"])
+        targets = ", ".join(lora.targets)
+        lines.append(("adapters", f"rank {lora.rank}, alpha {lora.alpha:g}: {n_params} parameters on {targets}"))
+    if stage_config.gradient_checkpointing:
+        kept = ", but for the outputs of attention" if stage_config.recompute == "attention_kept" else ""
+        lines.append(("recomputation", f"activations of each layer{kept}"))
+    kernels = [
+        name
+        for name, is_on in (("torch.compile", stage_config.compile_layers), ("Liger", stage_config.liger_kernels))
+        if is_on
+    ]
+    return [*lines, ("kernels", ", ".join(kernels))] if kernels else lines
 
 
 def _format_count(n_params: int) -> str:

@@ -140,16 +140,39 @@ class ExpectedData(_StrictModel):
     tiles: float = Field(ge=0)
 
 
+class LoraConfig(_StrictModel):
+    """Low-rank adapters in place of the language tower's own weights, which stay as they are.
+
+    Attributes:
+        rank: Rank of an adapter.
+        alpha: An adapter's output is multiplied with `alpha / rank`.
+        dropout: Share of an adapter's inputs that are zeroed while it trains.
+        targets: Linear layers of the language tower that get adapters.
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+
+
 # Settings of a stage that its weights do not depend on.
 UNTRAINED_SETTINGS = frozenset(
     {
         "save_interval",
         "save_minutes",
         "keep_checkpoints",
+        "keep_every_samples",
         "held_out_interval",
         "held_out_samples",
         "loss_spike_factor",
         "expected",
+        # Equal but for the order in which sums are rounded.
+        "recompute",
+        "compile_layers",
+        "liger_kernels",
     }
 )
 
@@ -179,10 +202,17 @@ class StageConfig(_StrictModel):
         precision: bf16 needs ZeRO-2 or 3: without ZeRO, DeepSpeed sums no fp32 gradients of bf16 weights, and the
             fp32 copy that ZeRO-1 keeps of them cannot be gathered for an export.
         gradient_checkpointing: Recompute activations in the backward pass.
+        recompute: With `gradient_checkpointing`: `all` of a layer, or with `attention_kept` all but the outputs of
+            its attention.
+        compile_layers: Compile each layer of the language tower (`torch.compile`); the first steps take a minute more.
+        liger_kernels: Use Liger's fused RMSNorm, rotary embedding and SwiGLU (CUDA only; `pip install liger-kernel`).
+        lora: Train adapters of the language tower, at its learning rate; None: its own weights.
         offload: Keep the optimizer's states in the CPU's memory (ZeRO-1 to 3).
         save_interval: Steps between checkpoints.
         save_minutes: Minutes between checkpoints, besides those of `save_interval`; None: no limit of time.
         keep_checkpoints: How many of the newest checkpoints are kept.
+        keep_every_samples: Besides, the first checkpoint after each so many samples is kept, for curves over samples
+            seen; None: none.
         held_out_interval: Steps between measurements on held-out samples, which the last step makes, too; None: none.
         held_out_samples: Held-out samples per category that are measured.
         expected: What forecasts assume of the data.
@@ -205,10 +235,15 @@ class StageConfig(_StrictModel):
     zero_stage: Literal[0, 1, 2, 3] = 2
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
+    recompute: Literal["all", "attention_kept"] = "all"
+    compile_layers: bool = False
+    liger_kernels: bool = False
+    lora: LoraConfig | None = None
     offload: bool = False
     save_interval: int = Field(default=1000, ge=1)
     save_minutes: float | None = Field(default=None, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
+    keep_every_samples: int | None = Field(default=None, ge=1)
     held_out_interval: int | None = Field(default=500, ge=1)
     held_out_samples: int = Field(default=16, ge=1)
     expected: ExpectedData | None = None
@@ -222,6 +257,12 @@ class StageConfig(_StrictModel):
                 )
         if self.pack_tokens < self.max_seq_len:
             raise ValueError(f"`max_pack_tokens` {self.pack_tokens} is below `max_seq_len` {self.max_seq_len}")
+        if self.lora is not None and "language" not in self.learning_rates:
+            raise ValueError("`lora` needs a learning rate of `language`, whose adapters it trains")
+        if self.lora is not None and self.zero_stage == 3:
+            raise ValueError("`lora` needs `zero_stage` 0, 1 or 2: with partitioned weights it has not been tried")
+        if self.recompute != "all" and not self.gradient_checkpointing:
+            raise ValueError("`recompute` needs `gradient_checkpointing`")
         if self.offload and not self.zero_stage:
             raise ValueError("`offload` needs `zero_stage` 1, 2 or 3")
         if self.precision == "bf16" and self.zero_stage < 2:
@@ -364,6 +405,9 @@ class Recipe(_StrictModel):
         what is measured meanwhile, and what only forecasts use. Keys are those of digests (`DIGEST_KEYS`).
         """
         stage_config = self.get_stage(stage).model_dump(mode="json", exclude=set(UNTRAINED_SETTINGS))
+        # Only where there are some, so that work from before there was a choice keeps its identity.
+        if stage_config["lora"] is None:
+            del stage_config["lora"]
         excluded: Any = {"name": True, "description": True, "stages": True, "nproc_per_node": True}
         common = self.model_dump(mode="json", exclude=excluded | {"language": {"sizes"}, "vision": {"sizes"}})
         return {

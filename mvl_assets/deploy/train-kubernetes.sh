@@ -18,6 +18,7 @@ trap 'kill $(jobs -p) 2>/dev/null || true; kubectl delete job,service "$name" --
 trap 'exit 143' INT TERM
 sed -e "s|@NAME@|$name|g" -e "s|@NODES@|${MVL_NODES:?}|g" -e "s|@IMAGE@|$(escaped "${MVL_IMAGE:?}")|g" \
   -e "s|@MVL_HOME@|$(escaped "${MVL_HOME:?}")|g" -e "s|@MVL_LAKE@|$(escaped "${MVL_LAKE:-$MVL_HOME/lake}")|g" \
+  -e "s|@SAVE_GRACE@|${MVL_SAVE_GRACE_S:-270}|g" -e "s|@GRACE@|$((${MVL_SAVE_GRACE_S:-270} + 30))|g" \
   -e "s|@ARGUMENTS@|$(escaped "$(printf '%q ' "$@")")|g" "$(dirname "$0")/train-kubernetes.yaml" | kubectl apply -f -
 
 until kubectl wait --for=condition=Ready pod -l "job-name=$name" --timeout=5s >/dev/null 2>&1 || ended; do sleep 1; done

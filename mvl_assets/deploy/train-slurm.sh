@@ -15,7 +15,7 @@ unset DAGSTER_PIPES_CONTEXT DAGSTER_PIPES_MESSAGES
 # By default torchrun kills the ranks 30 seconds after it told them to end; saving a checkpoint takes longer.
 srun --ntasks-per-node 1 --kill-on-bad-exit=1 bash -c '
   first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-  exec .venv/bin/python -m torch.distributed.run --shutdown-timeout 270 \
+  exec .venv/bin/python -m torch.distributed.run --shutdown-timeout "${MVL_SAVE_GRACE_S:-270}" \
     --nnodes "$SLURM_NNODES" --node-rank "$SLURM_NODEID" --rdzv-endpoint "$first:${MVL_PORT:-29500}" "$@"
 ' torchrun "$@" </dev/null &
 # srun does not pass on an interrupt; it passes on a SIGTERM, and the ranks save.

@@ -8,7 +8,9 @@ estimates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,6 +52,8 @@ class ModelSizes:
         n_vision_layers: Layers of the vision tower.
         vision_hidden_size: Width of the vision tower.
         patches_per_tile: Vision features of one tile.
+        linear_widths: Inputs and outputs of the language tower's linear layers, summed by name, of which adapters of
+            rank 1 have as many parameters.
     """
 
     params: dict[ModelComponent, int]
@@ -61,6 +65,7 @@ class ModelSizes:
     n_vision_layers: int
     vision_hidden_size: int
     patches_per_tile: int
+    linear_widths: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,10 @@ def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
         is_lookup_only = parameter is word_embedding and not text_config.tie_word_embeddings
         if parameter.dim() >= 2 and not is_lookup_only and "position_embedding" not in name:
             matmul_params[component] += parameter.numel()
+    linear_widths: Counter[str] = Counter()
+    for name, module in llava.model.language_model.named_modules():
+        if hasattr(module, "in_features"):
+            linear_widths[name.rpartition(".")[2]] += module.in_features + module.out_features
     return ModelSizes(
         params=params,
         matmul_params=matmul_params,
@@ -129,7 +138,16 @@ def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
         n_vision_layers=vision_config.num_hidden_layers,
         vision_hidden_size=vision_config.hidden_size,
         patches_per_tile=grid.patches_per_side**2,
+        linear_widths=linear_widths,
     )
+
+
+def count_trained_params(sizes: ModelSizes, stage_config: StageConfig) -> dict[ModelComponent, int]:
+    """Return how many parameters learn, by component; of the language tower with adapters theirs."""
+    trained = {component: sizes.params[component] for component in stage_config.learning_rates}
+    if (lora := stage_config.lora) is not None:
+        trained["language"] = lora.rank * sum(sizes.linear_widths.get(target, 0) for target in lora.targets)
+    return trained
 
 
 def compute_sample_flops(
@@ -153,6 +171,9 @@ def compute_sample_flops(
         component: 6 if component in stage_config.learning_rates else 4 if has_trained_upstream[component] else 2
         for component in MODEL_COMPONENTS
     }
+    if stage_config.lora is not None:
+        # Gradients of activations alone; adapters are small.
+        flops_factors["language"] = 4
     attention_macs = sizes.n_layers * sizes.hidden_size * n_tokens
     skipped_head_macs = 0.0 if n_loss_tokens is None else (n_tokens - n_loss_tokens) * sizes.head_params
     language_flops = flops_factors["language"] * (
@@ -185,7 +206,7 @@ def estimate_micro_step_traffic(sizes: ModelSizes, stage_config: StageConfig, wo
     ZeRO-3 gathers the weights for the forward and again for the backward pass, and reduces the gradients; ZeRO-2 only
     reduces the gradients; below, the ranks exchange once a step.
     """
-    n_trained_params = sum(sizes.params[component] for component in stage_config.learning_rates)
+    n_trained_params = sum(count_trained_params(sizes, stage_config).values())
     n_values = {2: n_trained_params, 3: 2 * sum(sizes.params.values()) + n_trained_params}.get(
         stage_config.zero_stage, 0
     )
@@ -203,7 +224,7 @@ def estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: in
     """
     is_bf16 = stage_config.precision == "bf16"
     n_params = sum(sizes.params.values())
-    n_trained_params = sum(sizes.params[component] for component in stage_config.learning_rates)
+    n_trained_params = sum(count_trained_params(sizes, stage_config).values())
     n_shards = {level: n_gpus if zero_stage >= level else 1 for level in (1, 2, 3)}
     # AdamW's two moments, and in bf16 the weights once more in fp32.
     optimizer_gib = n_trained_params * (12 if is_bf16 else 8) / n_shards[1] / GIB

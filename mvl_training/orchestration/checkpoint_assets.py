@@ -21,8 +21,12 @@ from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS, plot_training_c
 from mvl_training.orchestration.report import render_preview_table
 from mvl_training.recipe import TRAIN_CODE_VERSION, Recipe
 from mvl_training.runs import training_run
+from mvl_training.runs.process_group import CommandFailed
 from mvl_training.runs.training_run import Checkpoint, TrainingRun
 
+MAX_RETRIES = 2
+"""How often a stage is started again after torchrun gave up."""
+RETRY_DELAY_S = 30.0
 MAX_SKIPPED = 20
 MAX_MEASURED = 30
 CHECK_DESCRIPTIONS = {
@@ -67,7 +71,7 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
         if run.is_finished:
             context.log.info(f"already trained with the same inputs: {run.output_dir}")
         else:
-            launcher.run(context, run.build_command(), run_dir=run.output_dir)
+            _train(context, launcher, run)
         trained_checkpoint = run.build_checkpoint()
         training_run.set_current_checkpoint(trained_checkpoint)
         return dg.MaterializeResult(
@@ -80,6 +84,16 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
         )
 
     return checkpoint
+
+
+def _train(context: dg.AssetExecutionContext, launcher: Launcher, run: TrainingRun) -> None:
+    """Train; what a lost machine or worker ended goes on from its last checkpoint."""
+    try:
+        launcher.run(context, run.build_command(), run_dir=run.output_dir)
+    except CommandFailed as error:
+        if not run.may_retry or context.retry_number >= MAX_RETRIES:
+            raise
+        raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_DELAY_S) from error
 
 
 def _build_checkpoint_metadata(run: TrainingRun) -> dict[str, Any]:
@@ -197,10 +211,10 @@ def _build_check_results(run: TrainingRun) -> list[dg.AssetCheckResult]:
         ),
         dg.AssetCheckResult(
             check_name="export_reloads",
-            passed=result["export_max_difference"] <= training_run.EXPORT_TOLERANCE,
+            passed=result["export_max_difference"] <= run.export_tolerance,
             metadata={
                 metadata_keys.MAX_LOGIT_DIFFERENCE: result["export_max_difference"],
-                metadata_keys.TOLERANCE: training_run.EXPORT_TOLERANCE,
+                metadata_keys.TOLERANCE: run.export_tolerance,
             },
         ),
     ]

@@ -18,12 +18,13 @@ import dagster as dg
 
 from mvl_assets.common.installation import require_training_packages
 from mvl_training.runs.process_group import run_process_group
+from mvl_training.trainer.run_files import read_save_grace_s
 
 
 class Launcher(dg.ConfigurableResource):
     """Starts the processes of this code location, the only ones that import torch."""
 
-    grace_s: float = 60.0
+    grace_s: float = float(read_save_grace_s())
     """How long a process may take to save its state after SIGINT, and again after SIGTERM, before it is killed."""
 
     def run(

@@ -9,10 +9,18 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.model.cost_model import GpuMemory, ModelSizes, compute_sample_flops, estimate_memory
+from mvl_training.model.cost_model import (
+    GIB,
+    GpuMemory,
+    ModelSizes,
+    compute_sample_flops,
+    count_trained_params,
+    estimate_memory,
+)
 from mvl_training.recipe import ExpectedData, ModelComponent, Recipe
 from mvl_training.runs.lockstep import LockstepForecast, forecast_lockstep
 from mvl_training.runs.sample_shapes import draw_stage_counts
+from mvl_training.trainer.disk_need import count_checkpoints, forecast_checkpoint_bytes
 
 N_DRAWN_STEPS = 64
 """Steps of drawn samples that stand for a stage without a plan."""
@@ -36,6 +44,9 @@ class StageForecast:
         zero_stage: The recipe's ZeRO stage.
         n_gpus: GPUs that share the states.
         memory: Memory per GPU by ZeRO stage, on `n_gpus` GPUs.
+        trained_params: Number of parameters that learn by component; of the language tower with adapters theirs.
+        checkpoint_gib: Size of a checkpoint.
+        n_checkpoints: Most checkpoints at a time.
         lockstep: How the GPUs share the steps: of the plan, or of samples drawn as in `sample_shapes`.
     """
 
@@ -53,6 +64,9 @@ class StageForecast:
     n_gpus: int
     memory: dict[int, GpuMemory]
     lockstep: LockstepForecast
+    trained_params: dict[ModelComponent, int]
+    checkpoint_gib: float
+    n_checkpoints: int
 
     def compute_gpu_days(self, mfu: float, peak_flops: float) -> float:
         """Return the days of one GPU with a dense bf16 peak of `peak_flops` FLOP/s.
@@ -114,6 +128,9 @@ def forecast_stage(
         n_gpus=n_gpus,
         memory={zero_stage: estimate_memory(sizes, stage_config, zero_stage, n_gpus) for zero_stage in (0, 1, 2, 3)},
         lockstep=forecast_lockstep(recipe, stage, sizes, counts, len(counts), n_gpus),
+        trained_params=count_trained_params(sizes, stage_config),
+        checkpoint_gib=forecast_checkpoint_bytes(sizes, stage_config) / GIB,
+        n_checkpoints=count_checkpoints(stage_config, n_steps),
     )
 
 

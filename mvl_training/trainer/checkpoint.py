@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch.distributed as dist
 from mvl_assets.common.atomic_write import fsync_path, fsync_tree
 from mvl_assets.common.text import format_exception_line
 from mvl_assets.errors import MvlError
+from mvl_training.recipe import StageConfig
 from mvl_training.trainer.collective import run_on_rank_0, wait_for_all_ranks
 
 STATE_FILE = "state.json"
@@ -68,8 +70,10 @@ class CheckpointState:
     file_sizes: dict[str, int] = field(default_factory=dict)
 
 
-def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: Path, keep_checkpoints: int) -> Path:
-    """Write a checkpoint on all ranks and publish it in one rename; then remove all but the newest. Collective.
+def save(
+    engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: Path, stage_config: StageConfig
+) -> Path:
+    """Write a checkpoint on all ranks and publish it in one rename; then remove those not to be kept. Collective.
 
     A kill at any moment leaves the earlier checkpoints as they were.
 
@@ -78,7 +82,7 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
         checkpoints_dir: Folder of the run's checkpoints.
         state: Content of `state.json`; `file_sizes` is filled in.
         model_dir: Config and tokenizer, copied into the checkpoint.
-        keep_checkpoints: How many of the newest stay.
+        stage_config: Says which checkpoints stay.
 
     Returns:
         The checkpoint's folder.
@@ -105,11 +109,11 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
             _publish(building_dir, target_dir, state, model_dir)
         except OSError as error:
             raise _build_write_error(building_dir, error) from error
-        checkpoints = list_checkpoints(checkpoints_dir)
+        steps = {parse_step(checkpoint): checkpoint for checkpoint in list_checkpoints(checkpoints_dir)}
         # Later ones were unusable, or the run would have resumed from them.
-        later = [old for old in checkpoints if old.name > target_dir.name]
-        for old in (*later, *checkpoints[: -len(later) - keep_checkpoints]):
-            shutil.rmtree(old)
+        kept = select_kept_steps([step for step in steps if step <= state.step], stage_config)
+        for step in steps.keys() - kept:
+            shutil.rmtree(steps[step])
     wait_for_all_ranks()
     return target_dir
 
@@ -290,6 +294,30 @@ def _find_corrupt_record(file: Path) -> str | None:
 def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
     """Return the published checkpoints, oldest first."""
     return sorted(path for path in checkpoints_dir.glob("step-*") if path.is_dir())
+
+
+def select_kept_steps(steps: Sequence[int], stage_config: StageConfig) -> set[int]:
+    """Return which checkpoints stay: the newest, and the first after each `keep_every_samples` samples.
+
+    Args:
+        steps: Steps of the checkpoints that there are.
+        stage_config: Says how many.
+    """
+    ordered = sorted(steps)
+    kept = set(ordered[-stage_config.keep_checkpoints :])
+    if (every := stage_config.keep_every_samples) is not None:
+        reached = 0
+        for step in ordered:
+            n_intervals = step * stage_config.global_batch_size // every
+            if n_intervals > reached:
+                kept.add(step)
+                reached = n_intervals
+    return kept
+
+
+def parse_step(checkpoint: Path) -> int:
+    """Return the step of a checkpoint's folder."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def format_checkpoint_name(step: int) -> str:

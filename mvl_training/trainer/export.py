@@ -17,6 +17,8 @@ from huggingface_hub import save_torch_state_dict
 
 from mvl_assets.common.atomic_write import replace_dir
 from mvl_training.model.hf_layout import to_hub_name
+from mvl_training.model.lora import merge_adapters
+from mvl_training.recipe import LoraConfig
 from mvl_training.trainer.checkpoint import DEEPSPEED_TAG, MODEL_DIR, CheckpointError, read_state
 from mvl_training.trainer.run_files import PROVENANCE_FILE
 
@@ -27,7 +29,8 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
     """Turn a training checkpoint into a llava-hf folder.
 
     The folder holds config, processor, tokenizer, chat template, safetensors in the stage's precision, and `mvl.json`
-    (run, recipe, plan and package versions). It appears complete or not at all and replaces an older one.
+    (run, recipe, plan and package versions; `merged_adapters` if the weights are the sum of a tower's and its
+    adapters'). It appears complete or not at all and replaces an older one.
     `mvl_training.trainer.main` writes one to `<out>/export` when a stage ends.
 
     Args:
@@ -44,7 +47,8 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
     stage_config = state.recipe["stages"][state.stage]
     config = json.loads((checkpoint / MODEL_DIR / "config.json").read_text(encoding="utf-8"))
     dtype = DTYPE_BY_PRECISION[stage_config["precision"]]
-    weights = _load_export_weights(checkpoint, state.zero_stage, dtype, state.parameter_names)
+    lora = LoraConfig.model_validate(stage_config["lora"]) if stage_config.get("lora") else None
+    weights = _load_export_weights(checkpoint, state.zero_stage, dtype, state.parameter_names, lora)
     if config.get("tie_word_embeddings"):
         weights.pop("language_model.lm_head.weight", None)
     config["dtype"] = str(dtype).removeprefix("torch.")
@@ -65,12 +69,18 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
 
 
 def _load_export_weights(
-    checkpoint: Path, zero_stage: int, dtype: torch.dtype, parameter_names: Sequence[str]
+    checkpoint: Path,
+    zero_stage: int,
+    dtype: torch.dtype,
+    parameter_names: Sequence[str],
+    lora: LoraConfig | None,
 ) -> dict[str, torch.Tensor]:
     """Return weights by published name, each with its own memory: consolidated ones are views of flat buffers."""
     own_weights = consolidate_weights(checkpoint, zero_stage)
     if missing := sorted(set(parameter_names) - set(own_weights)):
         raise CheckpointError(f"{checkpoint} lacks {len(missing)} weights, such as {missing[0]}")
+    if lora is not None:
+        own_weights = merge_adapters(own_weights, lora)
     return {to_hub_name(name): own_weights.pop(name).to(dtype, copy=True).contiguous() for name in list(own_weights)}
 
 

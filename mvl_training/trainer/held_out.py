@@ -7,7 +7,7 @@ decoding would write exactly the reference. So one forward pass measures loss an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,12 @@ from mvl_assets.lake_queries.holdout import MAX_ANSWER_CHARS
 from mvl_training.data.pack_loader import PackedBatch, collate
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.trainer.step_sums import StepSums
+
+_HeldOutSample: TypeAlias = tuple[ProcessedSample, Mapping[str, Any]]
+_HeldOutPack: TypeAlias = tuple[PackedBatch, Sequence[Mapping[str, Any]]]
+
+MAX_KEPT_BYTES = 1 << 30
+"""Bytes of tiles that a rank keeps from one measurement to the next; samples beyond are decoded every time."""
 
 
 class HeldOutEvaluator:
@@ -37,6 +43,8 @@ class HeldOutEvaluator:
         self._own_rows = rows[dist.get_rank() :: dist.get_world_size()]
         self._processor = processor
         self._pack_tokens = pack_tokens
+        self._kept: list[_HeldOutPack] = []
+        self._n_kept_bytes = 0
         self._image_data: dict[str, bytes] = {}
         for source in sorted({row["source"] for row in self._own_rows}):
             source_rows = [row for row in self._own_rows if row["source"] == source]
@@ -48,15 +56,13 @@ class HeldOutEvaluator:
 
         Collective. Samples that cannot be trained on do not count.
         """
-        samples = list(self._iter_samples())
-        packs = list(self._iter_packs(samples))
-        n_packs = torch.tensor([len(packs)], device=engine.device)
-        dist.all_reduce(n_packs, op=dist.ReduceOp.MAX)
         sums = StepSums(self._categories)
         answered: dict[str, list[int]] = {category: [0, 0] for category in self._categories}
         engine.eval()
+        packs = self._iter_packs()
         # Every rank makes as many passes, as ZeRO-3 needs.
-        for batch, rows in [*packs, *[(self._collate([]), [])] * (int(n_packs) - len(packs))]:
+        while _has_any_rank(pack := next(packs, None), engine.device):
+            batch, rows = pack or self._collate([], [])
             on_device = batch.to(engine.device)
             with torch.no_grad():
                 engine(on_device)
@@ -87,36 +93,53 @@ class HeldOutEvaluator:
             "held_out_questions": round(sum(n_questions)),
         }
 
-    def _iter_samples(self) -> Iterator[tuple[ProcessedSample, Mapping[str, Any]]]:
-        for row in self._own_rows:
+    def _iter_packs(self) -> Iterator[_HeldOutPack]:
+        """Yield the rank's packs; the first ones are kept for the next time, as many as `MAX_KEPT_BYTES` allows."""
+        yield from self._kept
+        is_keeping = True
+        for samples in self._iter_sample_packs(self._own_rows):
+            pack = self._collate([sample for sample, _ in samples], [row for _, row in samples])
+            n_bytes = pack[0].tiles_T3PP.nbytes
+            is_keeping = is_keeping and self._n_kept_bytes + n_bytes <= MAX_KEPT_BYTES
+            if is_keeping:
+                self._kept.append(pack)
+                self._n_kept_bytes += n_bytes
+                self._own_rows = self._own_rows[self._own_rows.index(samples[-1][1]) + 1 :]
+            yield pack
+        if is_keeping:  # what is left cannot be trained on
+            self._own_rows = []
+            self._image_data.clear()
+
+    def _iter_sample_packs(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[_HeldOutSample]]:
+        """Yield samples in packs of at most `pack_tokens` tokens, in their order."""
+        samples: list[_HeldOutSample] = []
+        n_tokens = 0
+        for row in rows:
             try:
-                yield self._processor.build_sample({**row, "row_id": row["version_id"]}, self._image_data), row
+                sample = self._processor.build_sample({**row, "row_id": row["version_id"]}, self._image_data)
             except RejectError:  # too long, or an image that cannot be decoded
                 continue
-
-    def _iter_packs(
-        self, samples: Sequence[tuple[ProcessedSample, Mapping[str, Any]]]
-    ) -> Iterator[tuple[PackedBatch, list[Mapping[str, Any]]]]:
-        """Yield samples in packs of at most `pack_tokens` tokens, in their order."""
-        pack: list[tuple[ProcessedSample, Mapping[str, Any]]] = []
-        n_tokens = 0
-        for sample, row in samples:
             length = len(sample.encoded.input_ids)
-            if pack and n_tokens + length > self._pack_tokens:
-                yield self._collate(pack), [row for _, row in pack]
-                pack, n_tokens = [], 0
-            pack.append((sample, row))
+            if samples and n_tokens + length > self._pack_tokens:
+                yield samples
+                samples, n_tokens = [], 0
+            samples.append((sample, row))
             n_tokens += length
-        if pack:
-            yield self._collate(pack), [row for _, row in pack]
+        if samples:
+            yield samples
 
-    def _collate(self, pack: Sequence[tuple[ProcessedSample, Mapping[str, Any]]]) -> PackedBatch:
+    def _collate(self, samples: Sequence[ProcessedSample], rows: Sequence[Mapping[str, Any]]) -> _HeldOutPack:
         tokenizer = self._processor.tokenizer
         placeholder_ids = (tokenizer.image_token_id, tokenizer.video_token_id)
-        categories = [row["category"] for _, row in pack]
-        return collate(
-            [sample for sample, _ in pack], placeholder_ids, self._processor.grid.tile_size, categories=categories
-        )
+        categories = [row["category"] for row in rows]
+        return collate(samples, placeholder_ids, self._processor.grid.tile_size, categories=categories), rows
+
+
+def _has_any_rank(pack: _HeldOutPack | None, device: torch.device) -> bool:
+    """Return whether a rank has a pack left. Collective."""
+    has_pack = torch.tensor([pack is not None], dtype=torch.int32, device=device)
+    dist.all_reduce(has_pack, op=dist.ReduceOp.MAX)
+    return bool(has_pack)
 
 
 def is_question(row: Mapping[str, Any]) -> bool:

@@ -2,8 +2,8 @@
 
 The loss of a step is the weighted sum over all its loss tokens divided by the sum of their weights, over all ranks,
 packs and micro-steps (`loss_weights`).
-The step number is the state: data order and learning rate are functions of the step, and nothing draws random numbers,
-so a checkpoint and its step number are enough to resume bit for bit.
+The step number is the state: data order, learning rate and the random numbers of dropout are functions of the step, so
+a checkpoint and its step number are enough to resume bit for bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from mvl_assets.errors import MvlError
 from mvl_training.data.loss_weights import compute_sample_weights
 from mvl_training.data.pack_loader import PackedBatch, PackLoader, Prefetcher, SkippedSample
 from mvl_training.data.step_packs import StepPacker
-from mvl_training.model.student_model import HEAD_CHUNK_TOKENS, Student, find_model_component
 from mvl_training.recipe import LossWeighting, StageConfig
 from mvl_training.trainer.held_out import HeldOutEvaluator
 from mvl_training.trainer.mfu import ThroughputMeter
@@ -147,81 +146,6 @@ def compute_lr_scale(step: int, total_steps: int, warmup_ratio: float, schedule:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def build_deepspeed_config(stage_config: StageConfig, load_universal: bool) -> dict[str, Any]:
-    """Return DeepSpeed's configuration of a stage.
-
-    Learning rates are set by the loop, not by a DeepSpeed scheduler, and so is where a step ends: its number of
-    micro-steps depends on its samples.
-    """
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": stage_config.max_grad_norm,
-        "bf16": {"enabled": stage_config.precision == "bf16"},
-        # A sum over many micro-steps in bf16 would lose small gradients.
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": _build_zero_config(stage_config),
-        "checkpoint": {"load_universal": load_universal},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's is compiled at first use
-        "steps_per_print": 1 << 40,
-        "wall_clock_breakdown": False,
-    }
-
-
-def _build_zero_config(stage_config: StageConfig) -> dict[str, Any]:
-    offload = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return {"stage": stage_config.zero_stage, **({"offload_optimizer": offload} if stage_config.offload else {})}
-
-
-def build_parameter_groups(student: Student, stage_config: StageConfig) -> list[dict[str, Any]]:
-    """Return one AdamW parameter group per component that learns, and freeze everything else."""
-    groups: dict[str, list[torch.nn.Parameter]] = {component: [] for component in stage_config.learning_rates}
-    for name, parameter in student.named_parameters():
-        component = find_model_component(name)
-        parameter.requires_grad_(component in groups)
-        if component in groups:
-            groups[component].append(parameter)
-    return [
-        {"params": groups[component], "lr": rate, "name": component}
-        for component, rate in stage_config.learning_rates.items()
-    ]
-
-
-def build_engine(student: Student, stage_config: StageConfig, *, load_universal: bool = False) -> Any:
-    """Build the DeepSpeed engine around a student. Collective; torch.distributed must be initialised.
-
-    Args:
-        student: The model.
-        stage_config: Of the stage.
-        load_universal: Whether the engine will load a checkpoint in DeepSpeed's universal form.
-    """
-    import deepspeed
-
-    student.n_head_chunks = -(-stage_config.pack_tokens // HEAD_CHUNK_TOKENS) if stage_config.zero_stage == 3 else None
-    if stage_config.gradient_checkpointing:
-        student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    groups = build_parameter_groups(student, stage_config)
-    optimizer = torch.optim.AdamW(
-        groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=stage_config.weight_decay, fused=_can_fuse(stage_config)
-    )
-    if stage_config.zero_stage == 3:
-        # Read in Student's own forward, not in that of the module that owns it.
-        deepspeed.zero.register_external_parameter(student, student.llava.model.image_newline)
-    engine, *_ = deepspeed.initialize(
-        model=student,
-        optimizer=optimizer,
-        config=build_deepspeed_config(stage_config, load_universal),
-    )
-    engine.train()
-    return engine
-
-
-def _can_fuse(stage_config: StageConfig) -> bool:
-    """Return whether one kernel updates all weights; the states of an offloaded optimizer are on the CPU."""
-    return torch.cuda.is_available() and not stage_config.offload
-
-
 @dataclass(frozen=True, slots=True)
 class StepSchedule:
     """The steps to run.
@@ -290,6 +214,8 @@ def train(
             lr_scale = compute_lr_scale(step, total_steps, stage_config.warmup, stage_config.schedule)
             for group in engine.optimizer.param_groups:
                 group["lr"] = stage_config.learning_rates[group["name"]] * lr_scale
+            # What adapters drop; every rank drops by itself.
+            torch.manual_seed(step * dist.get_world_size() + rank)
             step_packs = step_packer.pack_step(step)
             counts = step_packs.counts
             started_at = time.monotonic()

@@ -16,6 +16,7 @@ Leaves in DIR:
   tensorboard/           the same numbers
   checkpoints/step-…/    atomic, the newest `keep_checkpoints` of the recipe
   export/                llava-hf layout (loaded by the next stage, `StudentRunner` and vLLM)
+  failure.json           why it failed, where starting it again would not help
   result.json            written last: stage, n_steps, first_loss, last_loss, samples, loss_tokens, train_time_s,
                          checkpoint_dir, export_dir, export_max_difference (largest difference of a logit after loading
                          the export again), …
@@ -26,20 +27,15 @@ Exit codes: 0 done, 2 bad input (one line on stderr), 3 loss or gradients diverg
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import hashlib
 import json
 import logging
-import math
 import os
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -47,40 +43,44 @@ import torch
 import torch.distributed as dist
 
 from mvl_assets.common.atomic_write import write_text_atomic
-from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.end_with_parent import end_with_parent
 from mvl_assets.common.file_lock import acquire_lock
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.common.malloc import retain_freed_blocks
-from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.errors import MvlError
-from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.holdout import read_held_out_samples
 from mvl_assets.lake_queries.views import list_mixture_categories
-from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.chat_format import ChatTokenizer
-from mvl_training.data.pack_loader import PackedBatch, PackLoader
-from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.packed_rows import PackedRows, open_packs
+from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.processing import SampleProcessor, load_tokenizer, resolve_model_dir
 from mvl_training.data.step_packs import PackLimits, StepPacker
 from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
 from mvl_training.model.hf_layout import write_model_files
+from mvl_training.model.lora import add_adapters
 from mvl_training.model.student_model import Student, assemble_student, load_student
-from mvl_training.recipe import Recipe, StageConfig, load_recipe
+from mvl_training.recipe import Recipe
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
-from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, run_on_rank_0, wait_for_all_ranks
-from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
+from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, run_on_rank_0
+from mvl_training.trainer.disk_need import check_disk
+from mvl_training.trainer.engine import build_deepspeed_config, build_engine
+from mvl_training.trainer.export import DTYPE_BY_PRECISION
+from mvl_training.trainer.finish import export_and_report
 from mvl_training.trainer.held_out import HeldOutEvaluator
+from mvl_training.trainer.job import (
+    ALLOW_CPU_ENV,
+    TrainingJob,
+    build_provenance,
+    is_finished,
+    parse_arguments,
+    resolve_job,
+)
 from mvl_training.trainer.loop import (
     SPIKE_WINDOW,
     Interrupted,
     StepSchedule,
     StopSignals,
     TrainingDiverged,
-    build_deepspeed_config,
-    build_engine,
     train,
 )
 from mvl_training.trainer.metrics import LOG, MetricsReporter, read_metrics
@@ -88,137 +88,59 @@ from mvl_training.trainer.mfu import ThroughputMeter
 from mvl_training.trainer.run_files import (
     CHECKPOINTS_DIR,
     EXPORT_DIR,
+    FAILURE_FILE,
     METRICS_FILE,
-    PROVENANCE_FILE,
     RESULT_FILE,
+    SAVE_GRACE_ENV,
     TENSORBOARD_DIR,
+    read_save_grace_s,
 )
-from mvl_training.trainer.zero3 import build_student_zero3, gather_own_parameters
+from mvl_training.trainer.zero3 import build_student_zero3
 
-VERSIONED_PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
 LOCK_TIMEOUT_S = 10.0
-MAX_PROBED_SAMPLES = 64
-
-ALLOW_CPU_ENV = "MVL_ALLOW_CPU"
-"""Environment variable: 1 lets a recipe that is not a demo train without CUDA, as `--allow-cpu` does."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingJob:
-    """A resolved command line.
-
-    Attributes:
-        recipe: The recipe.
-        stage: The training stage.
-        stage_config: Settings of the stage.
-        lake: Lake with mixture and pack plan.
-        output_dir: Folder of the run.
-        init_from: Export that training starts from; None starts from the towers.
-        resume: `auto`, `never` or `require`.
-        allow_cpu: Train without CUDA.
-        holdout_fraction: Share of image groups that the mixtures have not, for measurements.
-        initial_weights: Identity of the weights of `init_from`.
-        plan: The stage's pack plan, or the packed rows made from it.
-        batch_order: Order of its samples.
-        n_steps: Optimizer steps.
-        run_hash: Identity of the run.
-    """
-
-    recipe: Recipe
-    stage: TrainingStage
-    stage_config: StageConfig
-    lake: Lake
-    output_dir: Path
-    init_from: Path | None
-    resume: str
-    allow_cpu: bool
-    holdout_fraction: float
-    initial_weights: dict[str, Any] | None
-    plan: PackPlan | PackedRows
-    batch_order: BatchOrder
-    n_steps: int
-    run_hash: str
+class OutputBusy(MvlError):
+    """Another process trains in the folder."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train a stage; return the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     LOG.setLevel(logging.INFO)
+    options = parse_arguments(arguments)
+    failure_path = options.out / FAILURE_FILE
+    if (failure := _read_failure(failure_path)) is not None:
+        sys.stderr.write(f"{failure['message']}\n")
+        return int(failure["exit_code"])
     try:
-        return _run_job(_resolve_job(_parse_arguments(arguments)))
-    except TrainingDiverged as error:
-        sys.stderr.write(f"{error}\n")
-        return 3
+        return _run_job(resolve_job(options))
     except MvlError as error:
+        exit_code = 3 if isinstance(error, TrainingDiverged) else 2
         sys.stderr.write(f"{error}\n")
-        return 2
+        if options.out.is_dir() and not isinstance(error, OutputBusy):
+            failure_text = json.dumps({"message": str(error), "exit_code": exit_code})
+            write_text_atomic(failure_path, failure_text, unique=True)
+        return exit_code
 
 
-def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="mvl_training.trainer.main", description="Train one stage")
-    parser.add_argument("--recipe", required=True, help="name or path")
-    parser.add_argument("--stage", required=True, choices=TRAINING_STAGES)
-    parser.add_argument("--lake", required=True, help="root of the tables")
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--init-from", type=Path, help="export folder of the previous stage")
-    parser.add_argument("--steps", type=int, help="in place of the recipe's number")
-    parser.add_argument(
-        "--holdout-fraction", type=float, default=0.0, help="the profile's: measure samples that the mixtures have not"
-    )
-    parser.add_argument("--allow-cpu", action="store_true", help=f"train without CUDA (or set {ALLOW_CPU_ENV}=1)")
-    parser.add_argument("--resume", choices=("auto", "never", "require"), default="auto")
-    return parser.parse_args(arguments)
+def _read_failure(failure_path: Path) -> dict[str, Any] | None:
+    """Return why the ranks that torchrun has started again failed before; None if a start may help.
 
-
-def _resolve_job(options: argparse.Namespace) -> TrainingJob:
-    recipe = load_recipe(options.recipe)
-    stage_config = recipe.get_stage(options.stage)
-    lake = Lake(options.lake)
-    plan = open_packs(lake, options.stage)
-    if options.init_from is not None and not (options.init_from / "config.json").is_file():
-        raise MvlError(f"{options.init_from} is not an export", hint="name the `export` folder of a finished stage")
-    batch_order = BatchOrder(len(plan), stage_config.global_batch_size, recipe.seed)
-    n_steps = options.steps or stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
-    initial_weights = None if options.init_from is None else _identify_weights(options.init_from)
-    return TrainingJob(
-        recipe,
-        options.stage,
-        stage_config,
-        lake,
-        options.out,
-        options.init_from,
-        options.resume,
-        options.allow_cpu or os.environ.get(ALLOW_CPU_ENV, "") not in ("", "0"),
-        options.holdout_fraction,
-        initial_weights,
-        plan,
-        batch_order,
-        n_steps,
-        run_hash=compute_digest(
-            "run", recipe.build_training_inputs(options.stage), plan.version, initial_weights, n_steps
-        ),
-    )
-
-
-def _identify_weights(export_dir: Path) -> dict[str, Any]:
-    """Return the identity of an export's weights: its run and step, or digests of the files of a foreign folder.
-
-    It is part of `run_hash`, so its keys must not change.
+    torchrun starts its ranks again whatever they ended with. The first start forgets what earlier runs left.
     """
-    provenance_path = export_dir / PROVENANCE_FILE
-    if provenance_path.is_file():
-        data = json.loads(provenance_path.read_text(encoding="utf-8"))
-        return {"run": data["run_hash"], "step": data["step"]}
-    return {path.name: _compute_file_digest(path) for path in sorted(export_dir.iterdir()) if path.is_file()}
-
-
-def _compute_file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        if os.environ.get("RANK", "0") == "0":
+            failure_path.unlink(missing_ok=True)
+        return None
+    if not failure_path.is_file():
+        return None
+    failure: dict[str, Any] = json.loads(failure_path.read_text(encoding="utf-8"))
+    return failure
 
 
 def _run_job(job: TrainingJob) -> int:
-    if job.resume != "never" and _is_finished(job):
+    if job.resume != "never" and is_finished(job):
         LOG.info(f"{job.stage}: already finished, {job.output_dir}")
         return 0
     check_device(job.recipe, allow_cpu=job.allow_cpu)
@@ -254,7 +176,7 @@ def check_device(recipe: Recipe, *, allow_cpu: bool) -> None:
 def _lock_output_dir(output_dir: Path) -> Iterator[None]:
     """Hold the folder's lock on rank 0: two runs in one folder would corrupt each other's files.
 
-    Raises MvlError on all ranks when another process still holds it after `LOCK_TIMEOUT_S` (one that was just killed
+    Raises OutputBusy on all ranks when another process still holds it after `LOCK_TIMEOUT_S` (one that was just killed
     needs a moment to be gone).
     """
     with contextlib.ExitStack() as stack:
@@ -264,7 +186,7 @@ def _lock_output_dir(output_dir: Path) -> Iterator[None]:
             deadline = time.monotonic() + LOCK_TIMEOUT_S
             while (lock := acquire_lock(output_dir / ".lock", blocking=False)) is None:
                 if time.monotonic() >= deadline:
-                    raise MvlError(
+                    raise OutputBusy(
                         f"another process trains in {output_dir}",
                         hint="wait for it or stop it; this process changed nothing",
                     )
@@ -290,6 +212,9 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     else:
         student = _build_student(job, tokenizer)
         sizes = compute_model_sizes(student.llava, student.grid)
+    run_on_rank_0(lambda: check_disk(job.output_dir, sizes, job.stage_config, job.n_steps))
+    if job.stage_config.lora is not None:
+        add_adapters(student, job.stage_config.lora, seed=job.recipe.seed)
     model_dir = job.output_dir / "model"
     if is_rank_0:
         shutil.rmtree(model_dir, ignore_errors=True)
@@ -320,6 +245,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     previous_losses = run_on_rank_0(lambda: _read_previous_losses(job.output_dir, start_step))
     reporter = MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step) if is_rank_0 else None
     started_at = time.monotonic()
+    grace_s = read_save_grace_s()
 
     def save_checkpoint(step: int) -> None:
         state = CheckpointState(
@@ -331,9 +257,16 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             job.recipe.to_dict(),
             job.plan.version,
             parameter_names,
-            _build_provenance(job),
+            build_provenance(job),
         )
-        checkpoints.save(engine, checkpoints_dir, state, model_dir, job.stage_config.keep_checkpoints)
+        save_started_at = time.monotonic()
+        checkpoints.save(engine, checkpoints_dir, state, model_dir, job.stage_config)
+        save_time_s = time.monotonic() - save_started_at
+        if reporter is not None and save_time_s > grace_s:
+            reporter.log(
+                f"step {step}: the checkpoint took {save_time_s:.0f} s to write, and a run that is cancelled gets"
+                f" {grace_s} s: its work since the last checkpoint would be lost; raise {SAVE_GRACE_ENV}"
+            )
 
     try:
         if reporter is not None:
@@ -360,7 +293,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             save_checkpoint,
             held_out,
         )
-        _export_and_report(job, engine, loader, start_step, time.monotonic() - started_at)
+        export_and_report(job, engine, loader, start_step, time.monotonic() - started_at)
     except Interrupted as interruption:
         if reporter is not None:
             reporter.log(f"{interruption}; the same command resumes from there")
@@ -422,86 +355,6 @@ def _read_previous_losses(output_dir: Path, start_step: int) -> list[float]:
     """Return the losses of the last steps up to `start_step`, oldest first."""
     steps = [step for step in read_metrics(output_dir / METRICS_FILE) if step["step"] <= start_step]
     return [step["loss"] for step in steps[-SPIKE_WINDOW:]]
-
-
-def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_step: int, wall_time_s: float) -> None:
-    """Export the last checkpoint, compare it with the trained model, write result.json. Collective."""
-    probe_batch = _load_probe_batch(loader).to(engine.device)
-    engine.eval()
-    with torch.no_grad(), gather_own_parameters(engine.module):
-        trained_logits = compute_probe_logits(engine.module, probe_batch)
-    if dist.get_rank() == 0:
-        last_checkpoint = job.output_dir / CHECKPOINTS_DIR / checkpoints.format_checkpoint_name(job.n_steps)
-        export_dir = export_checkpoint(last_checkpoint, job.output_dir / EXPORT_DIR)
-        reloaded = (
-            load_student(export_dir, job.recipe.grid.to_tile_grid(), DTYPE_BY_PRECISION[job.stage_config.precision])
-            .to(engine.device)
-            .eval()
-        )
-        with torch.no_grad():
-            differences = (compute_probe_logits(reloaded, probe_batch) - trained_logits).abs()
-            max_difference = float(differences.max()) if differences.numel() else math.nan
-        step_metrics = read_metrics(job.output_dir / METRICS_FILE)
-        n_loss_tokens = sum(step["loss_tokens"] for step in step_metrics)
-        train_time_s = sum(step["step_time_s"] for step in step_metrics)
-        result = {
-            "stage": job.stage,
-            "run_hash": job.run_hash,
-            "n_steps": job.n_steps,
-            "first_loss": step_metrics[0]["loss"],
-            "last_loss": step_metrics[-1]["loss"],
-            "samples": sum(step["samples"] for step in step_metrics),
-            "skipped_samples": sum(step.get("skipped_samples", 0) for step in step_metrics),
-            "tokens": sum(step["tokens"] for step in step_metrics),
-            "loss_tokens": n_loss_tokens,
-            "train_time_s": train_time_s,
-            "loss_tokens_per_s": n_loss_tokens / train_time_s,
-            "wall_time_s": wall_time_s,
-            "checkpoint_dir": str(last_checkpoint),
-            "export_dir": str(export_dir),
-            "export_max_difference": max_difference,
-            "plan_version": job.plan.version,
-            "resumed_from": start_step or None,
-            "world_size": dist.get_world_size(),
-            **_build_provenance(job),
-        }
-        write_text_atomic(job.output_dir / RESULT_FILE, json.dumps(result, indent=1) + "\n", unique=False)
-    wait_for_all_ranks()
-
-
-def _load_probe_batch(loader: PackLoader) -> PackedBatch:
-    """Return the first pack of one sample that can be decoded; an empty one if none of the first can."""
-    batches = (loader.load([position]) for position in range(min(len(loader.plan), MAX_PROBED_SAMPLES)))
-    return next((batch for batch in batches if batch.row_ids), loader.load([]))
-
-
-def compute_probe_logits(student: Student, batch: PackedBatch) -> torch.Tensor:
-    """Return the logits at the loss tokens of a pack, float32 (loss tokens, vocabulary)."""
-    logits: torch.Tensor = student.llava.lm_head(student.compute_last_hidden(batch)[batch.loss_positions_K]).float()
-    return logits
-
-
-def _is_finished(job: TrainingJob) -> bool:
-    result_path = job.output_dir / RESULT_FILE
-    if not result_path.is_file() or not (job.output_dir / EXPORT_DIR / "config.json").is_file():
-        return False
-    return bool(json.loads(result_path.read_text(encoding="utf-8")).get("run_hash") == job.run_hash)
-
-
-def _build_provenance(job: TrainingJob) -> dict[str, Any]:
-    return {
-        "recipe_name": job.recipe.name,
-        "recipe_hash": compute_digest(job.recipe.build_training_inputs(job.stage)),
-        "initial_weights": job.initial_weights,
-        "versions": {name: _read_package_version(name) for name in VERSIONED_PACKAGES},
-    }
-
-
-def _read_package_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def init_distributed() -> None:

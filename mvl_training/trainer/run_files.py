@@ -1,12 +1,40 @@
-"""Names of the files and folders of a run. No torch: the asset definitions read these files too."""
+"""What the trainer and those who launch it agree on: files and folders of a run, and the time to save.
+
+No torch: the asset definitions read these files too.
+"""
 
 from __future__ import annotations
 
+import os
+
+from mvl_assets.errors import MvlError
+
 METRICS_FILE = "metrics.jsonl"
 RESULT_FILE = "result.json"
+FAILURE_FILE = "failure.json"
+"""Says why a run failed where starting it again would not help: bad input, a loss that diverged."""
+
 CHECKPOINTS_DIR = "checkpoints"
 EXPORT_DIR = "export"
 TENSORBOARD_DIR = "tensorboard"
 
 PROVENANCE_FILE = "mvl.json"
 """In an export: the run, recipe, plan and package versions that it comes from."""
+
+SAVE_GRACE_ENV = "MVL_SAVE_GRACE_S"
+"""Environment variable: seconds that a cancelled run gets to save its checkpoint; torchrun, the launcher, Slurm and
+Kubernetes wait as long."""
+
+DEFAULT_SAVE_GRACE_S = 270
+
+
+def read_save_grace_s() -> int:
+    """Return the seconds that a cancelled run gets to save its checkpoint.
+
+    Raises:
+        MvlError: `MVL_SAVE_GRACE_S` is no number of seconds.
+    """
+    text = os.environ.get(SAVE_GRACE_ENV, str(DEFAULT_SAVE_GRACE_S))
+    if not text.isdecimal() or not int(text):
+        raise MvlError(f"{SAVE_GRACE_ENV} is {text!r}", hint="set it to a whole number of seconds above 0")
+    return int(text)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from mvl_assets.errors import MvlError
@@ -14,9 +15,9 @@ from mvl_training.cli import recipe_group
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import load_tokenizer
-from mvl_training.model.cost_model import compute_recipe_sizes
+from mvl_training.model.cost_model import compute_recipe_sizes, compute_sample_flops, count_trained_params
 from mvl_training.model.student_model import assemble_student, find_model_component
-from mvl_training.recipe import ExpectedData, load_recipe, parse_recipe
+from mvl_training.recipe import ExpectedData, LoraConfig, load_recipe, parse_recipe
 from mvl_training.runs.forecast import forecast_stage
 from tests.training import tiny_model as small
 
@@ -77,6 +78,32 @@ def test_an_offloaded_optimizer_is_on_the_host() -> None:
         for stage in (here.model_copy(update={"offload": False}), away)
     )
     assert (kept.host_gib, moved.optimizer_gib) == (0.0, 0.0) and moved.host_gib == kept.optimizer_gib
+
+
+def test_adapters_of_the_published_model_are_counted_and_named(tmp_path: Path) -> None:
+    recipe = load_recipe("paper-7b")
+    stage = recipe.get_stage("single_image")
+    adapted = stage.model_copy(
+        update={
+            "lora": LoraConfig(),
+            "zero_stage": 2,
+            "recompute": "attention_kept",
+            "compile_layers": True,
+            "keep_every_samples": 10**6,
+        }
+    )
+    data = recipe.to_dict()
+    data["stages"] = {"single_image": adapted.model_dump(mode="json")}
+    sizes = compute_recipe_sizes(recipe)
+    # What peft counts for Qwen2-7B with rank 16 on all linear layers.
+    assert count_trained_params(sizes, adapted)["language"] == 40_370_176
+    whole, small_one = (compute_sample_flops(sizes, config, 2400.0, 5.0) for config in (stage, adapted))
+    assert 0.6 < small_one / whole < 0.9
+    (tmp_path / "adapted.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    text = CliRunner().invoke(recipe_group, ["show", str(tmp_path / "adapted.yaml"), "--gpus", "8"]).output
+    assert "rank 16, alpha 32: 40.4M parameters on q_proj, k_proj" in text
+    assert "activations of each layer, but for the outputs of attention" in text
+    assert "torch.compile" in text and "one kept every 1,000,000 samples" in text
 
 
 def test_parameters_of_the_demo_are_counted_as_they_are_built() -> None:

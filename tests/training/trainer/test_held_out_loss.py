@@ -15,6 +15,7 @@ from mvl_training.data.pack_loader import PackedBatch, collate
 from mvl_training.data.processing import SampleProcessor
 from mvl_training.model.student_model import Student, assemble_student
 from mvl_training.recipe import Recipe
+from mvl_training.trainer import held_out
 from mvl_training.trainer.held_out import HeldOutEvaluator, is_question
 
 
@@ -89,12 +90,27 @@ def test_a_question_is_answered_where_every_token_of_the_reference_is_the_likeli
         recipe.get_stage("single_image").pack_tokens,
     )
     optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
-    (batch, _), *_ = evaluator._iter_packs(list(evaluator._iter_samples()))
+    (batch, _), *_ = evaluator._iter_packs()
     for _ in range(60):
         optimizer.zero_grad()
         student.train()(batch).backward()
         optimizer.step()
     assert evaluator.evaluate(Engine(student))["held_out_exact_by_category"] == {"chart": 1.0}
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize(("kept_bytes", "n_built"), [(1 << 30, 7), (0, 14)])
+def test_samples_are_built_once_as_far_as_memory_allows(
+    lake: Lake, recipe: Recipe, tokens: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, kept_bytes: int, n_built: int
+) -> None:
+    monkeypatch.setattr(held_out, "MAX_KEPT_BYTES", kept_bytes)
+    processor = SampleProcessor.for_stage(recipe, "single_image", tokens)
+    build, built = processor.build_sample, []
+    monkeypatch.setattr(processor, "build_sample", lambda row, images: built.append(row) or build(row, images))
+    evaluator = HeldOutEvaluator(make_rows(lake), lake, processor, recipe.get_stage("single_image").pack_tokens)
+    engine = Engine(assemble_student(recipe, tokens))
+    assert evaluator.evaluate(engine) == evaluator.evaluate(engine)
+    assert len(built) == n_built
 
 
 def test_only_a_single_exchange_with_a_short_answer_is_a_question() -> None:

@@ -21,7 +21,7 @@ from mvl_training.data.planning import build_pack_plan
 from mvl_training.data.processing import SampleProcessor, load_tokenizer
 from mvl_training.model.student_model import assemble_student
 from mvl_training.recipe import LossWeighting, Recipe, parse_recipe
-from mvl_training.trainer.loop import build_parameter_groups
+from mvl_training.trainer.engine import build_parameter_groups
 from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
@@ -44,7 +44,8 @@ from mvl_training.data.step_packs import PackLimits, StepPacker
 from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
 from mvl_training.model.student_model import assemble_student
 from mvl_training.recipe import LossWeighting, load_recipe
-from mvl_training.trainer.loop import StepSchedule, StopSignals, build_engine, train
+from mvl_training.trainer.engine import build_engine
+from mvl_training.trainer.loop import StepSchedule, StopSignals, train
 from mvl_training.trainer.main import init_distributed
 from mvl_training.trainer.mfu import ThroughputMeter
 

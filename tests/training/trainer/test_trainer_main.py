@@ -371,7 +371,8 @@ def test_a_recipe_that_is_not_a_demo_refuses_to_train_without_cuda(
     monkeypatch: pytest.MonkeyPatch,
     allowed: str | None,
 ) -> None:
-    from mvl_training.trainer.main import ALLOW_CPU_ENV, main
+    from mvl_training.trainer.job import ALLOW_CPU_ENV
+    from mvl_training.trainer.main import main
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv(ALLOW_CPU_ENV, raising=False)

@@ -108,4 +108,4 @@ def test_the_launcher_command_replaces_torchrun(monkeypatch: pytest.MonkeyPatch,
     run = TrainingRun("single_image", "tiny.yaml", small.build_recipe(tokenizer), "lake", "1", None)
     alone = run.build_command()
     monkeypatch.setenv(LAUNCHER_ENV, "deploy/train-hosts.sh 'my hosts.txt'")
-    assert run.build_command() == ["deploy/train-hosts.sh", "my hosts.txt", *alone[alone.index("--nproc_per_node") :]]
+    assert run.build_command() == ["deploy/train-hosts.sh", "my hosts.txt", *alone[alone.index("--shutdown-timeout") :]]

@@ -27,7 +27,7 @@ from mvl_training.model.cost_model import compute_model_sizes
 from mvl_training.model.student_model import assemble_student
 from mvl_training.recipe import load_recipe
 from mvl_training.trainer.collective import run_on_rank_0
-from mvl_training.trainer.loop import build_deepspeed_config
+from mvl_training.trainer.engine import build_deepspeed_config
 from mvl_training.trainer.main import init_distributed
 from mvl_training.trainer.zero3 import build_student_zero3
 

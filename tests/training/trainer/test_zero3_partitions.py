@@ -34,21 +34,22 @@ from mvl_training.data.step_packs import PackLimits, StepPacker
 from mvl_training.model import student_model
 from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
 from mvl_training.recipe import load_recipe
-from mvl_training.trainer import loop
-from mvl_training.trainer.main import compute_probe_logits, init_distributed
+from mvl_training.trainer import engine as engines, loop
+from mvl_training.trainer.finish import compute_probe_logits
+from mvl_training.trainer.main import init_distributed
 from mvl_training.trainer.mfu import ThroughputMeter
 from mvl_training.trainer.zero3 import build_student_zero3, gather_own_parameters
 
 folder, lake = Path(sys.argv[1]), Lake(sys.argv[2])
-student_model.HEAD_CHUNK_TOKENS = loop.HEAD_CHUNK_TOKENS = 64
+student_model.HEAD_CHUNK_TOKENS = engines.HEAD_CHUNK_TOKENS = 64
 NO_THRESHOLDS = {
     "stage3_param_persistence_threshold": 0,
     "stage3_max_live_parameters": 0,
     "stage3_max_reuse_distance": 0,
     "stage3_prefetch_bucket_size": 0,
 }
-build_zero_config = loop._build_zero_config
-loop._build_zero_config = lambda stage_config: build_zero_config(stage_config) | NO_THRESHOLDS
+build_zero_config = engines._build_zero_config
+engines._build_zero_config = lambda stage_config: build_zero_config(stage_config) | NO_THRESHOLDS
 init_distributed()
 recipe = load_recipe(folder / "tiny.yaml")
 tokenizer, plan = load_tokenizer(recipe), PackPlan(lake, "single_image")
@@ -59,13 +60,13 @@ for zero_stage in (2, 3):
     if zero_stage == 3:
         student, sizes = build_student_zero3(
             lambda: student_model.assemble_student(recipe, tokenizer),
-            loop.build_deepspeed_config(stage_config, load_universal=False),
+            engines.build_deepspeed_config(stage_config, load_universal=False),
             torch.float32,
         )
     else:
         student = student_model.assemble_student(recipe, tokenizer)
         sizes = compute_model_sizes(student.llava, student.grid)
-    engine = loop.build_engine(student, stage_config)
+    engine = engines.build_engine(student, stage_config)
     packer = StepPacker(
         plan,
         BatchOrder(len(plan), stage_config.global_batch_size, recipe.seed),

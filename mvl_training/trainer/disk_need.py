@@ -1,0 +1,54 @@
+"""How much disk the checkpoints of a stage take, checked before the first step."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+from mvl_assets.errors import MvlError
+from mvl_training.model.cost_model import GIB, ModelSizes, count_trained_params
+from mvl_training.recipe import StageConfig
+
+
+def forecast_checkpoint_bytes(sizes: ModelSizes, stage_config: StageConfig) -> int:
+    """Return the bytes of a checkpoint: weights, and of what learns AdamW's moments and, with ZeRO, fp32 weights."""
+    n_params = sum(sizes.params.values())
+    n_trained = sum(count_trained_params(sizes, stage_config).values())
+    bytes_per_weight = 2 if stage_config.precision == "bf16" else 4
+    # ZeRO-3 divides the weights that learn, and saves only their fp32 copy.
+    n_plain = n_params - n_trained if stage_config.zero_stage == 3 else n_params
+    return n_plain * bytes_per_weight + n_trained * (12 if stage_config.zero_stage else 8)
+
+
+def count_checkpoints(stage_config: StageConfig, n_steps: int) -> int:
+    """Return how many checkpoints there are at most at a time, with the one that is being written."""
+    n_saves = math.ceil(n_steps / stage_config.save_interval)
+    n_newest = stage_config.keep_checkpoints
+    if stage_config.save_minutes is None:
+        n_newest = min(n_newest, n_saves)
+    every = stage_config.keep_every_samples
+    n_thinned = 0 if every is None else min(n_saves, n_steps * stage_config.global_batch_size // every)
+    return n_newest + n_thinned + 1
+
+
+def check_disk(output_dir: Path, sizes: ModelSizes, stage_config: StageConfig, n_steps: int) -> None:
+    """Refuse a run whose checkpoints and export would not fit on the disk.
+
+    What the run has written before counts as free: it is what will be replaced.
+
+    Raises:
+        MvlError: They do not fit; with the figures.
+    """
+    n_bytes = forecast_checkpoint_bytes(sizes, stage_config)
+    n_checkpoints = count_checkpoints(stage_config, n_steps)
+    export_bytes = sum(sizes.params.values()) * (2 if stage_config.precision == "bf16" else 4)
+    needed = n_checkpoints * n_bytes + export_bytes
+    written = sum(path.stat().st_size for path in output_dir.rglob("*") if path.is_file())
+    free = shutil.disk_usage(output_dir).free + written
+    if needed > free:
+        raise MvlError(
+            f"{output_dir}: {n_checkpoints} checkpoints of {n_bytes / GIB:.3g} GiB and the export take"
+            f" {needed / GIB:.3g} GiB, and {free / GIB:.3g} GiB are free",
+            hint="lower the recipe's `keep_checkpoints`, or set MVL_HOME to a larger disk",
+        )

@@ -1,0 +1,97 @@
+"""Adapters of the language tower: what learns, what an export holds, and that a run goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from mvl_assets.errors import MvlError
+from mvl_assets.lake.lake import Lake
+from mvl_training.data.chat_format import ChatTokenizer
+from mvl_training.model.lora import add_adapters, is_adapter, merge_adapters
+from mvl_training.model.student_model import assemble_student
+from mvl_training.recipe import LoraConfig, RecipeError, parse_recipe
+from mvl_training.runs.training_run import EXPORT_TOLERANCE
+from mvl_training.trainer.engine import build_parameter_groups
+from tests.patience import PATIENCE_S
+from tests.training import tiny_model as small
+
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "down_proj"]}
+
+
+def train(recipe: Path, lake: Lake, out: Path) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(recipe), "--stage", "single_image"]
+    command += ["--lake", lake.root, "--out", str(out)]
+    done = subprocess.run(
+        command, env=small.build_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_run_goes_on_bit_for_bit_and_exports_the_sum(tmp_path: Path, tokenizer: Path, lake: Lake) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(small.build_recipe_data(tokenizer, steps=4, lora=LORA)), encoding="utf-8")
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+    steps = train(recipe, lake, whole)
+    shutil.copytree(whole, interrupted)
+    for gone in ("checkpoints/step-00000004", "export"):
+        shutil.rmtree(interrupted / gone)
+    (interrupted / "result.json").unlink()
+    again = train(recipe, lake, interrupted)
+    numbers = [[(line["loss"], line["grad_norm"]) for line in lines] for lines in (steps, again)]
+    assert numbers[0] == numbers[1]
+    exports = [load_file(folder / "export" / "model.safetensors") for folder in (whole, interrupted)]
+    assert all(torch.equal(exports[0][name], exports[1][name]) for name in exports[0])
+    result = json.loads((whole / "result.json").read_text("utf-8"))
+    assert result["export_max_difference"] <= EXPORT_TOLERANCE
+    assert (
+        result["merged_adapters"] == json.loads((whole / "export" / "mvl.json").read_text("utf-8"))["merged_adapters"]
+    )
+    assert result["merged_adapters"]["rank"] == 4
+    before = assemble_student(parse_recipe(small.build_recipe_data(tokenizer)), ChatTokenizer.load(tokenizer))
+    layer = before.llava.model.language_model.layers[0]
+    name = "language_model.model.layers.0."
+    assert not torch.equal(exports[0][name + "mlp.down_proj.weight"], layer.mlp.down_proj.weight)
+    assert torch.equal(exports[0][name + "mlp.up_proj.weight"], layer.mlp.up_proj.weight)
+
+
+def test_only_adapters_and_the_other_components_learn(tokenizer: Path, tokens: ChatTokenizer) -> None:
+    recipe = parse_recipe(small.build_recipe_data(tokenizer, lora=LORA))
+    student = assemble_student(recipe, tokens)
+    before = {name: parameter.clone() for name, parameter in student.named_parameters()}
+    add_adapters(student, LoraConfig.model_validate(LORA), seed=3)
+    build_parameter_groups(student, recipe.get_stage("single_image"))
+    trained = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    adapters = {name for name in trained if "language_model" in name}
+    assert adapters and all(is_adapter(name) for name in adapters)
+    assert any("multi_modal_projector" in name for name in trained) and any("vision_tower" in n for n in trained)
+    merged = merge_adapters(dict(student.named_parameters()), LoraConfig.model_validate(LORA))
+    assert merged.keys() == before.keys(), "the names of a student without adapters"
+    assert all(torch.equal(merged[name], before[name]) for name in before), "a new adapter adds nothing"
+
+
+def test_mistakes_are_named(tokenizer: Path, tokens: ChatTokenizer) -> None:
+    with pytest.raises(RecipeError, match="`lora` needs a learning rate of `language`"):
+        parse_recipe(small.build_recipe_data(tokenizer, lora=LORA, learning_rates={"projector": 1e-3}))
+    with pytest.raises(RecipeError, match="`lora` needs `zero_stage` 0, 1 or 2"):
+        parse_recipe(small.build_recipe_data(tokenizer, lora=LORA, zero_stage=3))
+    student = assemble_student(parse_recipe(small.build_recipe_data(tokenizer)), tokens)
+    with pytest.raises(MvlError, match=r"names fc1, which the language tower has not .*down_proj, gate_proj, k_proj"):
+        add_adapters(student, LoraConfig(targets=("fc1",)), seed=1)
+
+
+def test_a_recipe_without_adapters_keeps_its_identity(tokenizer: Path) -> None:
+    recipe = parse_recipe(small.build_recipe_data(tokenizer))
+    assert "lora" not in recipe.build_training_inputs("single_image")["settings"]
+    other = parse_recipe(small.build_recipe_data(tokenizer, lora=LORA))
+    assert other.build_training_inputs("single_image")["settings"]["lora"]["rank"] == 4
