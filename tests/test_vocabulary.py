@@ -21,11 +21,12 @@ VERBS = frozenset(
     """
     abort accepts acquire adapt add adds adjust admit advance allocate allow answer append apply apportion arrange as
     assemble attach attempt begin block bootstrap build calibrate call can cancel categorise check choose
-    classify clear close collapse collate collect combine commit compact compare compute concatenate conform
+    classify clear close collapse collate collect combine commit compact compare compile compute concatenate conform
     connect consolidate construct contains continue convert cool copy count create cut damage decode dedupe defer delete
     deliver
     demote descend describe detach detect diagnose digest discard dispatch download drain draw drop embed encode
-    end enqueue ensure equals escape estimate evaluate exchange exclude execute exists exit expand expire export extend
+    enable end enqueue ensure equals escape estimate evaluate exchange exclude execute exists exit expand expire export
+    extend
     extract fail fetch fill filter finalize find finish flatten flip flush fold follow forecast format forward
     from fsync
     gather generate get group gzip handle has hedge hold identify ignore index infer ingest init insert inspect

@@ -59,7 +59,8 @@ class JudgeCalls:
 
         @functools.wraps(process_results)
         def process_checked(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
-            self._local.replies = replies = []
+            replies: list[tuple[str, str]] = []
+            self._local.replies = replies
             try:
                 metrics = process_results(*args, **kwargs)
             finally:
