@@ -28,6 +28,7 @@ COMMANDS = {
     "mixture": "Compare two mixtures: shares, rows gained and lost.",
     "rejects": "Show the rows that were refused: file, row, why, and what to do.",
     "retry": "Ask again for rejected rewrites and verdicts; --list shows them.",
+    "benchmarks": "Declare the items of a benchmark, from the file of its lmms-eval task.",
     "batches": "Show the requests that servers have in batches.",
     "try": "Ask a few rows with a prompt at hand; a page shows old and new side by side.",
     "judge": "Measure the judge: against human labels, and on known faults.",
