@@ -201,11 +201,11 @@ def render_report(report: StudyReport) -> str:
         " film) and seeds. p after Holm, over all lines."
     )
     parts.append(format_markdown_table([_render_difference(difference) for difference in report.differences]))
-    parts += [f"- {describe_outcome(study, difference)}" for difference in report.differences]
+    parts.append("\n".join(f"- {describe_outcome(study, difference)}" for difference in report.differences))
     if report.clean_differences:
         parts.append("Over questions that no training row of any arm touches:")
         parts.append(format_markdown_table([_render_difference(d) for d in report.clean_differences]))
-    return "\n\n".join(part for part in parts if part).replace("\n\n- ", "\n- ") + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _describe_budget(study: Study) -> str:
@@ -250,6 +250,8 @@ def describe_outcome(study: Study, difference: Difference) -> str:
         )
     if difference.adjusted_p_value is None:
         return f"{where}one seed does not tell {names} apart: run it with at least two more."
+    if difference.difference == 0:
+        return f"{where}no difference was measured between {names}."
     if difference.seeds_to_settle is None:
         return (
             f"{where}{names} do not differ beyond the noise, and more seeds alone would not settle a difference of"
