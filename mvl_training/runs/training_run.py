@@ -37,6 +37,9 @@ LAUNCHER_ENV = "MVL_LAUNCHER"
 `--shutdown-timeout S --nproc_per_node N -m …` and ends when all ranks have ended. Unset, torchrun runs on this
 machine."""
 
+MAX_RESTARTS = 3
+"""How often torchrun starts the ranks of this machine again after one of them was lost."""
+
 EXPORT_TOLERANCE = 1e-3
 """Largest difference of a logit between the trained model and its reloaded export: equal weights, other kernels."""
 
@@ -131,7 +134,9 @@ class TrainingRun:
         The trainer resumes from what it finds in the folder.
         """
         command = shlex.split(os.environ.get(LAUNCHER_ENV, ""))
-        command = command or [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        # Machines that lose a rank are started again by who started them: they would have to agree on it.
+        restarts = ["--standalone", "--max-restarts", str(MAX_RESTARTS)]
+        command = command or [sys.executable, "-m", "torch.distributed.run", *restarts]
         # By default torchrun kills its ranks 30 seconds after it told them to end.
         command += ["--shutdown-timeout", str(read_save_grace_s())]
         command += ["--nproc_per_node", str(self.recipe.nproc_per_node), "-m", TRAIN_MODULE]

@@ -378,6 +378,16 @@ def init_distributed() -> None:
     deepspeed.utils.logger.setLevel(logging.WARNING)
     # Compiled at the first use (minutes), and a kill meanwhile leaves a lock that hangs every later run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if restart_count := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        # torchrun keeps its store, and in it the addresses of the ranks that it has ended.
+        store, rank, world_size = next(dist.rendezvous("env://"))
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=dist.PrefixStore(f"restart-{restart_count}", store),
+            rank=rank,
+            world_size=world_size,
+            timeout=STEP_TIMEOUT,
+        )
     deepspeed.init_distributed(
         dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False, timeout=STEP_TIMEOUT
     )
