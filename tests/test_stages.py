@@ -8,7 +8,7 @@ import pytest
 
 from mvl_assets.config.profile import ModelRole
 from mvl_assets.stages import CHECKPOINT, JUDGED, MODEL_STAGES, PACK_PLAN, RAW, REWRITTEN, SCORED, STAGE_NAMES, STAGES
-from tests.defs.edges import EDGES
+from tests.defs.edges import EDGES, SCORES_EDGES
 
 
 def test_a_stage_is_made_of_stages_before_it_or_of_itself() -> None:
@@ -18,7 +18,7 @@ def test_a_stage_is_made_of_stages_before_it_or_of_itself() -> None:
 
 def test_upstream_stages_are_the_edges_of_the_asset_graph() -> None:
     declared = {(upstream, stage.name) for stage in STAGES for upstream in stage.upstream}
-    assert declared == {(upstream, name) for upstream, name in EDGES if upstream != "prompts"}
+    assert declared == {(upstream, name) for upstream, name in EDGES | SCORES_EDGES if upstream != "prompts"}
 
 
 def test_every_stage_says_what_it_makes_in_one_sentence() -> None:

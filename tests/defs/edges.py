@@ -22,3 +22,6 @@ EDGES = {
     ("checkpoint", "checkpoint"),
     ("checkpoint", "evaluation"),
 }
+
+SCORES_EDGES = {("category", "scores"), ("scores", "mixture")}
+"""Those of a profile that names scores of others."""
