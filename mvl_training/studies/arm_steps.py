@@ -138,7 +138,7 @@ def _validate_training(run: training_run.TrainingRun) -> None:
     metrics, result = training_run.read_stage_metrics(run.output_dir), run.read_result()
     if not all(training_run.has_finite_values(line) for line in metrics):
         raise MvlError(f"training of {run.stage}: the loss is not finite", hint=f"see {run.output_dir}/metrics.jsonl")
-    if result["export_max_difference"] > training_run.EXPORT_TOLERANCE:
+    if result["export_max_difference"] > run.export_tolerance:
         raise MvlError(
             f"training of {run.stage}: the export gives other logits than the trained model",
             hint=f"see export_max_difference in {run.output_dir}/result.json",

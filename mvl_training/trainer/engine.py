@@ -54,7 +54,7 @@ def build_parameter_groups(student: Student, stage_config: StageConfig) -> list[
         component = find_model_component(name)
         learns = component in groups and (stage_config.lora is None or component != "language" or is_adapter(name))
         parameter.requires_grad_(learns)
-        if learns:
+        if component is not None and learns:
             groups[component].append(parameter)
     return [
         {"params": groups[component], "lr": rate, "name": component}
