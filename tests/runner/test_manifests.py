@@ -25,7 +25,7 @@ from tests.patience import PATIENCE_S
 
 DEPLOY = PACKAGE_DIR / "deploy"
 KUBERNETES_VERSION = "1.33"
-PLACEHOLDERS = {"@NAME@": "mvl-train", "@NODES@": "4"}
+PLACEHOLDERS = {"@NAME@": "mvl-train", "@NODES@": "4", "@SAVE_GRACE@": "270", "@GRACE@": "300"}
 
 
 def load_objects(name: str) -> list[dict[str, Any]]:
