@@ -89,7 +89,7 @@ def render_croissant(
         "version": _VERSION,
         "datePublished": published,
         "creator": {"@type": "sc:Organization", "name": "mvl"},
-        **({"citeAs": "https://arxiv.org/abs/2412.05237"} if title == PAPER_TITLE else {}),
+        "citeAs": "https://arxiv.org/abs/2412.05237",
         "isLiveDataset": False,
         "distribution": [
             {

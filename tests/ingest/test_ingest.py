@@ -68,9 +68,10 @@ def test_sample_has_its_text_images_licence_and_place(lake: Lake, tmp_path: Path
     (image_id,) = sample["image_ids"]
     assert lake.images.read_images([image_id]) == {image_id: make_image(1)}
     assert lake.images.read_properties([image_id])[image_id].width == 240
-    assert sample["image_properties"] == [
-        {"name": "1.png", **asdict(lake.images.read_properties([image_id])[image_id])}
-    ]
+    properties = asdict(lake.images.read_properties([image_id])[image_id])
+    # How sharp the least sharp of its images is, is a column of the sample.
+    assert sample["sharpness"] == properties.pop("sharpness") is not None
+    assert sample["image_properties"] == [{"name": "1.png", **properties}]
     assert sample["fingerprint"] == compute_fingerprint(sample["conversations"], [image_id])
     phash = sample["image_properties"][0]["phash"]
     assert sample["similar_fingerprint"] == compute_fingerprint(sample["conversations"], [phash])

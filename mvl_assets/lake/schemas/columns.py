@@ -199,13 +199,16 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "curation/benchmark_matches.n_tokens": "Tokens of the item's question and options.",
     "curation/contamination.n_tokens": "Tokens of the item's question and options.",
     "evaluation_benchmarks.benchmark": "Name of the benchmark in the paper.",
+    "evaluation_benchmarks.n_unjudged": "Questions without a verdict of their judge; if there are any, there is no score.",
     "evaluation_benchmarks.partition_key": "What one run replaces: checkpoint, benchmark and settings.",
     "evaluation_benchmarks.result_id": "Key: digest of partition and task.",
     "evaluation_benchmark_answers.benchmark": "Name of the benchmark in the paper.",
+    "evaluation_benchmark_answers.cluster": "Digest of its images and videos; empty for text alone.",
     "evaluation_benchmark_answers.partition_key": "What one run replaces: checkpoint, benchmark and settings.",
     "evaluation_benchmark_answers.question_id": "Digest of everything that was asked; the same for every checkpoint.",
     "evaluation_benchmark_answers.result_id": "Key: digest of partition, task and question.",
     "evaluation_benchmark_answers.score": "Score in [0, 1]; null if the task has no per-question score.",
+    "evaluation_benchmark_answers.stratum": "Part of the task whose mean counts in the score; null without parts.",
 }
 
 
