@@ -199,7 +199,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "curation/benchmark_matches.n_tokens": "Tokens of the item's question and options.",
     "curation/contamination.n_tokens": "Tokens of the item's question and options.",
     "evaluation_benchmarks.benchmark": "Name of the benchmark in the paper.",
-    "evaluation_benchmarks.n_unjudged": "Questions without a verdict of their judge; if there are any, there is no score.",
+    "evaluation_benchmarks.n_unjudged": "Questions without a verdict of their judge; with any, there is no score.",
     "evaluation_benchmarks.partition_key": "What one run replaces: checkpoint, benchmark and settings.",
     "evaluation_benchmarks.result_id": "Key: digest of partition and task.",
     "evaluation_benchmark_answers.benchmark": "Name of the benchmark in the paper.",
