@@ -240,7 +240,7 @@ class StudentRunner:
             inputs_embeds = pad_sequence(list(prompts), batch_first=True, padding_side="left")
             lengths = batch.cu_seqlens.diff().to(self.device)
             attention_mask = torch.arange(inputs_embeds.shape[1], 0, -1, device=self.device)[None] <= lengths[:, None]
-            generated_ids = self.student.llava.generate(  # type: ignore[misc]
+            generated_ids: Any = self.student.llava.generate(  # type: ignore[misc]
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask.long(),
                 max_new_tokens=max(budgets),
