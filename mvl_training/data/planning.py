@@ -104,7 +104,9 @@ def build_pack_plan(
     )
     totals, rejects_by_error = planner.totals, Counter(row.error for row in planner.rejects)
     if not totals["samples"]:
-        error_summary = ", ".join(f"{n} {e}" for e, n in rejects_by_error.most_common()) or "it has no rows"
+        error_summary = ", ".join(f"{n} {e}" for e, n in rejects_by_error.most_common()) or (
+            f"it has no rows; give it some (`mixture: {stage}` of the profile), or leave the stage out of the recipe"
+        )
         raise MvlError(f"mixture/{stage} holds nothing to train on: {error_summary}")
     return PackPlanReport(
         stage=stage,
