@@ -8,7 +8,7 @@ import click
 from pydantic import ValidationError
 
 from mvl_assets.config.benchmarks import BenchmarkItems, load_benchmarks
-from mvl_assets.config.project import find_own_dir
+from mvl_assets.config.project import write_own_entry
 from mvl_assets.errors import MvlError
 from mvl_assets.readers.sniffing.lmms_task import TaskProposal, sniff_task
 from mvl_assets.readers.sniffing.propose import sniff_folder
@@ -43,15 +43,14 @@ def add(task_file: Path, files: Path | None, dry_run: bool) -> None:
         click.echo(f"note: {note}")
     if dry_run:
         return
-    folder = find_own_dir("benchmarks")
-    if folder is None:
-        raise MvlError("this folder is in no project", hint="make one with `mvl init`, or use --dry-run")
-    target = folder / f"{slug}.yaml"
-    if slug in load_benchmarks() or target.exists():
-        raise MvlError(f"the benchmark {slug!r} is declared already", hint="edit its entry instead")
-    folder.mkdir(exist_ok=True)
-    with target.open("x", encoding="utf-8") as file:
-        file.write(proposal.format_yaml())
+    target = write_own_entry(
+        "benchmarks",
+        slug,
+        proposal.format_yaml(),
+        is_taken=slug in load_benchmarks(),
+        taken_error=MvlError(f"the benchmark {slug!r} is declared already", hint="edit its entry instead"),
+        preview_command="--dry-run",
+    )
     click.echo(f"\ndeclared in {target}; edit it there")
 
 

@@ -9,7 +9,7 @@ import click
 
 from mvl_assets.common.tables import as_json
 from mvl_assets.config.catalog import load_catalog
-from mvl_assets.config.project import find_own_dir
+from mvl_assets.config.project import write_own_entry
 from mvl_assets.errors import MvlError
 from mvl_assets.media.image import ImageError, inspect_image
 from mvl_assets.readers.sample import EncodedImage, Sample
@@ -97,16 +97,14 @@ def write_entry(proposal: Proposal) -> Path:
     """
     assert proposal.attributes is not None
     slug = str(proposal.attributes["slug"])
-    folder = find_own_dir("sources")
-    if folder is None:
-        raise MvlError("this folder is in no project", hint="make one with `mvl init`, or use `mvl sources sniff`")
-    target = folder / f"{slug}.yaml"
-    if slug in load_catalog() or target.exists():
-        raise MvlError(f"there is a source {slug!r} already", hint="give it another name with --slug")
-    folder.mkdir(exist_ok=True)
-    with target.open("x", encoding="utf-8") as file:
-        file.write(proposal.format_yaml())
-    return target
+    return write_own_entry(
+        "sources",
+        slug,
+        proposal.format_yaml(),
+        is_taken=slug in load_catalog(),
+        taken_error=MvlError(f"there is a source {slug!r} already", hint="give it another name with --slug"),
+        preview_command="`mvl sources sniff`",
+    )
 
 
 def _print_proposal(proposal: Proposal) -> None:

@@ -5,7 +5,7 @@ A project is a folder:
 | in the project | is |
 |---|---|
 | `mvl.yaml` | the settings below; marks the folder as a project |
-| `sources/` | YAML documents of sources, in any number of files |
+| `sources/`, `benchmarks/` | YAML documents of sources, and of benchmarks, in any number of files |
 | `prompts/`, `profiles/`, `recipes/`, `studies/` | files; one of the same name takes the place of the package's |
 | `workspace.yaml` | the code locations of Dagster's web interface |
 | `.mvl/` | everything that the pipeline writes (`MVL_HOME`) |
@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 
 from mvl_assets.common.project_root import PROJECT_FILE, find_project_root
 from mvl_assets.config.strict_yaml import StrictModel, YamlError, iter_documents
+from mvl_assets.errors import MvlError
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 RECIPES_DIR = PACKAGE_DIR.parent / "mvl_training" / "recipes"
@@ -100,6 +101,34 @@ def find_own_dir(name: OwnFolder) -> Path | None:
     """Return a folder of the project, which need not exist; None outside of any."""
     root = find_project_root()
     return None if root is None else root / name
+
+
+def write_own_entry(
+    folder_name: OwnFolder, slug: str, text: str, *, is_taken: bool, taken_error: MvlError, preview_command: str
+) -> Path:
+    """Write an entry into a file of its own in a folder of the project, and return the file.
+
+    Args:
+        folder_name: The folder.
+        slug: Name of the entry, and of the file.
+        text: The entry.
+        is_taken: Whether another entry has the name.
+        taken_error: Raised if it has, or if the file exists.
+        preview_command: What shows the entry without writing it.
+
+    Raises:
+        MvlError: The name is taken, or there is no project.
+    """
+    folder = find_own_dir(folder_name)
+    if folder is None:
+        raise MvlError("this folder is in no project", hint=f"make one with `mvl init`, or use {preview_command}")
+    target = folder / f"{slug}.yaml"
+    if is_taken or target.exists():
+        raise taken_error
+    folder.mkdir(exist_ok=True)
+    with target.open("x", encoding="utf-8") as file:
+        file.write(text)
+    return target
 
 
 def list_files(base_dir: Path, own_dir: Path | None, pattern: str) -> dict[str, Path]:
