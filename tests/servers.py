@@ -161,7 +161,7 @@ def vllm_server() -> Iterator[Endpoint]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(get_cache_dir()))
         weights = prepare_model("smollm2-135m-instruct")
-        spec = ServerSpec(str(weights), "smollm2", max_model_len=2048, max_num_seqs=16, idle_timeout_s=300)
+        spec = ServerSpec(str(weights), "smollm2", max_model_len=2048, max_num_seqs=16, idle_timeout_s=3600)
         endpoint = ensure_server(spec)
     yield endpoint
     with pytest.MonkeyPatch.context() as patch:
