@@ -85,15 +85,19 @@ def make_multiple_choice_builder(draw: DrawFn, detailed: bool) -> ContentBuilder
         qa_pair = _select_qa_pairs(
             rng, tuple(qa_pair for qa_pair in drawing.qa_pairs if qa_pair.choices), 1, row_in_image
         )[0]
-        choices = rng.sample(qa_pair.choices, len(qa_pair.choices))
-        letter = "ABCD"[choices.index(qa_pair.answer)]
-        choices_text = "\n".join(f"{'ABCD'[n]}. {choice}" for n, choice in enumerate(choices))
+        question, letter = format_choices(rng, qa_pair)
         answer = f"{qa_pair.rationale}\n\nAnswer: {letter}" if detailed else letter
-        return RowContent(
-            ((f"{qa_pair.question}\n{choices_text}\nAnswer with the letter of the choice.", answer),), (drawing,)
-        )
+        return RowContent(((question, answer),), (drawing,))
 
     return build
+
+
+def format_choices(rng: Random, qa_pair: DrawnQAPair) -> tuple[str, str]:
+    """Return the question with its choices, lettered in random order, and the letter of the answer."""
+    choices = rng.sample(qa_pair.choices, len(qa_pair.choices))
+    choices_text = "\n".join(f"{'ABCD'[n]}. {choice}" for n, choice in enumerate(choices))
+    letter = "ABCD"[choices.index(qa_pair.answer)]
+    return f"{qa_pair.question}\n{choices_text}\nAnswer with the letter of the choice.", letter
 
 
 def make_caption_builder(draw: DrawFn) -> ContentBuilder:

@@ -55,14 +55,14 @@ def draw_chart(rng: Random) -> Drawing:
 def draw_bar_chart(rng: Random) -> Drawing:
     """Draw a bar chart with questions about its values."""
     chart_data = sample_chart_data(rng, sample_int(rng, 3, 6))
-    image, draw, (x0, y0, x1, y1) = _draw_axes(rng, chart_data)
+    image, draw, (x0, y0, x1, y1), size = _draw_axes(rng, chart_data)
     slot = (x1 - x0) / len(chart_data.values)
     colour = COLOURS[rng.choice(list(COLOURS))]
     for n, value in enumerate(chart_data.values):
         left = x0 + slot * (n + 0.2)
         top = y1 - (y1 - y0) * value / 100
         draw.rectangle((left, top, left + slot * 0.6, y1), fill=colour)
-        draw_text(draw, (left + slot * 0.3, top - 3), str(value), 13, anchor="mb")
+        draw_text(draw, (left + slot * 0.3, top - 3), str(value), size, anchor="mb")
     return Drawing(
         image, _build_qa_pairs(rng, chart_data, "bar"), _build_caption(chart_data, "bar chart"), needs_colour=False
     )
@@ -71,13 +71,13 @@ def draw_bar_chart(rng: Random) -> Drawing:
 def draw_line_chart(rng: Random) -> Drawing:
     """Draw a line chart with questions about its values."""
     chart_data = sample_chart_data(rng, sample_int(rng, 4, 6))
-    image, draw, (x0, y0, x1, y1) = _draw_axes(rng, chart_data)
+    image, draw, (x0, y0, x1, y1), size = _draw_axes(rng, chart_data)
     slot = (x1 - x0) / len(chart_data.values)
     points = [(x0 + slot * (n + 0.5), y1 - (y1 - y0) * value / 100) for n, value in enumerate(chart_data.values)]
     draw.line(points, fill=COLOURS[rng.choice(["red", "blue", "green", "purple"])], width=3)
     for (x, y), value in zip(points, chart_data.values, strict=True):
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=INK)
-        draw_text(draw, (x, y - 7), str(value), 13, anchor="mb")
+        draw_text(draw, (x, y - 7), str(value), size, anchor="mb")
     return Drawing(
         image, _build_qa_pairs(rng, chart_data, "point"), _build_caption(chart_data, "line chart"), needs_colour=False
     )
@@ -94,17 +94,18 @@ def draw_pie_chart(rng: Random) -> Drawing:
         shares = [b - a for a, b in zip([0, *cuts], [*cuts, 100], strict=True)]
     chart_data = ChartData(f"{title} (share in %)", "percent", labels[:n_slices], tuple(shares))
     size = sample_int(rng, 240, 420, 20)
-    image, draw = create_canvas((size + 190, size), rng.choice(PAPERS))
-    draw_text(draw, (12, 8), chart_data.title, 16)
+    text_size = max(16, size // 16)
+    image, draw = create_canvas((size + 11 * text_size, size), rng.choice(PAPERS))
+    draw_text(draw, (12, 8), chart_data.title, text_size)
     box = (20, 36, size - 20, size - 4)
     start = -90.0
     for n, (label, share) in enumerate(zip(chart_data.labels, chart_data.values, strict=True)):
         colour = list(COLOURS.values())[n]
         draw.pieslice(box, start, start + share * 3.6, fill=colour, outline=(255, 255, 255))
         start += share * 3.6
-        y = 60 + n * 26
-        draw.rectangle((size + 4, y, size + 18, y + 14), fill=colour)
-        draw_text(draw, (size + 26, y), f"{label}  {share}%", 14)
+        y = 60 + n * 2 * text_size
+        draw.rectangle((size + 4, y, size + 4 + text_size, y + text_size), fill=colour)
+        draw_text(draw, (size + 12 + text_size, y), f"{label}  {share}%", text_size)
     names = list(COLOURS)
     slice_index = rng.randrange(n_slices)
     by_colour = DrawnQAPair(
@@ -119,23 +120,26 @@ def draw_pie_chart(rng: Random) -> Drawing:
 
 def _draw_axes(
     rng: Random, chart_data: ChartData
-) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[float, float, float, float]]:
-    """Draw title, axes, ticks at 0, 50 and 100, and labels; return the plotting area in pixels."""
-    size = (max(sample_int(rng, 320, 700, 20), 70 * len(chart_data.labels)), sample_int(rng, 240, 460, 20))
-    image, draw = create_canvas(size, rng.choice(PAPERS))
-    x0, y0, x1, y1 = 52.0, 62.0, size[0] - 14.0, size[1] - 40.0
-    draw_text(draw, (size[0] / 2, 10), chart_data.title, 18, anchor="ma")
-    draw_text(draw, (8, 36), chart_data.unit, 12)
+) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[float, float, float, float], int]:
+    """Draw title, axes, ticks at 0, 50 and 100, and labels; return the plotting area and the text size in pixels."""
+    width, height = max(sample_int(rng, 320, 700, 20), 70 * len(chart_data.labels)), sample_int(rng, 240, 460, 20)
+    size = max(14, width // 24)
+    image, draw = create_canvas((width, height + 3 * size), rng.choice(PAPERS))
+    x0, y0, x1, y1 = 3.0 * size, 4.5 * size, width - 14.0, height + 0.5 * size
+    draw_text(draw, (width / 2, 8), chart_data.title, min(size + 4, 28), anchor="ma")
+    draw_text(draw, (8, 2.2 * size), chart_data.unit, size)
     for tick in (0, 50, 100):
         y = y1 - (y1 - y0) * tick / 100
         draw.line((x0, y, x1, y), fill=(205, 205, 205))
-        draw_text(draw, (x0 - 6, y), str(tick), 12, anchor="rm")
+        draw_text(draw, (x0 - 6, y), str(tick), size, anchor="rm")
     draw.line((x0, y0, x0, y1, x1, y1), fill=INK, width=2)
     slot = (x1 - x0) / len(chart_data.labels)
-    label_size = 14 if max(measure_text_width(label, 14) for label in chart_data.labels) < slot else 11
+    # Long labels side by side would run into each other: then every second one stands a line lower.
+    is_wide = max(measure_text_width(label, size) for label in chart_data.labels) > slot - 4
     for n, label in enumerate(chart_data.labels):
-        draw_text(draw, (x0 + slot * (n + 0.5), y1 + 8), label, label_size, anchor="ma")
-    return image, draw, (x0, y0, x1, y1)
+        y = y1 + 6 + (size if is_wide and n % 2 else 0)
+        draw_text(draw, (x0 + slot * (n + 0.5), y), label, size, anchor="ma")
+    return image, draw, (x0, y0, x1, y1), size
 
 
 def _build_qa_pairs(rng: Random, chart_data: ChartData, mark: str) -> tuple[DrawnQAPair, ...]:

@@ -13,6 +13,11 @@ from mvl_assets.media.drawing import INK, create_canvas, draw_text
 Point = tuple[float, float]
 
 
+def get_text_size(image: Image.Image) -> int:
+    """Return the size of an image's labels in pixels: a part of the image, so that they can be read at any scale."""
+    return max(16, max(image.size) // 18)
+
+
 def draw_figure(rng: Random) -> Drawing:
     """Draw one of the four kinds."""
     return rng.choice((draw_triangle, draw_rectangle, draw_circle, draw_crossing_lines))(rng)
@@ -29,7 +34,7 @@ def draw_triangle(rng: Random) -> Drawing:
     image, draw, points = _create_fitted_canvas(rng, corners)
     draw.polygon(points, outline=INK, fill=(232, 240, 250), width=3)
     for name, point, label in zip("ABC", points, (f"{a}°", f"{b}°", "?"), strict=True):
-        _label_corner(draw, points, point, name, label)
+        _label_corner(draw, points, point, name, label, get_text_size(image))
     rationale = f"The angles of a triangle add up to 180°. 180° - {a}° - {b}° = {c}°."
     largest = max((a, "A"), (b, "B"), (c, "C"))
     qa_pairs = (
@@ -54,8 +59,9 @@ def draw_rectangle(rng: Random) -> Drawing:
     image, draw, points = _create_fitted_canvas(rng, [(0, 0), (width, 0), (width, height), (0, height)])
     draw.polygon(points, outline=INK, fill=(250, 240, 224), width=3)
     (x0, y0), (x1, _), (_, y1), _ = points
-    draw_text(draw, ((x0 + x1) / 2, y0 + 6), f"{width} cm", 16, anchor="ma")
-    draw_text(draw, (x0 - 6, (y0 + y1) / 2), f"{height} cm", 16, anchor="rm")
+    size = get_text_size(image)
+    draw_text(draw, ((x0 + x1) / 2, y0 + 6), f"{width} cm", size, anchor="ma")
+    draw_text(draw, (x0 + 6, (y0 + y1) / 2), f"{height} cm", size, anchor="lm")
     perimeter = 2 * (width + height)
     qa_pairs = (
         DrawnQAPair(
@@ -92,8 +98,8 @@ def draw_circle(rng: Random) -> Drawing:
     )
     draw.line((centre, centre, centre + radius_px, centre), fill=(190, 40, 40), width=3)
     draw.ellipse((centre - 4, centre - 4, centre + 4, centre + 4), fill=INK)
-    draw_text(draw, (centre + radius_px / 2, centre - 6), f"{radius} cm", 17, anchor="mb")
-    draw_text(draw, (centre - 6, centre + 4), "M", 16, anchor="ra")
+    draw_text(draw, (centre + radius_px / 2, centre - 6), f"{radius} cm", get_text_size(image), anchor="mb")
+    draw_text(draw, (centre - 6, centre + 4), "M", get_text_size(image), anchor="ra")
     qa_pairs = (
         DrawnQAPair(
             "What is the diameter of the circle in centimetres?",
@@ -125,10 +131,10 @@ def draw_crossing_lines(rng: Random) -> Drawing:
         draw.line((centre[0] - x, centre[1] + y, centre[0] + x, centre[1] - y), fill=INK, width=3)
     for line_angle, label in ((angle / 2, f"{angle}°"), (angle / 2 + 90, "x"), (angle / 2 + 180, "y")):
         label_xy = (
-            centre[0] + math.cos(math.radians(line_angle)) * 52,
-            centre[1] - math.sin(math.radians(line_angle)) * 52,
+            centre[0] + math.cos(math.radians(line_angle)) * 3 * get_text_size(image),
+            centre[1] - math.sin(math.radians(line_angle)) * 3 * get_text_size(image),
         )
-        draw_text(draw, label_xy, label, 18, anchor="mm")
+        draw_text(draw, label_xy, label, get_text_size(image), anchor="mm")
     supplementary_angle = 180 - angle
     qa_pairs = (
         DrawnQAPair(
@@ -155,10 +161,12 @@ def _create_fitted_canvas(rng: Random, corners: list[Point]) -> tuple[Image.Imag
     return image, draw, [(56 + (x - min(xs)) * scale, size[1] - 56 - (y - min(ys)) * scale) for x, y in corners]
 
 
-def _label_corner(draw: ImageDraw.ImageDraw, points: list[Point], corner: Point, name: str, label: str) -> None:
+def _label_corner(
+    draw: ImageDraw.ImageDraw, points: list[Point], corner: Point, name: str, label: str, size: int
+) -> None:
     """Draw the corner's name outside and its angle inside."""
     centre = (sum(x for x, _ in points) / 3, sum(y for _, y in points) / 3)
     distance = math.dist(centre, corner)
     step = ((centre[0] - corner[0]) / distance, (centre[1] - corner[1]) / distance)
-    draw_text(draw, (corner[0] - step[0] * 18, corner[1] - step[1] * 18), name, 18, anchor="mm")
-    draw_text(draw, (corner[0] + step[0] * 46, corner[1] + step[1] * 46), label, 16, anchor="mm")
+    draw_text(draw, (corner[0] - step[0] * 18, corner[1] - step[1] * 18), name, size, anchor="mm")
+    draw_text(draw, (corner[0] + step[0] * 2.6 * size, corner[1] + step[1] * 2.6 * size), label, size, anchor="mm")

@@ -78,6 +78,11 @@ def sample_objects(rng: Random, columns: int, rows: int, n_objects: int) -> list
     return [SceneObject(*name, *cell) for name, cell in zip([first_name, *other_names], cells, strict=True)]
 
 
+def sort_as_read(objects: list[SceneObject]) -> list[SceneObject]:
+    """Return the objects row by row, each from left to right."""
+    return sorted(objects, key=lambda scene_object: (scene_object.row, scene_object.column))
+
+
 def draw_scene(rng: Random, columns: int = 3, rows: int = 3) -> Drawing:
     """Draw a grid of shapes with questions of counting, colour, place and relation."""
     objects = sample_objects(rng, columns, rows, sample_int(rng, 4, min(7, columns * rows)))
@@ -134,6 +139,7 @@ def build_count_qa_pair(rng: Random, objects: list[SceneObject]) -> DrawnQAPair:
         matching_objects = [scene_object for scene_object in objects if scene_object.colour == colour]
         question = f"How many {colour} shapes do you see?"
         noun = f"{colour} shape"
+    matching_objects = sort_as_read(matching_objects)
     rationale = (
         f"Looking at each shape in turn, the matching ones are: {join_with_and([t.name for t in matching_objects])}."
     )
@@ -144,7 +150,7 @@ def build_count_qa_pair(rng: Random, objects: list[SceneObject]) -> DrawnQAPair:
 
 def build_total_qa_pair(objects: list[SceneObject]) -> DrawnQAPair:
     """Ask how many objects there are."""
-    names_text = join_with_and([add_article(scene_object.name) for scene_object in objects])
+    names_text = join_with_and([add_article(scene_object.name) for scene_object in sort_as_read(objects)])
     return DrawnQAPair("How many shapes are there in all?", str(len(objects)), f"The picture holds {names_text}.")
 
 
@@ -200,7 +206,7 @@ def build_colour_qa_pairs(objects: list[SceneObject]) -> list[DrawnQAPair]:
 
 def build_scene_caption(objects: list[SceneObject]) -> str:
     """Describe all objects of a scene."""
-    names = join_with_and([add_article(scene_object.name) for scene_object in objects])
+    names = join_with_and([add_article(scene_object.name) for scene_object in sort_as_read(objects)])
     return f"A plain picture with {pluralize(len(objects), 'shape')}: {names}."
 
 
