@@ -25,6 +25,9 @@ from mvl_assets.small_world.faults import FaultContext, draw_fault
 Turn = tuple[str, str]
 """(question, answer)."""
 
+# A description names all there is to see, which teaches more about seeing than a question about a part of it.
+_CAPTION_SHARE = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -47,7 +50,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
         "scenes": Subject(lambda rng, _: scenes.draw_scene(rng), "detection", 4),
         "landscapes": Subject(lambda rng, _: scenes.draw_landscape(rng), "general", 2),
         "charts": Subject(lambda rng, _: charts.draw_chart(rng), "chart", 5),
-        "tables": Subject(lambda rng, _: tables.draw_table(rng), "chart", 2),
+        "tables": Subject(lambda rng, _: tables.draw_table(rng), "chart", 1),
         "figures": Subject(lambda rng, _: geometry.draw_figure(rng), "math", 4),
         "diagrams": Subject(lambda rng, _: diagrams.draw_diagram(rng), "domain", 3),
         "signs": Subject(lambda rng, _: documents.draw_sign(rng), "ocr", 3),
@@ -81,23 +84,19 @@ def iter_lessons(prompts: Mapping[str, Prompt], seed: int, start: int, stop: int
 
 
 def build_lesson(prompts: Mapping[str, Prompt], rng: Random, name: str, number: int) -> Lesson:
-    """Return a lesson of two or three turns about a drawing of the subject `name`.
+    """Return a lesson of up to six turns about a drawing of the subject `name`.
 
-    A Yes or No comes first where there is one: reasons that are known to be true would give it away.
+    Most of the work of a lesson is its image, so several questions share it. A Yes or No comes first where there is one:
+    reasons that are known to be true would give it away.
     """
     subject = SUBJECTS[name]
-    drawing = subject.draw(rng, number)
-    pairs = [vary_question(rng, pair) for pair in rng.sample(drawing.qa_pairs, min(3, len(drawing.qa_pairs)))]
-    judged, *others = pairs
-    turns: list[Turn] = []
-    kind = rng.random()
-    if kind < 0.55:
-        turns.append(build_judgement(prompts, rng, FaultContext(drawing, judged, subject.draw(rng, number))))
-    elif kind < 0.65:
+    drawing, other_drawing = subject.draw(rng, number), subject.draw(rng, number)
+    pairs = [vary_question(rng, pair) for pair in rng.sample(drawing.qa_pairs, len(drawing.qa_pairs))]
+    n_judged = min(rng.choice((0, 1, 2, 3)), len(pairs))
+    turns = [build_judgement(prompts, rng, FaultContext(drawing, pair, other_drawing)) for pair in pairs[:n_judged]]
+    if rng.random() < _CAPTION_SHARE:
         turns.append((rng.choice(DETAILED_CAPTION_PROMPTS), drawing.caption))
-    else:
-        others = pairs
-    for pair in others[:2]:
+    for pair in pairs[n_judged : n_judged + 3] or pairs[:1]:
         turns.append(build_explanation(prompts[f"rewrite_{subject.family}"], pair) if rng.random() < 0.6 else answer(pair))
     return Lesson(name, drawing, tuple(turns))
 
