@@ -1,0 +1,89 @@
+"""Cards: a few shapes, numbers and words on plain paper, named in reading order.
+
+Every word of a card's caption depends on its image, so a vision tower learns to see from cards in a fraction of the time
+that conversations need, most of whose words follow from other words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from PIL import Image
+
+from mvl_assets.demo_data.drawings import charts, diagrams, documents, tables
+from mvl_assets.media.drawing import COLOURS, INK, PAPERS, RGB, SHAPES, create_canvas, draw_shape, draw_text
+from mvl_assets.media.drawing import measure_text_width
+
+CARD_SIZE = 128
+"""Width and height in pixels: one tile."""
+
+# Cards are drawn larger and shrunk, so that their edges look like those of drawings that are shrunk to a tile.
+_SCALE = 3
+_BOARDS: tuple[tuple[RGB, RGB], ...] = (((30, 80, 200), (255, 255, 255)), ((30, 120, 60), (255, 255, 255)))
+_SUFFIXES = ("", "", "", "%", "°", " cm")
+
+WORDS: tuple[str, ...] = tuple(
+    sorted(
+        {
+            *(label for _, _, labels in charts.SUBJECTS for label in labels),
+            *(word for title, unit, _ in charts.SUBJECTS for word in (*title.split(), unit)),
+            *tables.PERSON_NAMES,
+            *(word for title, _, columns in tables.SUBJECTS for word in (*title.split(), *columns)),
+            *(link for chain in diagrams.CHAINS for link in chain),
+            *(step for _, steps in diagrams.CYCLES for step in steps),
+            *documents.STREETS,
+            *documents.WARNINGS,
+            *"ABCMxy?",
+        }
+    )
+)
+"""What the drawings write on charts, tables, diagrams and signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An image of one tile, and what it shows in reading order."""
+
+    image: Image.Image
+    caption: str
+
+
+def draw_card(rng: Random) -> Card:
+    """Draw one to six items in the cells of a grid, each a shape, a number or a word."""
+    n_columns, n_rows = rng.choice(((1, 1), (2, 1), (1, 2), (1, 3), (2, 2), (2, 2), (2, 3), (3, 2), (3, 3), (2, 4), (1, 5)))
+    paper, ink = rng.choice(_BOARDS) if rng.random() < 0.1 else (rng.choice(PAPERS), INK)
+    side = CARD_SIZE * _SCALE
+    image, draw = create_canvas((side, side), paper)
+    width, height = side / n_columns, side / n_rows
+    names: list[str] = []
+    only_text = ink != INK or rng.random() < 0.5
+    for row in range(n_rows):
+        for column in range(n_columns):
+            if n_columns * n_rows > 1 and rng.random() < 0.25:
+                continue
+            x, y = (column + rng.uniform(0.45, 0.55)) * width, (row + rng.uniform(0.4, 0.6)) * height
+            if only_text or rng.random() < 0.4:
+                text = _draw_word(rng)
+                size = _fit_text(rng, text, width, height)
+                draw_text(draw, (x, y), text, size, ink, anchor="mm")
+                names.append(text)
+            else:
+                shape, colour = rng.choice(SHAPES), rng.choice(list(COLOURS))
+                radius = min(width, height) * rng.uniform(0.2, 0.42)
+                draw_shape(draw, shape, (x, y), radius, COLOURS[colour])
+                names.append(f"{colour} {shape}")
+    return Card(image.resize((CARD_SIZE, CARD_SIZE), Image.Resampling.BICUBIC), ", ".join(names) or "nothing")
+
+
+def _draw_word(rng: Random) -> str:
+    if rng.random() < 0.5:
+        return f"{rng.randint(1, rng.choice((9, 99, 99, 200)))}{rng.choice(_SUFFIXES)}"
+    return rng.choice(WORDS)
+
+
+def _fit_text(rng: Random, text: str, width: float, height: float) -> int:
+    """Return a font size from that of small print in a shrunk drawing to what the cell holds."""
+    largest = min(width * 0.95 * 20 / measure_text_width(text, 20), height * 0.8, 26 * _SCALE)
+    smallest = min(8.0 * _SCALE, largest)
+    return max(8, round(rng.uniform(smallest, largest)))
