@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from mvl_assets.demo_data.drawings.drawing import Drawing
+
 # What a download that went wrong often leaves in place of an image.
 ERROR_PAGE = b"404: Not Found\n"
 
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """A file that a row names. `data` is None if the file is missing on disk."""
+    """A file that a row names. `data` is None if the file is missing on disk, `drawing` if it shows something else."""
 
     name: str
     data: bytes | None
+    drawing: Drawing | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,12 @@ from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.layouts.common import write_json
 from mvl_assets.demo_data.recipes import DEMO_SLUGS, RECIPES
 from mvl_assets.demo_data.recipes.recipe import DemoRecipe
+from mvl_assets.demo_data.truth import write_truths
 from mvl_assets.errors import MvlError
 from mvl_assets.readers.files import DEMO_MARKER_FILE, is_demo_source
 
 # Raise it when the same parameters give other files, so that older demo data is written again.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 MARKER_NOTE = (
     "Made by `mvl demo-data`: images are drawn, or are photos that ship inside scikit-image. Not the real data set."
 )
@@ -145,7 +146,9 @@ def _write_demo_source(raw_root: Path, recipe: DemoRecipe, n_rows: int, seed: in
     if is_demo_source(source_dir) and _read_marker(source_dir) == marker:
         return WrittenDemoSource(result.slug, source_dir, result.format, result.n_good_rows, result.n_rejects, "kept")
     with replace_dir(source_dir) as new_dir:
-        layout.write_source(new_dir, recipe.slug, recipe.build_rows(n_rows, seed))
+        rows = recipe.build_rows(n_rows, seed)
+        layout.write_source(new_dir, recipe.slug, rows)
+        write_truths(new_dir, rows)
         write_json(new_dir / DEMO_MARKER_FILE, marker)
     return result
 

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 DEMO_MARKER_FILE = "DEMO_DATA.json"
 """Marks a folder that `mvl demo-data` wrote."""
 
-NON_DATA_FILES = frozenset({DEMO_MARKER_FILE, "dataset_infos.json", "dataset_info.json"})
+DEMO_TRUTH_FILE = "DEMO_TRUTH.jsonl"
+"""What is true of the drawings in such a folder."""
+
+NON_DATA_FILES = frozenset({DEMO_MARKER_FILE, DEMO_TRUTH_FILE, "dataset_infos.json", "dataset_info.json"})
 """Files that describe a folder: the marker of demo data, and the Hugging Face hub's."""
 
 NATIVE_FILES_HINT = "put the source's files there, in its native format"

@@ -70,4 +70,5 @@ class DemoRecipe:
             + name_suffix
             + suffix,
             data,
+            drawing,
         )

@@ -1,0 +1,34 @@
+"""Lessons are in the words of the prompts, and their answers follow from the drawing."""
+
+from random import Random
+
+import pytest
+
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.prompts import Prompt, load_prompts
+from mvl_assets.small_world.lessons import SUBJECTS, build_lesson, iter_lessons
+
+
+@pytest.fixture(scope="module")
+def prompts() -> dict[str, Prompt]:
+    return dict(load_prompts(profile=load_profile("demo").model_copy(update={"prompts": "drawn"})))
+
+
+def test_a_lesson_depends_on_its_seed_and_number_alone(prompts: dict[str, Prompt]):
+    from_start = list(iter_lessons(prompts, 0, 0, 6))
+    assert [lesson.turns for lesson in iter_lessons(prompts, 0, 3, 6)] == [lesson.turns for lesson in from_start[3:]]
+    assert [lesson.turns for lesson in iter_lessons(prompts, 1, 0, 6)] != [lesson.turns for lesson in from_start]
+
+
+def test_verdicts_come_before_reasons_that_would_give_them_away(prompts: dict[str, Prompt]):
+    n_verdicts = {"Yes": 0, "No": 0}
+    for number in range(80):
+        for subject in SUBJECTS:
+            lesson = build_lesson(prompts, Random(number), subject, number)
+            is_verdict = [answer in n_verdicts for _, answer in lesson.turns]
+            assert is_verdict == sorted(is_verdict, reverse=True)
+            for _, answer in lesson.turns:
+                if answer in n_verdicts:
+                    n_verdicts[answer] += 1
+    # Neither word can be guessed from how often it is right.
+    assert 0.4 < n_verdicts["Yes"] / sum(n_verdicts.values()) < 0.6
