@@ -1,0 +1,1 @@
+"""The small world's towers: trained here, on drawings, from random weights."""
