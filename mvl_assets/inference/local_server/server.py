@@ -2,7 +2,7 @@
 
 One folder per model and flags in `MVL_HOME/servers` holds a lock, `state.json` (process, port), `heartbeat` (touched
 while requests run) and `log.txt`. A run that dies leaves the server usable; a server that dies is started again by the
-next call of `ensure_server`; a server that is not used ends by itself (`supervisor.py`).
+next call of `ensure_server`; a server that no one asks anything ends by itself (`supervisor.py`).
 """
 
 from __future__ import annotations
@@ -215,6 +215,7 @@ def _start(spec: ServerSpec, folder: Path) -> ServerState:
         "-m",
         "mvl_assets.inference.local_server.supervisor",
         str(folder),
+        str(port),
         str(spec.idle_timeout_s),
     ]
     port_arguments = [str(port)] if spec.command is not None else ["--port", str(port)]

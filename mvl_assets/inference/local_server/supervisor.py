@@ -1,14 +1,16 @@
 """Supervises one local model server: starts it, ends it when it is idle, and leaves no process of it behind.
 
-`python -m mvl_assets.inference.local_server.supervisor FOLDER IDLE_TIMEOUT_S COMMAND...` runs as the leader of its own
-process group, so it outlives the run that started it. The server is idle when FOLDER/heartbeat has not been touched for
-that long. Imports little: it stays for hours.
+`python -m mvl_assets.inference.local_server.supervisor FOLDER PORT IDLE_TIMEOUT_S COMMAND...` runs as the leader of its
+own process group, so it outlives the run that started it. The server is idle when FOLDER/heartbeat has not been touched
+for that long. Runs touch it; for clients that know nothing but the address the supervisor does, as long as the
+server's own metrics count requests. Imports little: it stays for hours.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import http.client
 import os
 import signal
 import subprocess
@@ -20,12 +22,18 @@ from typing import NoReturn
 HEARTBEAT_FILE = "heartbeat"
 POLL_INTERVAL_S = 1.0
 GRACE_PERIOD_S = 10.0
+RUNNING, WAITING, FINISHED = "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:request_success_total"
+# How often the server is asked for its requests before it counts as idle, and how long it may take to answer.
+N_ASKS_PER_IDLE_TIMEOUT = 10
+ASK_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
-def supervise(folder: Path, idle_timeout_s: float, command: list[str]) -> NoReturn:
+def supervise(folder: Path, port: int, idle_timeout_s: float, command: list[str]) -> NoReturn:
     """Run `command` until it ends, is idle for too long, or SIGTERM arrives; then end the whole process group."""
     heartbeat_file = folder / HEARTBEAT_FILE
+    asked_at = time.monotonic()
+    n_finished_before = 0
     stopping = False
 
     def stop(*_: object) -> None:
@@ -38,6 +46,14 @@ def supervise(folder: Path, idle_timeout_s: float, command: list[str]) -> NoRetu
     while server.poll() is None and not stopping:
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(POLL_INTERVAL_S)
+        if time.monotonic() - asked_at > idle_timeout_s / N_ASKS_PER_IDLE_TIMEOUT:
+            asked_at = time.monotonic()
+            n_open, n_finished = _count_requests(port)
+            if n_open or n_finished > n_finished_before:
+                # Not `touch`, which would make the file anew in a folder that was emptied.
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(heartbeat_file)
+            n_finished_before = max(n_finished, n_finished_before)
         stopping = stopping or time.time() - _read_heartbeat(heartbeat_file) > idle_timeout_s
     if server.poll() is None:
         server.terminate()
@@ -52,6 +68,23 @@ def _read_heartbeat(heartbeat_file: Path) -> float:
     except FileNotFoundError:
         # The folder was removed: no client can find this server any more.
         return 0.0
+
+
+def _count_requests(port: int) -> tuple[float, float]:
+    """Return how many requests run or wait, and how many have finished; none where the server does not say.
+
+    From vLLM's Prometheus text; questions about health, models and metrics are not counted there.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ASK_TIMEOUT_S)
+    counts = {RUNNING: 0.0, WAITING: 0.0, FINISHED: 0.0}
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError), contextlib.closing(connection):
+        connection.request("GET", "/metrics")
+        for line in connection.getresponse().read().decode().splitlines():
+            name_and_labels, _, value = line.rpartition(" ")
+            name = name_and_labels.partition("{")[0]
+            if name in counts:
+                counts[name] += float(value)
+    return counts[RUNNING] + counts[WAITING], counts[FINISHED]
 
 
 def _kill_process_group() -> NoReturn:
@@ -69,4 +102,4 @@ def _set_parent_death_signal() -> None:
 
 
 if __name__ == "__main__":
-    supervise(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
+    supervise(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])

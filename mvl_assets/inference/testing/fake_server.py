@@ -139,8 +139,11 @@ class FakeServer:
         return web.Response(status=503 if self.is_down else 200)
 
     async def _handle_metrics(self, request: web.Request) -> web.Response:
-        """Report the queue length as vLLM does; a server without slots has no queue and reports none."""
-        text = "" if self.config.slots is None else f'vllm:num_requests_waiting{{engine="0"}} {self.queue_length:.1f}\n'
+        """Report requests as vLLM does; a server without slots has no queue and reports none."""
+        text = f'vllm:num_requests_running{{engine="0"}} {self.in_flight - self.queue_length:.1f}\n'
+        text += f'vllm:request_success_total{{engine="0",finished_reason="stop"}} {self.answer_counts.total():.1f}\n'
+        if self.config.slots is not None:
+            text += f'vllm:num_requests_waiting{{engine="0"}} {self.queue_length:.1f}\n'
         return web.Response(text=text, content_type="text/plain")
 
     async def _handle_models(self, request: web.Request) -> web.Response:
@@ -438,7 +441,9 @@ def main(arguments: list[str]) -> None:
         seed=options.seed,
         journal_file=options.journal,
     )
-    web.run_app(FakeServer(config).build_app(), host=options.host, port=options.port, print=None, access_log=None)
+    app = FakeServer(config).build_app()
+    # The default is a minute in which it waits for clients to close what they keep open.
+    web.run_app(app, host=options.host, port=options.port, shutdown_timeout=1.0, print=None, access_log=None)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.inference.local_server.supervisor import HEARTBEAT_FILE
 from tests.patience import PATIENCE_S, wait_until
 
@@ -21,6 +24,9 @@ SERVER = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
+if sys.argv[1:]:
+    from mvl_assets.inference.testing.fake_server import main
+    main(sys.argv[1:])
 time.sleep({seconds})
 """
 
@@ -33,12 +39,14 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[s
     """
     started: list[subprocess.Popen[str]] = []
 
-    def start(idle_timeout_s: float, seconds: float = PATIENCE_S) -> tuple[subprocess.Popen[str], int]:
+    def start(
+        idle_timeout_s: float, seconds: float = PATIENCE_S, port: int = 0, arguments: Sequence[str] = ()
+    ) -> tuple[subprocess.Popen[str], int]:
         (tmp_path / HEARTBEAT_FILE).touch()
         os.utime(tmp_path / HEARTBEAT_FILE, (time.time() + PATIENCE_S,) * 2)
-        command = [sys.executable, "-m", "mvl_assets.inference.local_server.supervisor", str(tmp_path)]
+        command = [sys.executable, "-m", "mvl_assets.inference.local_server.supervisor", str(tmp_path), str(port)]
         process = subprocess.Popen(
-            [*command, str(idle_timeout_s), sys.executable, "-c", SERVER.format(seconds=seconds)],
+            [*command, str(idle_timeout_s), sys.executable, "-c", SERVER.format(seconds=seconds), *arguments],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -67,6 +75,14 @@ def has_ended(pid: int) -> bool:
         return True
 
 
+def answers(url: str, body: bytes | None = None) -> bool:
+    try:
+        with urllib.request.urlopen(url, body, timeout=PATIENCE_S) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
 def assert_group_ended(process: subprocess.Popen[str], child_pid: int) -> None:
     assert process.wait(PATIENCE_S) == -signal.SIGKILL, "the supervisor is the last process of its group"
     wait_until(lambda: has_ended(child_pid))
@@ -83,6 +99,26 @@ def test_a_heartbeat_keeps_the_server_alive(supervise: Callable, tmp_path: Path)
     time.sleep(2)
     assert process.poll() is None and not has_ended(child_pid)
     stop_heartbeat(tmp_path)
+    assert_group_ended(process, child_pid)
+
+
+@pytest.mark.parametrize("is_held", [False, True], ids=["answered", "open"])
+def test_requests_of_clients_that_know_only_the_address_renew_the_heartbeat(
+    supervise: Callable, tmp_path: Path, is_held: bool
+) -> None:
+    port = find_free_port()
+    arguments = ("--port", str(port), "--hold-after", "0" if is_held else "1")
+    process, child_pid = supervise(idle_timeout_s=1.5, port=port, arguments=arguments)
+    url, body = f"http://127.0.0.1:{port}", b'{"model": "fake", "messages": [], "max_tokens": 1}'
+    wait_until(lambda: answers(f"{url}/metrics"))
+    with ThreadPoolExecutor() as clients:
+        reply = clients.submit(answers, f"{url}/v1/chat/completions", body)
+        if not is_held:
+            assert reply.result()
+        wait_until(lambda: (tmp_path / HEARTBEAT_FILE).stat().st_mtime <= time.time())
+        if is_held:
+            assert not reply.done()
+            assert answers(f"{url}/release", b"") and reply.result()
     assert_group_ended(process, child_pid)
 
 
