@@ -1,4 +1,4 @@
-"""`mvl export`: write the mixtures in the formats of trainers, or the judged pairs as one flat table."""
+"""`mvl export`: write the mixtures in the formats of trainers, or the judged pairs as viewers open them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings, validate_location
 from mvl_assets.errors import MvlError
+from mvl_assets.execution.executor import Executor
 from mvl_assets.export.description import describe_export
 from mvl_assets.export.export_folder import ExportFolder
-from mvl_assets.export.export_stage import ExportOptions, choose_executor, export_stage
+from mvl_assets.export.export_stage import ExportOptions, ExportResult, choose_executor, export_stage
+from mvl_assets.export.fiftyone import FIFTYONE, export_fiftyone
 from mvl_assets.export.formats.registry import FORMATS, get_format
 from mvl_assets.export.review import export_review, list_judged_categories
 from mvl_assets.export.row_terms import build_mixture_filter, list_refused_rows
@@ -24,7 +26,16 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.removal.recorded_exports import record_export
 
-_FORMAT_LINES = "\n\n".join(f"{name}: {format_.description}" for name, format_ in FORMATS.items())
+ATLAS = "atlas"
+PAIR_FORMATS = {
+    REVIEW: "judged pairs as flat Parquet: image, original, rewrite, verdicts, provenance",
+    ATLAS: "the same for Embedding Atlas, with the command that opens it",
+    FIFTYONE: "judged pairs that have an image as a FiftyOneDataset, with the lines that open it",
+}
+_FORMAT_LINES = "\n\n".join(
+    f"{name}: {description}"
+    for name, description in ({name: format_.description for name, format_ in FORMATS.items()} | PAIR_FORMATS).items()
+)
 
 
 # `mvl publish` has these, too.
@@ -74,9 +85,11 @@ def build_licence_option(default: Use) -> Callable[[Callable[..., None]], Callab
 @SHARD_MB_OPTION
 @build_licence_option("all")
 @click.option(
-    "--category", "categories", multiple=True, help="Of review: categories whose pairs are written; default: all."
+    "--category", "categories", multiple=True, help="Of judged pairs: categories that are written; default: all."
 )
-@click.option("--rows", type=click.IntRange(min=1), help="Of review: draw this many pairs, the same ones each time.")
+@click.option(
+    "--rows", type=click.IntRange(min=1), help="Of judged pairs: draw this many of them, the same ones each time."
+)
 def command(
     format_name: str,
     stages: tuple[str, ...],
@@ -90,36 +103,66 @@ def command(
 ) -> None:
     """Write the mixtures in FORMAT. What is there and still right is kept, so a killed export goes on.
 
-    FORMAT may also be review: the judged pairs, kept and dropped, as flat Parquet with image, original, rewrite,
-    verdicts and provenance.
+    FORMAT may also be review, atlas or fiftyone: the judged pairs, kept and dropped, with image, original, rewrite,
+    verdicts and provenance, as these viewers open them.
     """
-    if format_name == REVIEW and stages:
-        raise click.UsageError("review has the judged pairs, which are of no stage: --category chooses among them")
-    if format_name != REVIEW and (categories or rows):
-        raise click.UsageError("--category and --rows are options of `mvl export review`")
-    if format_name == REVIEW and use != "all":
-        raise click.UsageError("--licence chooses rows of mixtures; pairs of review have their licence in a column")
-    format_ = None if format_name == REVIEW else get_format(format_name)
+    is_of_pairs = format_name in PAIR_FORMATS
+    if is_of_pairs and stages:
+        raise click.UsageError(
+            f"{format_name} has the judged pairs, which are of no stage: --category chooses among them"
+        )
+    if not is_of_pairs and (categories or rows):
+        raise click.UsageError(f"--category and --rows are options of `mvl export {'|'.join(PAIR_FORMATS)}`")
+    if is_of_pairs and use != "all":
+        raise click.UsageError("--licence chooses rows of mixtures; judged pairs have their licence in a column")
+    format_ = None if is_of_pairs else get_format(format_name)
     settings = load_settings()
     lake = Lake(settings.lake_root)
-    folder_name = f"{format_.name if format_ else REVIEW}{'' if use == 'all' else f'-{use}'}"
-    folder = ExportFolder(resolve_out(out) if out else f"{settings.export_root}/{folder_name}")
+    name = format_.name if format_ else format_name
+    folder = ExportFolder(
+        resolve_out(out) if out else f"{settings.export_root}/{name}{'' if use == 'all' else f'-{use}'}"
+    )
     profile = load_profile(settings.profile)
     stage_names = [] if format_ is None else list_stages(lake, stages)
     mixture_filter = build_mixture_filter(lake, profile, stage_names, use)
     options = ExportOptions(layout, image_form, shard_mb * 1_000_000, mixture_filter)  # type: ignore[arg-type]  # click has checked them
     if out:
-        record_export(lake, folder.uri, [format_.name if format_ else REVIEW])
+        record_export(lake, folder.uri, [name])
     executor = choose_executor(profile.executor, folder)
     if format_ is None:
-        results = [export_review(lake, folder, _list_categories(lake, categories), rows, options, executor)]
+        chosen = _list_categories(lake, categories)
+        result, last_lines = _export_pairs(lake, folder, format_name, chosen, rows, options, executor)
+        results = [result]
     else:
         results = [export_stage(lake, stage, folder, format_, options, executor) for stage in stage_names]
         describe_export(lake, profile, folder, format_, options, describe_agreement(lake))
+        last_lines = []
     for result in results:
         shards = f", {result.shards} shard{'s' if result.shards > 1 else ''}" if result.shards else ""
         click.echo(f"{result.name}: {result.rows:,} rows, {result.images:,} images ({image_form}){shards}")
     click.echo("".join(iter_refusal_lines(lake, stage_names, mixture_filter)) + f"in {folder}")
+    for line in last_lines:
+        click.echo(line)
+
+
+def _export_pairs(
+    lake: Lake,
+    folder: ExportFolder,
+    format_name: str,
+    categories: Sequence[str],
+    rows: int | None,
+    options: ExportOptions,
+    executor: Executor,
+) -> tuple[ExportResult, list[str]]:
+    """Write judged pairs; return the result, and lines that say what is left out and how to open it."""
+    if format_name != FIFTYONE:
+        result = export_review(lake, folder, categories, rows, options, executor)
+        files = f"{folder}/{REVIEW}/*.parquet"
+        return result, [f"embedding-atlas {files} --text question --image image"] if format_name == ATLAS else []
+    result, n_left_out = export_fiftyone(lake, folder, categories, rows, options.image_form)
+    lines = [f"left out: {n_left_out:,} pairs without an image"] if n_left_out else []
+    opening = f"fo.Dataset.from_dir({str(folder)!r}, dataset_type=fo.types.FiftyOneDataset)"
+    return result, [*lines, "import fiftyone as fo", f"fo.launch_app({opening}).wait()"]
 
 
 def iter_refusal_lines(lake: Lake, stages: Sequence[str], mixture_filter: MixtureFilter | None) -> Iterator[str]:

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 from mvl_assets.common.digest import RunningDigest, compute_digest
 from mvl_assets.export.export_folder import ExportFolder
-from mvl_assets.export.export_row import ImageRef, build_export_row
+from mvl_assets.export.export_row import ExportRow, ImageRef, build_export_row
 from mvl_assets.export.formats.json_formats import JsonFormat, build_image_path
 from mvl_assets.export.row_reader import MAX_GROUP_BYTES, ImageForm, list_images, list_possible_names, read_image_files
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
-from mvl_assets.lake_queries.row_addresses import RowAddresses, open_mixture_addresses, read_located_rows
+from mvl_assets.lake_queries.row_addresses import (
+    AddressBook,
+    RowAddresses,
+    open_mixture_addresses,
+    read_located_rows,
+)
 
 CHUNK_ROWS = 2048
+
+
+class FileFrame(NamedTuple):
+    """What stands before the entries of a file, between them, and after the last one."""
+
+    start: str
+    separator: str
+    end: str
+
+
+LIST_FRAME, LINES_FRAME = FileFrame("[\n", ",\n", "\n]\n"), FileFrame("", "\n", "\n")
+
+
+class FileCounts(NamedTuple):
+    """What was written.
+
+    Attributes:
+        n_rows: Entries.
+        n_images: Images that they show, each counted once in `CHUNK_ROWS` rows.
+        digest: Of the entries.
+    """
+
+    n_rows: int
+    n_images: int
+    digest: str
 
 
 def write_json_files(
@@ -21,39 +54,61 @@ def write_json_files(
     format_: JsonFormat,
     image_form: ImageForm,
     mixture_filter: MixtureFilter | None = None,
-) -> tuple[int, int, str]:
-    """Write the file of a stage and the images that are not there yet.
-
-    Returns:
-        How many rows there are, how many images they show, each counted once in `CHUNK_ROWS` rows, and the digest of
-        the entries.
-    """
+) -> FileCounts:
+    """Write the file of a stage and the images that are not there yet."""
     name = format_.get_file_name(stage)
+    frame = LIST_FRAME if format_.is_list else LINES_FRAME
+    if lake.get_table(f"mixture/{stage}").exists():
+        with open_mixture_addresses(
+            lake, stage, CHUNK_ROWS, with_provenance=True, mixture_filter=mixture_filter
+        ) as book:
+            counts = write_entries(lake, book, folder, name, frame, format_.format_entry, image_form)
+    else:
+        with folder.write_file(name) as path:
+            path.write_text(frame.start + (frame.end if format_.is_list else ""), encoding="utf-8")
+        counts = FileCounts(0, 0, RunningDigest().to_hex())
+    format_.write_index(folder, stage, name)
+    return counts
+
+
+def write_entries(
+    lake: Lake,
+    book: AddressBook,
+    folder: ExportFolder,
+    name: str,
+    frame: FileFrame,
+    format_entry: Callable[[ExportRow, Mapping[str, str]], str | None],
+    image_form: ImageForm,
+) -> FileCounts:
+    """Write rows as the entries of one file, and their images that are not there yet.
+
+    Args:
+        lake: The lake.
+        book: The rows, in parts of `CHUNK_ROWS`.
+        folder: Folder of the export.
+        name: Name of the file.
+        frame: What stands around the entries.
+        format_entry: Returns a row as text, given the paths of its images by id; None leaves it out.
+        image_form: Form of the images.
+    """
+    book.require_complete()
     n_rows = n_images = 0
     digest = RunningDigest()
-    # A list has a comma between entries; lines end with a break.
-    start, separator, end = ("[\n", ",\n", "\n]\n") if format_.is_list else ("", "\n", "\n")
-    has_mixture = lake.get_table(f"mixture/{stage}").exists()
     with folder.write_file(name) as path, path.open("w", encoding="utf-8") as file:
-        file.write(start)
-        if has_mixture:
-            with open_mixture_addresses(
-                lake, stage, CHUNK_ROWS, with_provenance=True, mixture_filter=mixture_filter
-            ) as book:
-                book.require_complete()
-                n_rows = book.count_rows()
-                for chunk in range(-(-n_rows // CHUNK_ROWS)):
-                    addresses = book.read(chunk, chunk + 1)
-                    image_by_id = list_images(addresses)
-                    path_by_id = _write_images(lake, addresses, image_by_id, folder, image_form)
-                    n_images += len(path_by_id)
-                    for number, row in enumerate(read_located_rows(lake, addresses, with_provenance=True)):
-                        line = format_.format_entry(build_export_row(row, image_by_id), path_by_id)
-                        file.write((separator if chunk or number else "") + line)
-                        digest.add(compute_digest(line))
-        file.write(end if n_rows or format_.is_list else "")
-    format_.write_index(folder, stage, name)
-    return n_rows, n_images, digest.to_hex()
+        file.write(frame.start)
+        for chunk in range(len(book.measure_parts())):
+            addresses = book.read(chunk, chunk + 1)
+            image_by_id = list_images(addresses)
+            path_by_id = _write_images(lake, addresses, image_by_id, folder, image_form)
+            n_images += len(path_by_id)
+            for row in read_located_rows(lake, addresses, with_provenance=True):
+                entry = format_entry(build_export_row(row, image_by_id), path_by_id)
+                if entry is not None:
+                    file.write((frame.separator if n_rows else "") + entry)
+                    digest.add(compute_digest(entry))
+                    n_rows += 1
+        file.write(frame.end if n_rows or frame.start else "")
+    return FileCounts(n_rows, n_images, digest.to_hex())
 
 
 def _write_images(

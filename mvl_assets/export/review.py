@@ -85,7 +85,7 @@ def iter_pairs(
                         "id": row.row_id,
                         "images": [group.file_by_id[image_id].data for image_id in row.image_ids],
                         "image_ids": row.image_ids,
-                        **_build_columns(row),
+                        **build_pair_columns(row),
                     }
 
 
@@ -123,6 +123,25 @@ def list_judged_categories(lake: Lake) -> list[str]:
     return [name.partition("/")[2] for name in lake.list_tables(JUDGED.name)]
 
 
+def build_pair_columns(row: ExportRow) -> dict[str, Any]:
+    """Return the columns of a pair besides its id and images: texts, verdicts, provenance."""
+    joined = row.joined
+    original_question, original_answer = _format_dialogue(joined["original_conversations"])
+    question, answer = _format_dialogue(joined["conversations"])
+    columns = {
+        "original_question": original_question,
+        "original_answer": original_answer,
+        "question": question,
+        "answer": answer,
+        **{name: joined[name] for name in JOINED_COLUMNS},
+        "panel": _format_panel(joined["panel"] or []),
+    }
+    for verdict in joined["verdicts"] or []:
+        is_yes, p_yes = _get_column_names(verdict["criterion"])
+        columns |= {is_yes: verdict["verdict"], p_yes: verdict["p_yes"]}
+    return columns
+
+
 @dataclass(frozen=True)
 class ReviewFormat(TableFormat):
     """Flat Parquet: one image as a column of its own, further ones in `more_images`.
@@ -153,7 +172,7 @@ class ReviewFormat(TableFormat):
         return add_features(pa.schema([*columns, IMAGE_IDS, pa.field("more_images", IMAGES)]))
 
     def build_content(self, row: ExportRow) -> dict[str, Any]:
-        return _build_columns(row)
+        return build_pair_columns(row)
 
     def build_table(self, group: RowGroup) -> pa.Table:
         rows = []
@@ -170,25 +189,6 @@ class ReviewFormat(TableFormat):
                 }
             )
         return pa.Table.from_pylist(rows, schema=self.schema)
-
-
-def _build_columns(row: ExportRow) -> dict[str, Any]:
-    """Return the columns of a pair besides its id and images."""
-    joined = row.joined
-    original_question, original_answer = _format_dialogue(joined["original_conversations"])
-    question, answer = _format_dialogue(joined["conversations"])
-    columns = {
-        "original_question": original_question,
-        "original_answer": original_answer,
-        "question": question,
-        "answer": answer,
-        **{name: joined[name] for name in JOINED_COLUMNS},
-        "panel": _format_panel(joined["panel"] or []),
-    }
-    for verdict in joined["verdicts"] or []:
-        is_yes, p_yes = _get_column_names(verdict["criterion"])
-        columns |= {is_yes: verdict["verdict"], p_yes: verdict["p_yes"]}
-    return columns
 
 
 def _format_dialogue(turns: Sequence[Mapping[str, str]]) -> tuple[str, str]:

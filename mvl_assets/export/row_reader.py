@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mvl_assets.export.export_row import ExportRow, ImageRef, build_export_row
 from mvl_assets.lake.lake import Lake
@@ -22,6 +21,10 @@ image that is a JPEG or PNG of that form already keeps its bytes, others become 
 
 MAX_GROUP_ROWS, MAX_GROUP_BYTES = 1024, 64 << 20
 """Rows, and bytes of their images, that are held at once: a row group of Parquet. One row may be larger."""
+
+READ_PARTS = 4
+"""Parts whose texts are read at once. The rows of a mixture lie at random: the more of them are read together, the more
+share what Lance reads for each. Rows that go into one group anyway need no more memory for it."""
 
 _STANDARD_SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
 """Endings of images in standard form, by how their bytes start."""
@@ -64,22 +67,29 @@ def iter_row_groups(lake: Lake, addresses: RowAddresses, image_form: ImageForm) 
 
 
 def iter_export_rows(lake: Lake, addresses: RowAddresses) -> Iterator[ExportRow]:
-    """Yield the rows of a shard in order, reading the texts of one part at a time."""
-    for part in iter_parts(addresses):
-        image_by_id = list_images(part)
-        for row in read_located_rows(lake, part, with_provenance=True):
+    """Yield the rows of a shard in order, reading the texts of `READ_PARTS` parts at a time."""
+    for parts in iter_parts(addresses):
+        image_by_id = list_images(parts)
+        for row in read_located_rows(lake, parts, with_provenance=True):
             yield build_export_row(row, image_by_id)
 
 
 def iter_parts(addresses: RowAddresses) -> Iterator[RowAddresses]:
-    """Yield the addresses of each part."""
-    for number, _ in groupby(addresses.rows.column("part").to_pylist()):
-        rows, images = (_select_part(table, number) for table in (addresses.rows, addresses.images))
-        yield RowAddresses(rows, images, addresses.table_versions)
+    """Yield the addresses of `READ_PARTS` parts after the other."""
+    numbers, image_numbers = (
+        table.column("part").combine_chunks().to_numpy() for table in (addresses.rows, addresses.images)
+    )
+    for start in range(int(numbers[0]), int(numbers[-1]) + 1, READ_PARTS) if len(numbers) else ():
+        bounds = (start, start + READ_PARTS)
+        yield RowAddresses(
+            _select_parts(addresses.rows, numbers, bounds),
+            _select_parts(addresses.images, image_numbers, bounds),
+            addresses.table_versions,
+        )
 
 
 def list_images(addresses: RowAddresses) -> dict[str, ImageRef]:
-    """Return the images of a part by id."""
+    """Return the images of some parts by id."""
     return {
         image["image_id"]: ImageRef(**{name: image[name] for name in ImageRef.__slots__})
         for image in addresses.images.to_pylist()
@@ -110,9 +120,7 @@ def list_possible_names(image: ImageRef, image_form: ImageForm) -> list[str]:
     return [f"{image.image_id}.{suffix}" for suffix in suffixes]
 
 
-def _select_part(table: pa.Table, number: int) -> pa.Table:
-    """Return the rows of one part. Both tables are sorted by it."""
-    parts = table.column("part").combine_chunks()
-    start = pc.sum(pc.less(parts, number)).as_py() or 0
-    length = pc.sum(pc.equal(parts, number)).as_py() or 0
-    return table.slice(start, length)
+def _select_parts(table: pa.Table, numbers: np.ndarray, bounds: tuple[int, int]) -> pa.Table:
+    """Return the rows of the parts from one number to another (exclusive). The table is sorted by their numbers."""
+    start, stop = np.searchsorted(numbers, bounds)
+    return table.slice(int(start), int(stop - start))

@@ -27,7 +27,9 @@ IMAGE_ID_LENGTH = 32
 BATCH_NAMES = 8192
 READ_ROWS = 8192
 REVIEW = "review"
-"""Begins the names of the files of judged pairs, which are of no training stage."""
+FIFTYONE_SAMPLES = "samples.json"
+_PAIR_NAMES = (REVIEW, FIFTYONE_SAMPLES.partition(".")[0])
+"""Begin the names of the files of judged pairs, which are of no training stage."""
 
 _IMAGE_PATH = re.compile(rb"images/[0-9a-f]{3}/([0-9a-f]{32})\.")
 _TABLE_SUFFIX = ".lance"
@@ -53,8 +55,8 @@ def iter_stale_exports(folder: ExportFolder, stages: Collection[str], image_ids:
         holds_removed_image = holds_removed_image or _contains_image(folder, other_names, image_ids)
         for name in other_names:
             top_name = _strip_suffixes(name.split("/")[1])
-            stage = next((s for s in (*TRAINING_STAGES, REVIEW) if top_name.startswith(s)), None)
-            if stage is not None and (holds_removed_image or stage in stages or (stage == REVIEW and stages)):
+            stage = next((s for s in (*TRAINING_STAGES, *_PAIR_NAMES) if top_name.startswith(s)), None)
+            if stage is not None and (holds_removed_image or stage in stages or (stage in _PAIR_NAMES and stages)):
                 yield name
 
 

@@ -34,6 +34,15 @@ def test_judged_pairs_are_written_as_one_table(home: Home) -> None:
     assert {"image", "original_answer", "answer", "keep", "correct_p_yes"} <= set(pq.read_schema(file).names)
 
 
+def test_viewers_are_handed_pairs_with_what_opens_them(home: Home, tmp_path: Path) -> None:
+    output = home.run("export", "fiftyone", "--category", "chart", "--out", str(tmp_path / "fo"))
+    assert lines_with(output, ["fiftyone: 4 rows, 4 images"]) and lines_with(output, ["FiftyOneDataset", "/fo"])
+    assert (tmp_path / "fo" / "samples.json").is_file()
+    output = home.run("export", "atlas", "--rows", "3", "--out", str(tmp_path / "atlas"))
+    (line,) = lines_with(output, ["embedding-atlas"])
+    assert len(list(Path(line.split()[1]).parent.glob("*.parquet"))) == 1
+
+
 def test_mistakes_say_what_to_do(home: Home) -> None:
     one_error(home.mvl("export", "parket"), "no export format 'parket'", "parquet")
     one_error(home.mvl("export", "parquet", "--stage", "alignment"), "no mixture alignment", "--until mixture")
