@@ -24,7 +24,7 @@ from mvl_assets.prompt_bench.trial import SampleResult, Trial, read_current, try
 from mvl_assets.stages import ModelRole
 
 LAKE_TITLE, PREVIOUS_TITLE, NEW_TITLE = "in the lake", "previous round", "this round"
-SUMMARY_COLUMNS = ("", "samples", "rewrites", "refused", "judged", "kept", "why not")
+SUMMARY_COLUMNS = ("", "samples", "rewrites", "words an answer", "refused", "judged", "kept", "why not")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,5 +259,12 @@ def _summarize(column: Column) -> list[str]:
     judged = [rewrite.judged for rewrite in rewrites if rewrite.judged is not None]
     reasons.update(row["drop_reason"] for row in judged if not row["keep"])
     reasons.update(refusal.error for rewrite in rewrites for refusal in rewrite.refusals)
-    counts = (len(results), len(rewrites), n_refused, len(judged), sum(row["keep"] for row in judged))
+    n_words = [
+        len(turn["value"].split())
+        for rewrite in rewrites
+        for turn in rewrite.row["conversations"]
+        if turn["from"] == "gpt"
+    ]
+    mean_words = f"{sum(n_words) / len(n_words):.0f}" if n_words else ""
+    counts = (len(results), len(rewrites), mean_words, n_refused, len(judged), sum(row["keep"] for row in judged))
     return [column.title, *map(str, counts), ", ".join(f"{name} {n}" for name, n in reasons.most_common())]

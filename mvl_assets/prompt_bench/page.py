@@ -1,6 +1,7 @@
 """One standalone HTML page of a trial: images, originals and what each round made of them, side by side.
 
-Text from data is never HTML: Jinja escapes every value, and the page's policy allows no script and no other address.
+Text from data is never HTML: Jinja escapes every value, Markdown and LaTeX of rewrites become the elements that
+`view.rendered_text` allows, and the page's policy allows no script and no other address.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from mvl_assets.config.profile import Price
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import read_few_rows
 from mvl_assets.media.image import ImageError, build_thumbnail
+from mvl_assets.model_stage.dialogue import strip_markers
 from mvl_assets.prompt_bench.trial import Refusal, Rewrite, SampleResult, Trial
+from mvl_assets.view.rendered_text import render_text
 
 # A page opens in a browser and travels by mail: at most so many images a row, of this size, and bytes of them in all.
 MAX_ROW_IMAGES, IMAGE_SIDE, MAX_PAGE_IMAGE_BYTES = 4, 640, 24 << 20
@@ -45,6 +48,11 @@ class Column:
     price: Price
     shows_text: bool = True
     empty_note: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing of any sample."""
+        return not any(result.rewrites or result.refusals for result in self.trial.results.values())
 
 
 @dataclass(slots=True)
@@ -74,13 +82,14 @@ def write_page(path: Path, lake: Lake, source: str, page: Page, columns: Sequenc
         lake: The lake, for samples and images.
         source: Slug of the source.
         page: What stands above the rows.
-        columns: The columns, all of the same samples.
+        columns: The columns, all of the same samples; one with nothing in it takes no room, but the last one does.
 
     Raises:
         OSError: The file cannot be written.
     """
     version_ids = list(columns[0].trial.results)
     samples = read_few_rows(lake, "samples", version_ids, _SAMPLE_COLUMNS, source)
+    shown_columns = [column for column in columns if column is columns[-1] or not column.is_empty]
     n_image_bytes = 0
     for version_id in version_ids:
         sample = samples[version_id]
@@ -96,7 +105,7 @@ def write_page(path: Path, lake: Lake, source: str, page: Page, columns: Sequenc
                 "images": images,
                 "image_note": _describe_missing(len(image_ids) - len(images)),
                 "original": _list_turns(sample["conversations"]),
-                "cells": [_build_cell(column, column.trial.results[version_id]) for column in columns],
+                "cells": [_build_cell(column, column.trial.results[version_id]) for column in shown_columns],
             }
         )
     path.write_bytes(_render(page).encode("utf-8", "backslashreplace"))
@@ -142,8 +151,11 @@ def _describe_rewrite(rewrite: Rewrite, *, shows_text: bool) -> dict[str, Any]:
     judged = rewrite.judged
     return {
         "number": f"rewrite {rewrite.row['ordinal'] + 1}",
+        "task_type": rewrite.row["task_type"] or "",
         "state": "" if judged is None else "kept" if judged["keep"] else "dropped",
-        "turns": _list_turns(rewrite.row["conversations"]) if shows_text else [],
+        "turns": [(role, render_text(text)) for role, text in _list_turns(rewrite.row["conversations"])]
+        if shows_text
+        else [],
         "verdicts": [] if judged is None else _list_verdicts(judged),
         "refusals": _cut_refusals(rewrite.refusals),
         "outcome": _describe_outcome(rewrite),
@@ -186,7 +198,7 @@ def _describe_answer(answer: Mapping[str, Any], price: Price) -> dict[str, str]:
 
 
 def _list_turns(conversation: Sequence[Mapping[str, str]] | None) -> list[tuple[str, str]]:
-    return [(turn["from"], cut_text(turn["value"] or "")) for turn in conversation or ()]
+    return [(turn["from"], cut_text(strip_markers(turn["value"] or ""))) for turn in conversation or ()]
 
 
 def _cut_refusals(refusals: Sequence[Refusal]) -> list[Refusal]:

@@ -196,7 +196,7 @@ def read_current(lake: Lake, source: SourceSpec, samples: Sequence[Mapping[str, 
     """Return what the lake has of these samples (rows with `sample_id` and `version_id`)."""
     results = {sample["version_id"]: SampleResult() for sample in samples}
     rewrites = lake.get_table(REWRITTEN.get_table_name(source.category)).iter_rows(
-        ["rewrite_id", "sample_id", "version_id", "conversations", "ordinal"],
+        ["rewrite_id", "sample_id", "version_id", "conversations", "ordinal", "task_type"],
         sql.is_in("version_id", results),
         partition_key=source.slug,
     )

@@ -78,7 +78,9 @@ def test_a_round_changes_no_table_and_a_second_one_sends_nothing(
     report, page = run_math_round(lake, tmp_path, endpoint)
     assert report.requests.attempts_sent == 3 + 3 * 3  # three criteria
     assert page.count('<section class="row">') == 3 and page.count("<img ") == 3
-    assert "not rewritten yet" in page and "P(yes) 0." in page and "tokens read" in page
+    assert "P(yes) 0." in page and "tokens read" in page
+    # The lake has no rewrites yet: a column of them would be empty.
+    assert "<h3>in the lake</h3>" not in page and report.summary[1][:3] == ["in the lake", "3", "0"]
     again, page = run_math_round(Lake(lake.root), tmp_path, endpoint)
     assert again.requests.attempts_sent == 0 and again.requests.cache_hits == 12
     assert again.summary[1:] == report.summary[1:]
@@ -130,7 +132,7 @@ def test_what_checks_refuse_is_shown_with_reason_and_raw_answer(lake: Lake, tmp_
     put(lake, MATH, range(3))
     with serving(FakeServerConfig(text_by_marker={"What is": "I'm sorry, but I can't help with that."})) as (_, server):
         report, page = run_math_round(lake, tmp_path, server)
-    assert report.summary[-1][2:] == ["0", "3", "0", "0", "refusal 3"]
+    assert report.summary[-1][2:] == ["0", "", "3", "0", "0", "refusal 3"]
     assert "I&#39;m sorry, but I can&#39;t help" in page and "<details open>" in page
 
 
@@ -145,6 +147,18 @@ def test_the_drawn_task_types_of_a_row_stand_above_it(
     types = prompt.draw_task_types(sample["sample_id"])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert types and f"task types: {', '.join(types)}" in page
+    (kind,) = {t for t in prompt.task_types or () if f"<h3>rewrite 1: {t}</h3>" in page}
+    assert kind
+
+
+def test_markdown_and_formulas_of_rewrites_are_drawn(lake: Lake, tmp_path: Path) -> None:
+    put(lake, MATH, [1])
+    answer = "Two steps:\n\n1. **Add**: $1 + 1 = \\frac{4}{2}$\n2. Done.\n\nAnswer: 2"
+    with serving(FakeServerConfig(text_by_marker={"What is": answer})) as (_, endpoint):
+        report, page = run_math_round(lake, tmp_path, endpoint, n_rows=1, judges_rewrites=False)
+    assert "<strong>Add</strong>" in page and "<mfrac>" in page and "&lt;image&gt;" not in page
+    assert "**Add**" in page  # the raw answer
+    assert report.summary[-1][3] == str(len(answer.split()))
 
 
 def test_hostile_text_stays_text(lake: Lake, tmp_path: Path) -> None:
@@ -159,7 +173,7 @@ def test_hostile_text_stays_text(lake: Lake, tmp_path: Path) -> None:
         _, page = run_math_round(lake, tmp_path, endpoint, prompt_file=prompt)
     tags = PageReader(page).tags
     allowed = "html head meta title style body h1 h2 h3 table thead tr th td details summary pre section div span img p"
-    assert {tag for tag, _ in tags} <= set(allowed.split())
+    assert {tag for tag, _ in tags} <= {*allowed.split(), "br"}
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
     images = [attributes["src"] or "" for tag, attributes in tags if tag == "img"]
     assert len(images) == 1 and images[0].startswith("data:image/jpeg;base64,")
