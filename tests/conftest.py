@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mvl_assets.lake.lake import Lake
 from tests.cli.home import SOURCES, Home
@@ -20,6 +21,10 @@ TESTS = Path(__file__).parent
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Drawing examples takes a busy machine long, which says nothing of them.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # Children read the project's modules from byte code instead of compiling them, each of them, again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

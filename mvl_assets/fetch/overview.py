@@ -70,11 +70,12 @@ def is_fetchable(source: SourceSpec) -> bool:
 
 def format_missing_hint(source: SourceSpec) -> str:
     """Return what to do about a source without files: draw some, fetch them, or put them there."""
-    demo_hint = (
-        "" if source.slug in load_full_catalog().own_files else f"`mvl demo-data --source {source.slug}` draws some; "
-    )
-    fetch_hint = f"`mvl sources fetch --source {source.slug}` fetches them; " if is_fetchable(source) else ""
-    return f"{demo_hint}{fetch_hint}or {format_manual_instructions(source)}"
+    hints = [format_manual_instructions(source)]
+    if is_fetchable(source):
+        hints.insert(0, f"`mvl sources fetch --source {source.slug}` fetches them")
+    if source.slug not in load_full_catalog().own_files:
+        hints.insert(0, f"`mvl demo-data --source {source.slug}` draws some")
+    return "; or ".join(hints)
 
 
 def get_missing_reason(source: SourceSpec) -> str | None:

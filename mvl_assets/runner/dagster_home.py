@@ -18,6 +18,8 @@ from mvl_assets.config.project import PACKAGE_DIR
 from mvl_assets.config.settings import load_settings
 from mvl_assets.judging.keep import validate_keep_rule
 
+START_RUN_TIMEOUT_S = 600
+
 
 def validate_configuration() -> None:
     """Read profile and catalog: a mistake in them is reported in one line here, but as a long traceback by Dagster."""
@@ -40,6 +42,9 @@ def prepare_home() -> Path:
     if (project_root := find_project_root()) is not None:
         os.environ["MVL_PROJECT"] = str(project_root)
     os.environ.setdefault("MVL_HOME", str(load_settings().home))
+    # Starting a run imports everything, which takes a busy machine longer than Dagster's minute: the daemon would then
+    # call the run failed, whose process starts all the same.
+    os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", str(START_RUN_TIMEOUT_S))
     return home
 
 

@@ -15,6 +15,7 @@ from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.prompts import PROMPTS_DIR, get_rewrite_prompt, list_families, load_prompts
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
+from mvl_assets.fetch.overview import format_missing_hint
 from mvl_training.recipe import RECIPES_DIR, load_recipe
 
 SOURCE = """\
@@ -199,3 +200,9 @@ def test_own_profiles_and_recipes_are_found_by_name(project: Path) -> None:
     with pytest.raises(MvlError) as caught:
         load_profile("yours")
     assert "demo, demo-all, mine, paper, small" in (caught.value.hint or "")
+
+
+def test_the_hint_for_an_own_source_without_files_says_which_files_go_where(project: Path) -> None:
+    put_source(project)
+    hint = format_missing_hint(load_catalog()["mine"])
+    assert hint.startswith(f"put the source's files into {project / '.mvl/raw/mine'}: *.csv, and the images")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config_schema
+from dagster._grpc.utils import default_grpc_timeout
 
 from mvl_assets.runner import dagster_home
 
@@ -32,6 +33,15 @@ def test_the_instance_of_the_command_line_trains_one_stage_at_a_time(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with dagster_home.get_instance() as instance:
         assert instance.event_log_storage.get_concurrency_info("gpu-train").slot_count == 1
+
+
+def test_a_run_may_take_a_busy_machine_longer_to_start_than_dagster_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.delenv("DAGSTER_GRPC_TIMEOUT_SECONDS", raising=False)
+    dagster_home.prepare_home()
+    assert default_grpc_timeout() == dagster_home.START_RUN_TIMEOUT_S
 
 
 @pytest.mark.parametrize("name", ["dagster.yaml", "dagster.cluster.yaml"])

@@ -1,4 +1,4 @@
-r"""Questions about a table and the text around it, without an image: FinQA and TAT-QA. Every `*.json` below the folder.
+r"""Questions about a table and the text around it, without an image: FinQA and TAT-QA, `*.json` below the folder.
 
     [{"id": "ETR/2016/page_23.pdf-2", "pre_text": ["..."], "table": [["", "2015"], ["revenue", "5829"]],
       "post_text": ["..."], "qa": {"question": "...", "answer": "94", "exe_ans": 94.0, "program": "..."}}, ...]
@@ -9,14 +9,18 @@ r"""Questions about a table and the text around it, without an image: FinQA and 
 
 One sample per element, with all its questions as turns. The table and its paragraphs are drawn as one image
 (`media/table_image`) when the image is read. An answer of several spans is joined with commas and followed by its
-scale, as TAT-QA's own evaluation compares it; FinQA's executed answer takes the place of an empty one. Checked against
-README.md of czyssrs/FinQA and dataset_raw/tatqa_dataset_dev.json of NExTplusplus/TAT-QA.
+scale, as TAT-QA's own evaluation compares it; FinQA's executed answer takes the place of an empty one.
+
+Where files are of splits (`train.json`, `tatqa_dataset_train.json`), only the training split is read: the folder may be
+a clone of the repository, with dev, test and its gold answers. TAT-QA's clone has its rows twice; `dataset_tagop/`, as
+its model reads them, is left out. Checked against README.md of czyssrs/FinQA and dataset_raw/tatqa_dataset_dev.json of
+NExTplusplus/TAT-QA.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,9 +86,16 @@ def _keep_drawn(path: Path | None, data: bytes) -> None:
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     """Yield the source's samples and rejected rows."""
     to_sample = partial(_to_sample, resolve_unpacked_dir(root) / DRAWN_DIR)
-    for path in list_data_files(source.slug, root, "**/*.json"):
+    for path in _list_train_files(list_data_files(source.slug, root, "**/*.json")):
         for row in to_rows(format_relative_path(root, path), map(_add_uid_key, iter_elements(path)), "id"):
             yield build_sample(row, to_sample)
+
+
+def _list_train_files(paths: Sequence[Path]) -> Sequence[Path]:
+    """Leave out other splits and prepared copies; all files count where none is named as the training split."""
+    train_paths = [path for path in paths if "train" in path.stem.lower()]
+    raw_paths = [path for path in train_paths if path.parent.name != "dataset_tagop"]
+    return raw_paths or train_paths or paths
 
 
 def _add_uid_key(item: Item | RejectedItem) -> Item | RejectedItem:

@@ -99,6 +99,15 @@ def test_tat_qa_asks_all_questions_of_a_table_with_spans_and_scales(tmp_path: Pa
     assert [word for _, _, word in shown if word][:3] == ["First.", "Second.", "2019 EURm"]
 
 
+def test_of_a_clone_only_the_training_split_is_read(tmp_path: Path) -> None:
+    for name in ("raw/tatqa_dataset_train", "tagop/tatqa_dataset_train", "raw/tatqa_dataset_dev"):
+        put_json(tmp_path, f"dataset_{name}.json", [TATQA])
+    put_json(tmp_path, "sample_prediction.json", {"3ffd": ["94", ""]})
+    assert [row.file for row in read_all(TABLES, tmp_path)] == ["dataset_raw/tatqa_dataset_train.json"]
+    (tmp_path / "dataset_raw/tatqa_dataset_train.json").unlink()
+    assert [row.file for row in read_all(TABLES, tmp_path)] == ["dataset_tagop/tatqa_dataset_train.json"]
+
+
 def test_broken_tables_are_named(tmp_path: Path) -> None:
     asked = {"order": 1, "question": "?", "scale": ""}
     put_json(
