@@ -70,7 +70,7 @@ def draw_sample(rows: int, seed: int, port: int) -> None:
         raise MvlError("nothing is judged yet", hint="mvl run --until judged")
     by_category = ", ".join(f"{name} {count}" for name, count in Counter(r["category"] for r in label_set).items())
     click.echo(f"{len(label_set)} pairs ({by_category}); start `mvl view`, and open")
-    click.echo(f"http://127.0.0.1:{port}/?queue={rows}&seed={seed}&blind=1")
+    click.echo(f"http://127.0.0.1:{port}/?queue={rows}&seed={seed}&hide=1")
 
 
 @command.command(name="calibrate")

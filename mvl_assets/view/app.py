@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.label_history import LABEL_NAMES
 from mvl_assets.judging.probes.contrast_pairs import PROBE_FAULTS
-from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS
+from mvl_assets.lake_queries.pair_index.columns import FACET_COLUMNS, VERDICT_COLUMNS
 from mvl_assets.lake_queries.pair_index.filters import FIXED_ORDERS, NO_VALUE
 from mvl_assets.lake_queries.pair_index.index import PairIndex, Selection
 from mvl_assets.view.image_files import ImageFile, ImageShelf
@@ -33,6 +33,7 @@ from mvl_assets.view.overview_page import read_overview_page
 from mvl_assets.view.pairs import read_cards, read_page
 from mvl_assets.view.security import RequestGuard
 from mvl_assets.view.state import LABEL_FILTERS, PAGE_ROWS, ViewState, is_id, parse_state
+from mvl_assets.view.training_page import TrainingOverview, draw_training_page
 
 FIRST_WAIT_S = 0.3
 """How long a page waits for an index that is being made, before it says so."""
@@ -68,11 +69,13 @@ class PageOptions:
         lake_root: Of the lake.
         dagster_url: Address of Dagster's web interface; empty without links to it.
         annotator: The name that labels get, unless somebody gives another one.
+        read_training: Reads trainings and studies; None where nothing can be trained.
     """
 
     lake_root: str
     dagster_url: str = ""
     annotator: str = ""
+    read_training: Callable[[], TrainingOverview] | None = None
 
 
 class ViewApp:
@@ -99,6 +102,7 @@ class ViewApp:
                 Route("/pair/{judged_id}/label", self.add_label, methods=["POST"]),
                 Route("/agreement", self.show_agreement),
                 Route("/overview", self.show_overview),
+                Route("/training", self.show_training),
                 Route("/status", self.show_status),
                 Route("/image/{source}/{image_id}", self.send_image),
                 Route("/thumbnail/{source}/{image_id}", self.send_thumbnail),
@@ -240,6 +244,12 @@ class ViewApp:
         """Answer with pictures of the lake as a whole, drawn once for each index."""
         return self._render("overview.html", page=self._read_overview(self._require_index()))
 
+    def show_training(self, request: Request) -> Response:
+        """Answer with the loss curves of trainings, and what studies measured."""
+        if self.options.read_training is None:
+            raise MvlError("nothing can be trained here", hint="mvl doctor")
+        return self._render("training.html", page=draw_training_page(self.options.read_training()))
+
     # -- images, errors ----------------------------------------------------------------------------------------------
 
     def send_image(self, request: Request) -> Response:
@@ -301,7 +311,7 @@ def _list_facets(state: ViewState, counts: dict[str, list[tuple[str | None, int]
             }
             for value, n in [*counts[name], *((value, 0) for value in _list_missing(chosen, counts[name]))]
         ]
-        if len(values) > 1 or chosen:
+        if chosen or (len(values) > 1 and not (state.is_blind and name in VERDICT_COLUMNS)):
             facets.append({"name": name, "heading": heading, "values": values, "is_chosen": bool(chosen)})
     return facets
 

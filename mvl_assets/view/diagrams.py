@@ -1,4 +1,4 @@
-"""Pictures of counts as SVG: flows between columns (Sankey diagrams), and bars.
+"""Pictures of numbers as SVG: flows between columns (Sankey diagrams), bars, lines, and intervals.
 
 All text is escaped, and nothing is styled but by attributes, so that a picture may stand in a page with a strict policy
 or in a data URI.
@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Final
+from typing import Final, TypeAlias
 
 WIDTH, HEIGHT, TOP, GAP, NODE_WIDTH, MIN_NODE_HEIGHT = 960, 420, 24, 8, 10, 17
 INK, QUIET, GREY = "#1d2129", "#667080", "#b8c0ca"
@@ -19,6 +19,22 @@ SERIES: Final = ("#9aa7b5", "#275d8c", "#7fb497")
 """Colours of groups in a plot of bars."""
 PANEL_WIDTH, PANEL_HEIGHT, PANEL_LEFT, PANEL_BOTTOM = 460, 190, 8, 34
 _FONT: Final = 'font-family="system-ui, sans-serif" font-size="12"'
+
+INTERVAL_HEIGHT, INTERVAL_LEFT = 22, 130
+
+Points: TypeAlias = Sequence[tuple[float, float]]
+"""Of a line: x and y, finite, x rising."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value between bounds; `is_settled` if it is outside the noise."""
+
+    name: str
+    low: float
+    value: float
+    high: float
+    is_settled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +179,77 @@ def draw_bars(heading: str, bins: Sequence[float], counts: Mapping[str, Sequence
         x = PANEL_LEFT + bin_index * step
         parts.append(f'<text x="{x:.1f}" y="{PANEL_HEIGHT - 16}" fill="{QUIET}">{bins[bin_index]:g}</text>')
     return _wrap("".join(parts), PANEL_WIDTH, PANEL_HEIGHT)
+
+
+def draw_lines(heading: str, lines: Mapping[str, Points]) -> str:
+    """Return lines over one axis, each with its last value.
+
+    Args:
+        heading: What they are of.
+        lines: By name; those without points are left out.
+    """
+    lines = {name: points for name, points in lines.items() if points}
+    if not lines:
+        return ""
+    every = [point for points in lines.values() for point in points]
+    (x_low, x_high), (y_low, y_high) = ((min(values), max(values)) for values in zip(*every, strict=True))
+    left = PANEL_LEFT + 40
+    width, height = PANEL_WIDTH - left - PANEL_LEFT, PANEL_HEIGHT - PANEL_BOTTOM - 2 * TOP
+
+    def place(x: float, y: float) -> str:
+        across = (x - x_low) / (x_high - x_low or 1)
+        down = (y_high - y) / (y_high - y_low or 1)
+        return f"{left + across * width:.1f} {2 * TOP + down * height:.1f}"
+
+    parts = [f'<text x="{PANEL_LEFT}" y="12" fill="{INK}">{escape(heading)}</text>']
+    for value, y in ((y_high, 2 * TOP + 4), (y_low, 2 * TOP + height + 4)):
+        parts.append(f'<text x="{left - 6}" y="{y:.1f}" text-anchor="end" fill="{QUIET}">{value:.3g}</text>')
+    for value, x, anchor in ((x_low, left, "start"), (x_high, left + width, "end")):
+        parts.append(
+            f'<text x="{x}" y="{PANEL_HEIGHT - 16}" text-anchor="{anchor}" fill="{QUIET}">step {value:,.0f}</text>'
+        )
+    for number, (name, points) in enumerate(lines.items()):
+        colour = SERIES[(number + 1) % len(SERIES)]
+        label = f"{name} {points[-1][1]:.3g}"
+        parts.append(
+            f'<text x="{left + 150 * number}" y="{TOP + 6}" fill="{colour}">{escape(label)}</text>'
+            f'<path d="M{"L".join(place(*point) for point in points)}" fill="none" stroke="{colour}"'
+            f' stroke-width="1.5"><title>{escape(label)}</title></path>'
+        )
+    return _wrap("".join(parts), PANEL_WIDTH, PANEL_HEIGHT)
+
+
+def draw_intervals(heading: str, intervals: Sequence[Interval]) -> str:
+    """Return intervals below each other, around a line at 0; what is outside the noise is dark."""
+    if not intervals:
+        return ""
+    low, high = min(0.0, *(i.low for i in intervals)), max(0.0, *(i.high for i in intervals))
+    width = PANEL_WIDTH - INTERVAL_LEFT - 2 * PANEL_LEFT
+
+    def place(value: float) -> float:
+        return INTERVAL_LEFT + (value - low) / (high - low or 1) * width
+
+    bottom = TOP + INTERVAL_HEIGHT * len(intervals)
+    parts = [
+        f'<text x="{PANEL_LEFT}" y="12" fill="{INK}">{escape(heading)}</text>',
+        f'<path d="M{place(0):.1f} {TOP}L{place(0):.1f} {bottom}" stroke="{GREY}"/>',
+    ]
+    for number, interval in enumerate(intervals):
+        y = TOP + INTERVAL_HEIGHT * (number + 0.5)
+        colour = SERIES[1] if interval.is_settled else SERIES[0]
+        title = escape(f"{interval.name}: {interval.value:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})")
+        start, middle, end = map(place, (interval.low, interval.value, interval.high))
+        parts.append(
+            f'<text x="{PANEL_LEFT}" y="{y + 4:.1f}" fill="{INK}">{escape(interval.name)}</text>'
+            f'<rect x="{start:.1f}" y="{y - 2:.1f}" width="{max(end - start, 1):.1f}" height="4" fill="{colour}">'
+            f'<title>{title}</title></rect><rect x="{middle - 3:.1f}" y="{y - 6:.1f}" width="6" height="12"'
+            f' fill="{colour}"><title>{title}</title></rect>'
+        )
+    for value, anchor in ((low, "start"), (high, "end")):
+        parts.append(
+            f'<text x="{place(value):.1f}" y="{bottom + 14}" text-anchor="{anchor}" fill="{QUIET}">{value:+.1f}</text>'
+        )
+    return _wrap("".join(parts), PANEL_WIDTH, bottom + 20)
 
 
 def _wrap(content: str, width: int, height: int) -> str:

@@ -25,7 +25,7 @@ class ViewState:
     Attributes:
         pair_filter: What is selected.
         after: Id of the pair before the first one; empty for the beginning.
-        is_blind: Whether verdicts and reasons are hidden.
+        is_blind: Whether verdicts and reasons are hidden; `hide` in the address, where `blind` is a column.
         queue_rows: Number of pairs that are drawn for labelling; 0 for no queue.
         is_rendered: Whether Markdown and LaTeX are drawn, rather than differences marked.
     """
@@ -53,7 +53,7 @@ class ViewState:
             "sort": "" if pair_filter.sort == TABLE_ORDER else pair_filter.sort,
             "desc": "1" if pair_filter.is_descending else "",
             "seed": str(pair_filter.seed or ""),
-            "blind": "1" if self.is_blind else "",
+            "hide": "1" if self.is_blind else "",
             "queue": str(self.queue_rows or ""),
             "rendered": "1" if self.is_rendered else "",
             "after": self.after,
@@ -105,7 +105,7 @@ def parse_state(parameters: Iterable[tuple[str, str]]) -> ViewState:
     return ViewState(
         pair_filter,
         after,
-        is_blind=_get_text(given, "blind") == "1",
+        is_blind=_get_text(given, "hide") == "1",
         queue_rows=int(_get_number(given, "queue") or 0),
         is_rendered=_get_text(given, "rendered") == "1",
     )

@@ -188,27 +188,28 @@ def render_report(report: StudyReport) -> str:
     parts = [f"# Study {study.name}", study.description.strip()]
     parts.append(
         f"{len(study.arms)} arms, seeds {', '.join(map(str, study.seeds))}; baseline: {study.baseline_arm}."
-        f" {_describe_budget(study)}"
+        f" {describe_budget(study)}"
     )
     if report.missing:
         parts.append(f"Not evaluated yet: {', '.join(arm_id.path for arm_id in report.missing)}.")
     if not report.scores:
         return "\n\n".join([part for part in parts if part]) + "\n"
     parts.append("Scores from 0 to 100: mean over seeds, and their standard deviation.")
-    parts.append(format_markdown_table([_render_score(score) for score in report.scores]))
+    parts.append(format_markdown_table([build_score_row(score) for score in report.scores]))
     parts.append(
         f"Difference from {study.baseline_arm}, in points, with its 95 % interval over questions (paired, by image or"
         " film) and seeds. p after Holm, over all lines."
     )
-    parts.append(format_markdown_table([_render_difference(difference) for difference in report.differences]))
+    parts.append(format_markdown_table([build_difference_row(difference) for difference in report.differences]))
     parts.append("\n".join(f"- {describe_outcome(study, difference)}" for difference in report.differences))
     if report.clean_differences:
         parts.append("Over questions that no training row of any arm touches:")
-        parts.append(format_markdown_table([_render_difference(d) for d in report.clean_differences]))
+        parts.append(format_markdown_table([build_difference_row(d) for d in report.clean_differences]))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _describe_budget(study: Study) -> str:
+def describe_budget(study: Study) -> str:
+    """Return in a sentence what every arm is trained on."""
     parts = [f"{n:,} rows of {stage}" for stage, n in study.budget.samples.items()]
     parts += [f"{n:,} target tokens of {stage}" for stage, n in study.budget.target_tokens.items()]
     return (
@@ -216,7 +217,8 @@ def _describe_budget(study: Study) -> str:
     )
 
 
-def _render_score(score: ArmScore) -> Mapping[str, Any]:
+def build_score_row(score: ArmScore) -> Mapping[str, Any]:
+    """Return a score as a row of a table."""
     spread = "" if score.spread is None else f" ± {score.spread:.1f}"
     return {
         "benchmark": score.benchmark,
@@ -227,7 +229,8 @@ def _render_score(score: ArmScore) -> Mapping[str, Any]:
     }
 
 
-def _render_difference(difference: Difference) -> Mapping[str, Any]:
+def build_difference_row(difference: Difference) -> Mapping[str, Any]:
+    """Return a difference as a row of a table."""
     return {
         "benchmark": difference.benchmark,
         "arm": difference.arm,

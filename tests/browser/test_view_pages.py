@@ -88,7 +88,7 @@ def test_hostile_text_runs_nothing_and_pages_do_not_overflow(
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(view.url, wait_until="networkidle")
     judged_id = page.locator(".card").first.get_attribute("data-id")
-    for path in ("/", f"/pair/{judged_id}", "/?queue=5&blind=1", "/agreement"):
+    for path in ("/", f"/pair/{judged_id}", "/?queue=5&hide=1", "/agreement"):
         page.goto(view.url + path, wait_until="networkidle")
         page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
         page.wait_for_load_state("networkidle")

@@ -20,7 +20,7 @@ def test_a_sheet_is_written_labelled_and_compared(built: Home, tmp_path: Path) -
     assert "12 pairs (caption 6, code_math 6)" in output
     one_error(built.mvl("judge", "label-sheet", "--out", str(sheet)), "exists, and may hold labels", "--out")
     one_error(built.mvl("judge", "calibrate", str(sheet)), "no row has a label", "good or bad")
-    assert "/?queue=6&seed=2&blind=1" in built.run("judge", "sample", "--rows", "6", "--seed", "2")
+    assert "/?queue=6&seed=2&hide=1" in built.run("judge", "sample", "--rows", "6", "--seed", "2")
     with sheet.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     verdicts = {

@@ -104,11 +104,16 @@ def test_a_label_needs_the_token_and_keeps_its_history(site: ViewSite) -> None:
 
 
 def test_blind_pages_show_no_verdicts(site: ViewSite) -> None:
-    html = site.get("/?queue=6&blind=1")[2].decode()
+    html = site.get("/?queue=6&hide=1")[2].decode()
     assert len(list_ids(html.encode())) == 6 and 'class="bar"' not in html and "chip kept" not in html
     judged_id = list_ids(html.encode())[0]
-    page = site.get(f"/pair/{judged_id}?queue=6&blind=1")[2].decode()
+    page = site.get(f"/pair/{judged_id}?queue=6&hide=1")[2].decode()
     assert "verdicts</h2>" not in page and "chip kept" not in page and "chip dropped" not in page
+    # Hiding verdicts chooses no pairs, and counts do not give verdicts away.
+    assert len(list_ids(site.get("/?category=ocr&hide=1")[2])) == len(list_ids(site.get("/?category=ocr")[2])) > 0
+    shown, hidden = (site.get(f"/facets?{query}")[2].decode() for query in ("", "hide=1"))
+    assert "reason of dropping" in shown and "reason of dropping" not in hidden and "category" in hidden
+    assert "hide=1" in hidden, "links of facets stay blind"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ FACET_COLUMNS: Mapping[str, str] = {
 }
 """Columns with few values, and their headings."""
 
+VERDICT_COLUMNS = ("keep", "drop_reason", "agreement", "judges_agree", "failed_criteria", "needs_image", "mixtures")
+"""Those of `FACET_COLUMNS` that say what became of a pair: hidden from people who label blind."""
+
 NUMBER_COLUMNS: Mapping[str, str] = {
     "p_yes": "P(yes)",
     "answer_chars": "characters of the answer",

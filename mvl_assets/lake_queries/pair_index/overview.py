@@ -14,7 +14,7 @@ from mvl_assets.lake_queries.pair_index.index import PairIndex
 if TYPE_CHECKING:
     import duckdb
 
-MAX_REASONS, MAX_SOURCES = 6, 100
+MAX_REASONS, MAX_SOURCES = 6, 500
 OTHER = "other reasons"
 
 _OUTCOME = """CASE WHEN keep THEN 'kept' WHEN keep IS NULL THEN 'not judged'
@@ -108,8 +108,9 @@ def read_overview(index: PairIndex) -> Overview:
                USING (category) ORDER BY category"""
         ).fetchall()
         sources = cursor.execute(
-            """SELECT category, source, count(keep), count(*) FILTER (keep) FROM pairs
-               GROUP BY category, source HAVING count(keep) > 0 ORDER BY category, count(keep) DESC, source LIMIT ?""",
+            """FROM (SELECT category, source, count(keep) AS n_judged, count(*) FILTER (keep) FROM pairs
+                     GROUP BY category, source HAVING n_judged > 0 ORDER BY n_judged DESC, source LIMIT ?)
+               ORDER BY category, n_judged DESC, source""",
             [MAX_SOURCES],
         ).fetchall()
         lengths = {

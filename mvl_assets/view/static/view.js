@@ -60,7 +60,6 @@ function startList() {
   return {
     j: () => moveFocus(1),
     k: () => moveFocus(-1),
-    ArrowDown: null,
     Enter: () => find("a.open", document.activeElement.closest(".card") || document.body)?.click(),
     "/": () => find("[name=q]").focus(),
   };
