@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
+from urllib.parse import urlsplit
 
 from mvl_assets.config.catalog import SourceSpec, load_full_catalog
 from mvl_assets.config.settings import UNPACKED_DIR
@@ -71,7 +72,8 @@ def is_fetchable(source: SourceSpec) -> bool:
 def format_missing_hint(source: SourceSpec) -> str:
     """Return what to do about a source without files: draw some, fetch them, or put them there."""
     hints = [format_manual_instructions(source)]
-    if is_fetchable(source):
+    # A URL that names no file is that of the source's page, from which a person has to get the files.
+    if is_fetchable(source) and (source.hub is not None or PurePosixPath(urlsplit(source.url or "").path).suffix):
         hints.insert(0, f"`mvl sources fetch --source {source.slug}` fetches them")
     if source.slug not in load_full_catalog().own_files:
         hints.insert(0, f"`mvl demo-data --source {source.slug}` draws some")

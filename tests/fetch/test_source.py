@@ -16,7 +16,13 @@ from mvl_assets.fetch import source as source_module
 from mvl_assets.fetch.errors import FetchError
 from mvl_assets.fetch.lock import read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
-from mvl_assets.fetch.overview import compute_source_state, describe_state, get_missing_reason, list_files
+from mvl_assets.fetch.overview import (
+    compute_source_state,
+    describe_state,
+    format_missing_hint,
+    get_missing_reason,
+    list_files,
+)
 from mvl_assets.fetch.source import MAX_CONCURRENT_DOWNLOADS, fetch_source, fetch_sources
 from mvl_assets.fetch.state import FetchState, get_state_path, hold_source_lock, load_state, save_state
 from tests.fetch.hub_server import Fault, HubServer, Repo, wait_until
@@ -268,6 +274,13 @@ def test_source_without_a_home_or_with_its_own_path_is_not_fetched(home: Path, t
     assert "put the source's files into" in (caught.value.hint or "")
     with pytest.raises(FetchError, match="a folder of your own"):
         fetch_source(spec(path=str(tmp_path)))
+
+
+def test_the_hint_about_missing_files_offers_to_fetch_files_and_no_pages(home: Path) -> None:
+    assert "`mvl sources fetch --source demo` fetches them" in format_missing_hint(spec())
+    assert "`mvl sources fetch" in format_missing_hint(spec(repo=None, url="https://example.org/data.zip"))
+    for page in ("https://example.org", "https://github.com/someone/data"):
+        assert "`mvl sources fetch" not in format_missing_hint(spec(repo=None, url=page))
 
 
 def test_damaged_state_file_raises_an_error_with_its_name(home: Path) -> None:

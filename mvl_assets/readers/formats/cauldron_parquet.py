@@ -68,7 +68,7 @@ def _to_sample(root: Path, row: Row) -> Sample:
 
 FORMAT = Format(
     row_files=("*.parquet",),
-    description="the *.parquet files",
+    description="*.parquet of the columns images and texts",
     read=read,
     read_keys=read_keys,
 )

@@ -82,6 +82,9 @@ def _resolve_row_image(root: Path, image_name: str) -> EncodedImage:
 FORMAT = Format(
     row_files=("*.json",),
     media_files=ARCHIVE_FILES,
-    description="the *.json of questions and the folder of images",
+    description=(
+        "TextVQA_*_train.json, train_v*.json (DocVQA), infographic*VQA_train_v*.json or "
+        "train_task_3.json (ST-VQA), and the folder of images"
+    ),
     read=read,
 )

@@ -62,6 +62,6 @@ def _resolve_row_image(root: Path, image_id: str) -> EncodedImage:
 FORMAT = Format(
     row_files=("*.json",),
     media_files=ARCHIVE_FILES,
-    description="the *_questions.json and the folder of images",
+    description="train_balanced_questions.json or train_all_questions/*.json, and images/",
     read=read,
 )

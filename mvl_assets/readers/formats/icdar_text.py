@@ -175,7 +175,10 @@ def _scan_folders(root: Path, parent: Path, mtime_ns: int) -> tuple[str, ...]:
 FORMAT = Format(
     row_files=("*.json", "*.txt", "*.csv", "*.zip"),
     media_files=ARCHIVE_FILES,
-    description="one text or JSON file per image, and the images",
+    description=(
+        "one *.txt, *.csv or *.json of corners and words per image, and the images beside it or in a "
+        "sibling folder (img, images)"
+    ),
     read=read,
     read_keys=read_keys,
 )

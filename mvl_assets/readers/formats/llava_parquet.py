@@ -79,7 +79,7 @@ def parse_image_cell(root: Path, cell: Any, name: str) -> EncodedImage:
 
 FORMAT = Format(
     row_files=("*.parquet",),
-    description="the *.parquet files",
+    description="*.parquet of the columns id, image and conversations",
     read=read,
     read_keys=read_keys,
 )

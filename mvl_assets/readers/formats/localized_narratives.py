@@ -91,6 +91,6 @@ def _resolve_row_image(root: Path, dataset_id: object, image_id: object) -> Enco
 FORMAT = Format(
     row_files=("*.jsonl",),
     media_files=ARCHIVE_FILES,
-    description="the *.jsonl files and the images",
+    description="the *.jsonl of narratives and the images, in train2017/, flickr30k-images/ and so on",
     read=read,
 )

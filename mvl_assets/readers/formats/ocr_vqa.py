@@ -87,6 +87,6 @@ def _resolve_row_image(root: Path, image_url: object, cover: str) -> EncodedImag
 FORMAT = Format(
     row_files=("*.json",),
     media_files=ARCHIVE_FILES,
-    description="dataset.json and the folder of images",
+    description="dataset.json and images/<id>.jpg",
     read=read,
 )

@@ -187,6 +187,6 @@ def _to_sample(root: Path, instances: _Instances, row: Row) -> Sample:
 FORMAT = Format(
     row_files=("*.p", "*.json", "*.zip"),
     media_files=ARCHIVE_FILES,
-    description="refs(*).p, instances.json and the images",
+    description="<set>/refs(*).p, <set>/instances.json and the images, train2014/",
     read=read,
 )

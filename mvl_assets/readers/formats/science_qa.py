@@ -86,6 +86,6 @@ def _join_nonempty(separator: str, *parts: str) -> str:
 FORMAT = Format(
     row_files=("*.json",),
     media_files=ARCHIVE_FILES,
-    description="problems.json, pid_splits.json and the folders of images",
+    description="problems.json and images/train/<id>/image.png",
     read=read,
 )

@@ -176,6 +176,6 @@ def _parse_text(value: Any) -> str:
 
 FORMAT = Format(
     row_files=("*.json",),
-    description="the *.json files of tables and questions",
+    description="FinQA's train.json or TAT-QA's tatqa_dataset_train.json, tables with questions",
     read=read,
 )

@@ -124,6 +124,9 @@ def _to_vizwiz_sample(root: Path, row: Row) -> Sample:
 FORMAT = Format(
     row_files=("*.json",),
     media_files=ARCHIVE_FILES,
-    description="the questions and annotations *.json and the folders of images",
+    description=(
+        "*OpenEnded_mscoco_train*_questions.json, *mscoco_train*_annotations.json and train2014/; or "
+        "VizWiz's train.json and train/"
+    ),
     read=read,
 )

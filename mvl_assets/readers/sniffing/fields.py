@@ -281,10 +281,17 @@ def _choose_question(answer_name: str) -> str:
 
 def infer_key_values(fields: Fields, notes: list[str]) -> dict[str, Any]:
     """Return the texts of records that are a few values by name, such as what is printed on a receipt."""
+
+    def may_be_printed(values: list[Any]) -> bool:
+        return len(values) == fields.n_records and all(
+            isinstance(value, str | int | float)
+            and not isinstance(value, bool)
+            and PurePosixPath(str(value)[-100:]).suffix.lower() not in FILE_SUFFIXES
+            for value in values
+        )
+
     paths = [
-        path
-        for path, values in fields.values.items()
-        if len(values) == fields.n_records and all(isinstance(value, str | int | float) for value in values)
+        path for path, values in fields.values.items() if len(values) == fields.n_records if may_be_printed(values)
     ]
     if not 1 <= len(paths) <= MAX_KEY_VALUES or len(paths) < len(fields.values) - len(paths):
         return {}

@@ -134,7 +134,9 @@ def sniff_folder(path: Path, attributes: Mapping[str, Any], given_fields: Mappin
         if not any(group is candidate.group for candidate in candidates):
             proposal.notes.append(_describe_unknown(group))
     proposal.notes += best.notes
-    if 2 * len(proposal.samples) < proposal.n_tried:
+    # What is said of missing images says all where nothing else is wrong.
+    n_misread = proposal.n_tried - len(proposal.samples) - proposal.reject_counts["missing_image"]
+    if 2 * n_misread > proposal.n_tried:
         proposal.notes.insert(0, "most rows looked at cannot be read: is another file meant, or another field?")
     # Rows that name images are of images, also while none of these is there.
     lacks_images = best.lacks_images or (best.has_media and not proposal.samples and "video" not in best.mapping)

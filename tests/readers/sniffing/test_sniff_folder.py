@@ -293,6 +293,7 @@ def test_an_image_that_is_not_there_is_said(tmp_path: Path) -> None:
     put_json(tmp_path, "rows.json", [{"question": "Who?", "answer": "Ann", "image": f"{n}.png"} for n in range(3)])
     proposal = sniff(tmp_path)
     assert dict(proposal.reject_counts) == {"missing_image": 3}
+    assert not any("another file meant" in note for note in proposal.notes)
 
 
 def test_a_folder_without_records_says_what_it_holds(tmp_path: Path) -> None:
@@ -399,6 +400,15 @@ def test_broken_images_of_the_first_rows_are_counted(tmp_path: Path) -> None:
     proposal = sniff_folder(tmp_path, {})
     assert len(proposal.samples) == 1 and sum(proposal.reject_counts.values()) == 1
     assert proposal.rejects[0].message.startswith("b.png: ")
+
+
+def test_flags_and_sizes_of_an_image_are_not_taken_for_what_is_printed_in_it(tmp_path: Path) -> None:
+    for name in "abc":
+        put_images(tmp_path, f"{name}.png")
+        flags = {"flags": {"cat": name == "a", "dog": name == "b"}, "shapes": []}
+        put_json(tmp_path, f"{name}.json", {"version": "4", "imagePath": f"{name}.png", "imageHeight": 9, **flags})
+    proposal = sniff(tmp_path)
+    assert proposal.attributes is None and "no field looks like an answer" in " ".join(proposal.notes)
 
 
 def test_captions_without_images_are_not_taken_for_a_source(tmp_path: Path) -> None:
