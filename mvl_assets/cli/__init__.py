@@ -54,6 +54,7 @@ COMMAND_MODULES = {
 # Found by their entry points (group `mvl.commands`): this package does not import the modules that define them.
 PLUGIN_COMMANDS = {
     "demo-data": "Write small raw data sets in the sources' native formats.",
+    "truth": "Hold the demo's rewrites and its judge against what was drawn.",
     "recipe": "Show what a training recipe would run: parameters, FLOPs, memory, days.",
     "train-rows": "List the rows that a training step of a checkpoint was trained on.",
     "compare": "Compare two checkpoints on the benchmarks, question by question.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -23,7 +22,6 @@ from mvl_assets.view.state import DEFAULT_PORT
 if TYPE_CHECKING:
     from mvl_assets.config.profile import Profile
     from mvl_assets.judging.calibrate import Calibration
-    from mvl_assets.judging.probes.score import PairResult, Share
 
 
 @click.group(name="judge")
@@ -219,6 +217,7 @@ def probe_judge(families: tuple[str, ...], min_p_yes: float, json_: bool) -> Non
     """
     from mvl_assets.judging.probes.build import build_contrast_pairs
     from mvl_assets.judging.probes.contrast_pairs import PROBE_FAMILIES
+    from mvl_assets.judging.probes.report import build_probe_json, format_probe_table
     from mvl_assets.judging.probes.run import run_probes
 
     if unknown := set(families) - set(PROBE_FAMILIES):
@@ -227,10 +226,10 @@ def probe_judge(families: tuple[str, ...], min_p_yes: float, json_: bool) -> Non
     pairs = [pair for pair in build_contrast_pairs() if not families or pair.family in families]
     results_by_judge = run_probes(Lake(load_settings().lake_root), profile, pairs, run_id="probe")
     if json_:
-        click.echo(as_json({name: _build_probe_json(results, min_p_yes) for name, results in results_by_judge.items()}))
+        click.echo(as_json({name: build_probe_json(results, min_p_yes) for name, results in results_by_judge.items()}))
         return
     tables = [
-        _format_probe_table(_describe_judge(profile, name), results, min_p_yes)
+        format_probe_table(_describe_judge(profile, name), results, min_p_yes)
         for name, results in results_by_judge.items()
     ]
     click.echo("\n\n".join(tables))
@@ -243,65 +242,3 @@ def _describe_judge(profile: Profile, name: str) -> str:
     # Without the images a judge can only tell what the text gives away.
     blind_note = "" if model.supports_images else ", which reads text only and saw no image"
     return f"{model.name}@{model.revision}{blind_note}"
-
-
-def _group_probes(results: Sequence[PairResult]) -> dict[str, dict[str, list[PairResult]]]:
-    """Return the results by fault, by family, and all together."""
-    from mvl_assets.judging.probes.contrast_pairs import PROBE_FAMILIES, PROBE_FAULTS
-
-    groups: dict[str, dict[str, list[PairResult]]] = {
-        "fault": {fault: [r for r in results if r.pair.fault == fault] for fault in PROBE_FAULTS},
-        "family": {family: [r for r in results if r.pair.family == family] for family in PROBE_FAMILIES},
-        "": {"all": list(results)},
-    }
-    return {kind: {name: members for name, members in named.items() if members} for kind, named in groups.items()}
-
-
-def _format_probe_table(judge: str, results: Sequence[PairResult], min_p_yes: float) -> str:
-    from mvl_assets.judging.probes.score import compute_probe_score
-
-    rows: list[list[object]] = []
-    for kind, groups in _group_probes(results).items():
-        for name, members in groups.items():
-            score = compute_probe_score(members, min_p_yes)
-            shares = [_format_share(share) for share in (score.detection, score.false_alarm, score.ranked)]
-            rows.append([kind, name, score.n_pairs, *shares, score.n_unanswered or None])
-    columns = ["", "", "pairs of each", "detection", "false alarm", "good ranked higher", "no verdict"]
-    threshold = f", accepted from P(yes) {min_p_yes:g}" if min_p_yes else ""
-    return format_table(f"probes of {judge}{threshold}", columns, rows)
-
-
-def _format_share(share: Share) -> str | None:
-    if share.value is None or share.interval is None:
-        return None
-    low, high = share.interval
-    return f"{share.value:.0%} ({low:.0%} to {high:.0%})"
-
-
-def _build_probe_json(results: Sequence[PairResult], min_p_yes: float) -> dict[str, Any]:
-    from mvl_assets.judging.probes.score import compute_probe_score
-
-    def to_dict(members: Sequence[PairResult]) -> dict[str, Any]:
-        score = compute_probe_score(members, min_p_yes)
-        shares = {"detection": score.detection, "false_alarm": score.false_alarm, "good_ranked_higher": score.ranked}
-        return {"n_pairs": score.n_pairs, "n_unanswered": score.n_unanswered} | {
-            name: {"count": share.count, "n": share.n, "share": share.value, "interval": share.interval}
-            for name, share in shares.items()
-        }
-
-    return {
-        "scores": {
-            kind or "all": {name: to_dict(members) for name, members in groups.items()}
-            for kind, groups in _group_probes(results).items()
-        },
-        "pairs": [
-            {
-                **result.pair.model_dump(),
-                "responses": {
-                    "good": result.good and asdict(result.good),
-                    "bad": result.bad and asdict(result.bad),
-                },
-            }
-            for result in results
-        ],
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.metadata import entry_points
 
 import click
 
@@ -12,7 +13,12 @@ from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.summaries import count_by_source, count_rejects_by_reason, summarize_categories
+from mvl_assets.lake_queries.summaries import (
+    compute_checkpoint_scores,
+    count_by_source,
+    count_rejects_by_reason,
+    summarize_categories,
+)
 from mvl_assets.orchestration.asset_status import AssetStatusResolver
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
 from mvl_assets.runner.summary import render_keep_rates, render_scores
@@ -20,7 +26,7 @@ from mvl_assets.stages import BENCHMARKS, MODEL_STAGES, RAW, STAGE_NAMES
 
 
 @click.command(name="status")
-@click.option("--json", "json_", is_flag=True, help="As JSON, one object per stage.")
+@click.option("--json", "json_", is_flag=True, help="As one JSON object: stages, evaluation, and more.")
 def command(json_: bool) -> None:
     """Show per stage what is materialised and what is stale, with rows and rejects."""
     suppress_dagster_warnings()
@@ -46,7 +52,7 @@ def command(json_: bool) -> None:
         for stage in STAGE_NAMES
     ]
     if json_:
-        click.echo(as_json(stage_rows))
+        click.echo(as_json({"stages": stage_rows, "evaluation": _list_evaluations(lake)} | _read_plugin_sections(lake)))
         return
     click.echo(describe_project())
     columns = ["stage", "materialised", "stale", "missing", "rows", "rejects"]
@@ -60,6 +66,16 @@ def command(json_: bool) -> None:
             texts = ", ".join(f"{error} {n:,}" for error, n in counts.items())
             click.echo(f"rejects of {stage.name}: {texts} (by source: `mvl rejects --stage {stage.name}`)")
     click.echo("materialised, stale and missing count partitions; `mvl stale` names the stale ones")
+
+
+def _list_evaluations(lake: Lake) -> list[dict[str, object]]:
+    keys = ("checkpoint", "questions", "share_correct", "share_correct_blank", "most_frequent")
+    return [dict(zip(keys, scores, strict=True)) for scores in compute_checkpoint_scores(lake)]
+
+
+def _read_plugin_sections(lake: Lake) -> dict[str, object]:
+    """Return what the entry points of the group `mvl.status` say, by their names: this package does not import them."""
+    return {entry.name: entry.load()(lake) for entry in entry_points(group="mvl.status")}
 
 
 def _count_rows(lake: Lake, stage: str) -> int | None:

@@ -25,9 +25,9 @@ def write_truths(source_dir: Path, rows: Iterable[RawRow]) -> None:
             if file.data is not None and file.drawing is not None and file.drawing.qa_pairs:
                 qa_pairs = [asdict(qa_pair) for qa_pair in file.drawing.qa_pairs]
                 lines[compute_image_id(file.data)] = {"caption": file.drawing.caption, "qa_pairs": qa_pairs}
-    with (source_dir / DEMO_TRUTH_FILE).open("w", encoding="utf-8") as file:
+    with (source_dir / DEMO_TRUTH_FILE).open("w", encoding="utf-8") as truth_file:
         for image_id, truth in lines.items():
-            file.write(json.dumps({"image_id": image_id, **truth}, ensure_ascii=False) + "\n")
+            truth_file.write(json.dumps({"image_id": image_id, **truth}, ensure_ascii=False) + "\n")
 
 
 def read_truths(source_dir: Path) -> DrawnTruths:

@@ -1,7 +1,7 @@
 """Cards: a few shapes, numbers and words on plain paper, named in reading order.
 
-Every word of a card's caption depends on its image, so a vision tower learns to see from cards in a fraction of the time
-that conversations need, most of whose words follow from other words.
+Every word of a card's caption depends on its image, so a vision tower learns to see from cards in a fraction of the
+time that conversations need, most of whose words follow from other words.
 """
 
 from __future__ import annotations
@@ -12,8 +12,18 @@ from random import Random
 from PIL import Image
 
 from mvl_assets.demo_data.drawings import charts, diagrams, documents, tables
-from mvl_assets.media.drawing import COLOURS, INK, PAPERS, RGB, SHAPES, create_canvas, draw_shape, draw_text
-from mvl_assets.media.drawing import load_font, measure_text_width
+from mvl_assets.media.drawing import (
+    COLOURS,
+    INK,
+    PAPERS,
+    RGB,
+    SHAPES,
+    create_canvas,
+    draw_shape,
+    draw_text,
+    load_font,
+    measure_text_width,
+)
 
 CARD_SIZE = 128
 """Width and height in pixels: one tile."""
@@ -22,7 +32,8 @@ CARD_SIZE = 128
 _SCALE = 3
 _BOARDS: tuple[tuple[RGB, RGB], ...] = (((30, 80, 200), (255, 255, 255)), ((30, 120, 60), (255, 255, 255)))
 # Columns and rows. A single item is learned first: with several, a tower has to find each before it can read it.
-_GRID_WEIGHTS = {(1, 1): 16, (2, 1): 2, (1, 2): 2, (1, 3): 1, (2, 2): 2, (2, 3): 1, (3, 2): 1, (3, 3): 1, (2, 4): 1, (1, 5): 1}
+_GRIDS = ((1, 1), (2, 1), (1, 2), (1, 3), (2, 2), (2, 3), (3, 2), (3, 3), (2, 4), (1, 5))
+_GRID_WEIGHTS = (16, 2, 2, 1, 2, 1, 1, 1, 1, 1)
 _SUFFIXES = ("", "", "", "%", "°", " cm")
 
 WORDS: tuple[str, ...] = tuple(
@@ -67,7 +78,7 @@ class Card:
 
 def draw_card(rng: Random) -> Card:
     """Draw one to six items in the cells of a grid, each a shape, a number or a word."""
-    n_columns, n_rows = rng.choices(list(_GRID_WEIGHTS), _GRID_WEIGHTS.values())[0]
+    n_columns, n_rows = rng.choices(_GRIDS, _GRID_WEIGHTS)[0]
     paper, ink = rng.choice(_BOARDS) if rng.random() < 0.1 else (rng.choice(PAPERS), INK)
     side = CARD_SIZE * _SCALE
     image, draw = create_canvas((side, side), paper)
@@ -93,7 +104,7 @@ def draw_card(rng: Random) -> Card:
                 names.append(f"{colour} {shape}")
                 box = (x - radius, y - radius, x + radius, y + radius)
                 marks += [(shape, box), (colour, box)]
-    small_marks = tuple((name, tuple(edge / _SCALE for edge in box)) for name, box in marks)
+    small_marks = tuple((name, (x / _SCALE, y / _SCALE, u / _SCALE, v / _SCALE)) for name, (x, y, u, v) in marks)
     return Card(
         image.resize((CARD_SIZE, CARD_SIZE), Image.Resampling.BICUBIC), ", ".join(names) or "nothing", small_marks
     )

@@ -1,7 +1,8 @@
 """Lessons about a drawing: conversations whose every answer follows from what was drawn.
 
-Four kinds, all in the very words of the prompts in `prompts/drawn`: explain a known answer (the rewriter's work), answer
-a question with reasons, say Yes or No to a conversation that may have a fault (the judge's), and describe the drawing.
+Four kinds, all in the very words of the prompts in `prompts/drawn`: explain a known answer (the rewriter's work),
+answer a question with reasons, say Yes or No to a conversation that may have a fault (the judge's), and describe the
+drawing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mvl_assets.demo_data.contents import (
 )
 from mvl_assets.demo_data.drawings import charts, diagrams, documents, geometry, scenes, tables
 from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair
+from mvl_assets.judging.probes.contrast_pairs import ProbeFamily
 from mvl_assets.model_stage.dialogue import QAPair, format_pairs
 from mvl_assets.small_world.faults import FaultContext, draw_fault
 
@@ -40,7 +42,7 @@ class Subject:
     """
 
     draw: Callable[[Random, int], Drawing]
-    family: str
+    family: ProbeFamily
     weight: int
 
 
@@ -86,8 +88,8 @@ def iter_lessons(prompts: Mapping[str, Prompt], seed: int, start: int, stop: int
 def build_lesson(prompts: Mapping[str, Prompt], rng: Random, name: str, number: int) -> Lesson:
     """Return a lesson of up to six turns about a drawing of the subject `name`.
 
-    Most of the work of a lesson is its image, so several questions share it. A Yes or No comes first where there is one:
-    reasons that are known to be true would give it away.
+    Most of the work of a lesson is its image, so several questions share it. A Yes or No comes first where there is
+    one: reasons that are known to be true would give it away.
     """
     subject = SUBJECTS[name]
     drawing, other_drawing = subject.draw(rng, number), subject.draw(rng, number)
@@ -97,7 +99,9 @@ def build_lesson(prompts: Mapping[str, Prompt], rng: Random, name: str, number: 
     if rng.random() < _CAPTION_SHARE:
         turns.append((rng.choice(DETAILED_CAPTION_PROMPTS), drawing.caption))
     for pair in pairs[n_judged : n_judged + 3] or pairs[:1]:
-        turns.append(build_explanation(prompts[f"rewrite_{subject.family}"], pair) if rng.random() < 0.6 else answer(pair))
+        turns.append(
+            build_explanation(prompts[f"rewrite_{subject.family}"], pair) if rng.random() < 0.6 else answer(pair)
+        )
     return Lesson(name, drawing, tuple(turns))
 
 

@@ -69,7 +69,9 @@ def is_true_answer(qa_pairs: Sequence[DrawnQAPair], question: str, answer: str) 
     asked = question.split("\nA. ")[0].strip()
     choices = {text: letter for letter, text in _CHOICE.findall(question)}
     expected = [
-        f"{pair.rationale} Answer: {choices.get(pair.answer, pair.answer)}" for pair in qa_pairs if pair.question == asked
+        f"{pair.rationale} Answer: {choices.get(pair.answer, pair.answer)}"
+        for pair in qa_pairs
+        if pair.question == asked
     ]
     return _normalize(answer) in map(_normalize, expected) if expected else None
 

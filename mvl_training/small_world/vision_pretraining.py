@@ -1,7 +1,7 @@
 """Pretraining of a vision tower on cards: each patch says which characters, shapes and colours lie on it.
 
-A caption tells a tower that a word is somewhere; the marks of a card tell each patch what is on it, which teaches reading
-with a tenth of the images.
+A caption tells a tower that a word is somewhere; the marks of a card tell each patch what is on it, which teaches
+reading with a tenth of the images.
 
     python -m mvl_training.small_world.vision_pretraining OUT --cards 200000
 """
@@ -28,6 +28,16 @@ from mvl_assets.small_world.cards import CARD_SIZE, MARK_NAMES, Card, draw_card
 
 patch_cpu_torch()
 from transformers import SiglipVisionConfig, SiglipVisionModel  # noqa: E402
+
+TOWER_CONFIG: dict[str, Any] = {
+    "hidden_size": 160,
+    "intermediate_size": 448,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 5,
+    "image_size": CARD_SIZE,
+    "patch_size": 16,
+}
+"""Of the teacher's vision tower."""
 
 _INDEX_BY_NAME = {name: index for index, name in enumerate(MARK_NAMES)}
 # A mark belongs to the patches that hold this share of it, or that it fills this share of.
@@ -93,7 +103,7 @@ def pretrain_vision_tower(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     n_steps = n_cards // batch_size
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, n_steps, pct_start=0.03)
-    dataset = CardDataset(str(seed), 0, n_steps * batch_size, tower.config.patch_size)
+    dataset = CardDataset(str(seed), 0, n_steps * batch_size, int(config["patch_size"]))
     started_at = time.monotonic()
     for step, (pixels_B3PP, labels_BSM) in enumerate(DataLoader(dataset, batch_size, num_workers=1, prefetch_factor=8)):
         states_BSD = tower(pixels_B3PP, output_hidden_states=True).hidden_states[-1]
@@ -128,16 +138,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     options = parser.parse_args()
-    config = {
-        "hidden_size": 160,
-        "intermediate_size": 448,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 5,
-        "image_size": CARD_SIZE,
-        "patch_size": 16,
-    }
     pretrain_vision_tower(
-        config, options.out, options.cards, batch_size=options.batch_size, learning_rate=options.learning_rate
+        TOWER_CONFIG, options.out, options.cards, batch_size=options.batch_size, learning_rate=options.learning_rate
     )
 
 

@@ -83,7 +83,7 @@ def lake(environment: dict[str, str], first: subprocess.CompletedProcess[str]) -
 
 
 def test_the_whole_pipeline_runs_and_every_stage_has_rows(lake: Lake, environment: dict[str, str]) -> None:
-    listed = {line["stage"]: line for line in json.loads(mvl(environment, "status", "--json").stdout)}
+    listed = {line["stage"]: line for line in json.loads(mvl(environment, "status", "--json").stdout)["stages"]}
     for stage in ("raw", "category", "rewritten", "judged", "mixture", "pack_plan", "evaluation"):
         assert listed[stage]["rows"] > 0, stage
         assert listed[stage]["stale"] == 0, stage

@@ -1,10 +1,12 @@
-"""Models that need no hub: taken from Python packages, converted once, kept in `MVL_HOME/models`.
+"""Models that need no hub: those of this package, and those of other packages, which are converted once.
 
+The demo's own (`mvl_assets/models`) are used where they lie; converted ones are kept in `MVL_HOME/models`.
 `python -m mvl_assets.inference.local_server.local_models [NAME]` prepares a model beforehand.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -15,16 +17,19 @@ from pathlib import Path
 
 from mvl_assets.common.atomic_write import replace_dir
 from mvl_assets.common.file_lock import hold_lock
+from mvl_assets.config.project import PACKAGE_DIR
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import InfrastructureError, MvlError
 
 MODULE = "mvl_assets.inference.local_server.local_models"
 CONVERT_TIMEOUT_S = 600
+ORIGIN_FILE = "origin.json"
+WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """A model whose weights ship as a GGUF file inside a Python package."""
+    """A model whose weights ship as a GGUF file inside another Python package."""
 
     package: str
     requirement: str
@@ -42,16 +47,23 @@ PACKAGED_MODELS = {
 }
 
 
+SHIPPED_MODELS_DIR = PACKAGE_DIR / "models"
+"""Folders of models that ship with this package; `origin.json` in each has the digest of its weights."""
+
+
 def prepare_model(name: str) -> Path:
     """Return the folder of a model, converted on the first call: bf16 safetensors, config, tokenizer, chat template.
 
     Safe to call from several processes: one converts, the others wait. The folder appears complete or not at all.
 
     Raises:
-        MvlError: The name is unknown, the package is missing, or the conversion has failed.
+        MvlError: The name is unknown, the package is missing, the conversion has failed, or weights are damaged.
     """
+    if name in list_shipped_models():
+        return _check_weights(SHIPPED_MODELS_DIR / name)
     if name not in PACKAGED_MODELS:
-        raise MvlError(f"no packaged model is called {name!r}", hint=f"known: {', '.join(PACKAGED_MODELS)}")
+        known_names = ", ".join((*PACKAGED_MODELS, *list_shipped_models()))
+        raise MvlError(f"no packaged model is called {name!r}", hint=f"known: {known_names}")
     models_dir = load_settings().models_dir
     folder = models_dir / name
     if _is_complete(folder):
@@ -65,11 +77,26 @@ def prepare_model(name: str) -> Path:
 
 def is_packaged(name: str) -> bool:
     """Return whether a model ships in a Python package."""
-    return name in PACKAGED_MODELS
+    return name in PACKAGED_MODELS or name in list_shipped_models()
+
+
+def list_shipped_models() -> list[str]:
+    """Return the names of the models that ship with this package."""
+    return sorted(path.parent.name for path in SHIPPED_MODELS_DIR.glob(f"*/{ORIGIN_FILE}"))
+
+
+def _check_weights(folder: Path) -> Path:
+    """Return the folder if its weights have the digest that its origin says: a pipeline must know what it asks."""
+    origin = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != origin["sha256"]:
+        raise MvlError(f"{folder / WEIGHTS_FILE} is not the file that was shipped", hint="install mvl again")
+    return folder
 
 
 def _is_complete(folder: Path) -> bool:
-    return (folder / "origin.json").is_file()
+    return (folder / ORIGIN_FILE).is_file()
 
 
 def _convert_in_subprocess(model: PackagedModel, folder: Path) -> None:
@@ -122,7 +149,7 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     model.save_pretrained(target, safe_serialization=True)
     tokenizer.save_pretrained(target)
     # Says where the weights came from; written last, so a folder that has it is complete.
-    (target / "origin.json").write_text(json.dumps({"file": gguf.name}), encoding="utf-8")
+    (target / ORIGIN_FILE).write_text(json.dumps({"file": gguf.name}), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:

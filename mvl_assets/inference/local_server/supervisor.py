@@ -33,7 +33,7 @@ def supervise(folder: Path, port: int, idle_timeout_s: float, command: list[str]
     """Run `command` until it ends, is idle for too long, or SIGTERM arrives; then end the whole process group."""
     heartbeat_file = folder / HEARTBEAT_FILE
     asked_at = time.monotonic()
-    n_finished_before = 0
+    n_finished_before = 0.0
     stopping = False
 
     def stop(*_: object) -> None:

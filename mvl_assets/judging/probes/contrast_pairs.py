@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
+from mvl_assets.judging.probes.images import render_probe_png
 
 WRITTEN_FILE = Path(__file__).with_name("written.yaml")
 
@@ -52,23 +53,27 @@ class ContrastPair(_StrictModel):
 
     Attributes:
         family: The prompt family, which decides the judge's prompt.
-        fault: What is wrong with the bad pair.
+        fault: The class of what is wrong with the bad pair.
         reason: Why it is wrong, in a sentence.
         false_part: The part of the bad pair, question or answer, that the good one does not have.
-        image: What the image shows: arguments of `images.render_probe_png`.
+        image: What the image shows.
         good: The good pair.
         bad: The bad one.
         reference: The short answer to the good question, as a source has it.
     """
 
     family: ProbeFamily
-    fault: ProbeFault
+    fault: str
     reason: str
     false_part: str
     image: Mapping[str, Any]
     good: ProbeQAPair
     bad: ProbeQAPair
     reference: str
+
+    def render_png(self) -> bytes:
+        """Return the image."""
+        return render_probe_png(self.image)
 
 
 class _WrittenPair(_StrictModel):

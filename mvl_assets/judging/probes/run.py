@@ -13,7 +13,6 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.judging.judge import build_judge_requests, parse_judge_answer
 from mvl_assets.judging.panel import combine_verdicts
 from mvl_assets.judging.probes.contrast_pairs import ContrastPair, ProbeQAPair
-from mvl_assets.judging.probes.images import render_probe_png
 from mvl_assets.judging.probes.score import JudgeResponse, PairResult
 from mvl_assets.judging.verdict import Verdict
 from mvl_assets.judging.votes import build_vote_chains, count_votes, forecast_votes
@@ -104,7 +103,7 @@ class ProbeStage(ModelStage[int, Verdict]):
         images_by_id: dict[str, bytes] = {}
         self._halves: list[tuple[ContrastPair, ProbeQAPair, str]] = []
         for pair in pairs:
-            data = render_probe_png(pair.image)
+            data = pair.render_png()
             image_id = compute_digest(data)
             images_by_id[image_id] = data
             self._halves += [(pair, half, image_id) for half in (pair.good, pair.bad)]

@@ -1,0 +1,67 @@
+"""Contrast pairs about drawings: a true answer, and the same with a planted fault of a named class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from random import Random
+from typing import Any
+
+from mvl_assets.demo_data.drawings.drawing import Drawing
+from mvl_assets.judging.probes.contrast_pairs import ContrastPair, ProbeQAPair
+from mvl_assets.small_world.faults import FAULTS, FaultContext, draw_fault
+from mvl_assets.small_world.lessons import SUBJECTS, vary_question
+
+# Lessons draw with other words, so that no drawing of these pairs is one of theirs.
+_SEED = "planted"
+
+
+class PlantedPair(ContrastPair):
+    """A contrast pair whose image is a drawing: `image` has its `subject` and its `number`."""
+
+    def render_png(self) -> bytes:
+        """Return the image."""
+        rng, number = _seed_drawing(self.image)
+        return encode_png(SUBJECTS[self.image["subject"]].draw(rng, number))
+
+
+def build_planted_pairs(n_drawings: int) -> list[PlantedPair]:
+    """Return a pair about each drawing on which a fault can be planted, always the same ones.
+
+    Args:
+        n_drawings: Drawings of each subject.
+    """
+    pairs = []
+    for name, subject in SUBJECTS.items():
+        for number in range(n_drawings):
+            image = {"subject": name, "number": number}
+            rng, _ = _seed_drawing(image)
+            drawing, other_drawing = subject.draw(rng, number), subject.draw(rng, number)
+            qa_pair = vary_question(rng, rng.choice(drawing.qa_pairs))
+            fault = draw_fault(rng, FaultContext(drawing, qa_pair, other_drawing))
+            if fault is None:
+                continue
+            pairs.append(
+                PlantedPair(
+                    family=subject.family,
+                    fault=fault[0],
+                    reason=(FAULTS[fault[0]].__doc__ or "").strip(),
+                    false_part=fault[1],
+                    image=image,
+                    good=ProbeQAPair(question=qa_pair.question, answer=qa_pair.detailed_answer),
+                    bad=ProbeQAPair(question=qa_pair.question, answer=fault[1]),
+                    reference=qa_pair.answer,
+                )
+            )
+    return pairs
+
+
+def encode_png(drawing: Drawing) -> bytes:
+    """Return the image of a drawing as PNG."""
+    buffer = BytesIO()
+    drawing.image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _seed_drawing(image: Mapping[str, Any]) -> tuple[Random, int]:
+    return Random(f"{_SEED}/{image['subject']}/{image['number']}"), image["number"]
