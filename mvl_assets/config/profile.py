@@ -102,7 +102,7 @@ class ModelProfile(StrictModel):
     """One model behind OpenAI-compatible endpoints: fixed ones, those of a fleet that may change, or a local server.
 
     Attributes:
-        base_urls: Fixed endpoints.
+        base_urls: Fixed endpoints; with `mode: batch` one, which may be a folder (`file:///shared/batches`).
         endpoints_file: A file that lists the base URLs of a fleet, one per line or as a JSON or YAML list; it is
             watched.
         dns: A base URL whose host has an address per server of a fleet, such as a headless service; it is resolved

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mvl_assets.errors import InfrastructureError
 
@@ -76,6 +76,11 @@ class Endpoint:
     def key(self) -> tuple[str, str]:
         """What tells the servers of a model apart."""
         return self.base_url.rstrip("/"), self.address or ""
+
+    @property
+    def batch_folder(self) -> Path | None:
+        """The folder of batches that `base_url` names (`file:///shared/batches`); None for a server."""
+        return find_batch_folder(self.base_url)
 
     @property
     def chat_url(self) -> str:
@@ -148,3 +153,9 @@ class Endpoint:
                 )
             headers["Authorization"] = f"Bearer {api_key}"
         return headers
+
+
+def find_batch_folder(base_url: str) -> Path | None:
+    """Return the folder that an address names, where it is a `file:` URL without a host."""
+    url = urlsplit(base_url)
+    return Path(unquote(url.path)) if url.scheme == "file" and not url.netloc and len(url.path) > 1 else None

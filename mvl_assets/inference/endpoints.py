@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mvl_assets.config.profile import ModelProfile
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.endpoint import BatchOptions, Endpoint
+from mvl_assets.inference.endpoint import BatchOptions, Endpoint, find_batch_folder
 from mvl_assets.inference.fleet import DnsFleet, FileFleet, Fleet, FleetError, is_base_url
 from mvl_assets.inference.local_server.server import ensure_server, start_server_in_background
 from mvl_assets.inference.local_server.server_spec import ServerSpec
@@ -25,7 +25,13 @@ def resolve_endpoints(model: ModelProfile) -> list[Endpoint] | Fleet:
     if model.serve is not None:
         return [_ensure_local_endpoint(model)]
     base_urls = [model.dns] if model.dns is not None else model.base_urls
-    if not all(map(is_base_url, base_urls)):
+    folders = [base_url for base_url in base_urls if find_batch_folder(base_url) is not None]
+    if folders and model.mode != "batch":
+        raise MvlError(
+            f"the model {model.name} is asked by files in {folders[0]} only, which nobody answers at once",
+            hint="give it `mode: batch`; `mvl try` needs a model with a server (--model)",
+        )
+    if not folders and not all(map(is_base_url, base_urls)):
         raise MvlError(
             f"the model {model.name} has an address that is not a URL of the form http://host:port/v1",
             hint="correct base_urls or dns in the profile",
@@ -66,7 +72,8 @@ def _build_endpoint(model: ModelProfile, base_url: str) -> Endpoint:
         start_concurrency=min(8, model.concurrency),
         max_concurrency=model.concurrency,
         max_image_side=model.max_image_side,
-        output_form=model.output_form,
+        # A folder can be asked nothing, and is read by vLLM.
+        output_form="vllm" if model.output_form == "auto" and find_batch_folder(base_url) else model.output_form,
         gives_logprobs=model.logprobs,
         batch=_build_batch_options(model) if model.mode == "batch" else None,
     )

@@ -4,6 +4,8 @@
 {"custom_id": "<request key>", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
 {"custom_id": "<request key>", "response": {"status_code": 200, "body": {...}}, "error": null}
 ```
+
+`vllm run-batch` puts the body of an HTTP error under `error`, or its message alone.
 """
 
 from __future__ import annotations
@@ -87,7 +89,8 @@ def _parse_result(document: dict[str, object]) -> Reply | RequestFault:
     response, error = document.get("response"), document.get("error")
     if isinstance(response, dict) and response.get("status_code"):
         status = response["status_code"]
-        body = json.dumps(response.get("body")).encode()
+        content = response.get("body") or (error if isinstance(error, dict) else {"error": error})
+        body = json.dumps(content).encode()
         try:
             if status == 200:
                 return parse_reply(body)

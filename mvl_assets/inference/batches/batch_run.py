@@ -37,6 +37,7 @@ from mvl_assets.inference.batches.batch_files import (
     iter_request_lines,
     iter_results,
 )
+from mvl_assets.inference.batches.batch_folder import BatchFolder
 from mvl_assets.inference.client.chat_protocol import Reply, build_request_body
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
@@ -115,7 +116,10 @@ class BatchRun:
         self._transport = Transport()
         # Only for the probes: how it takes constraints, and how long its context is.
         self._client = EndpointClient(endpoint, options)
-        self._api = BatchApi(self._transport, endpoint, options)
+        folder = endpoint.batch_folder
+        self._api: BatchApi | BatchFolder = (
+            BatchApi(self._transport, endpoint, options) if folder is None else BatchFolder(folder)
+        )
         self._outcome = RunOutcome()
         self._error_counts: Counter[str] = Counter()
         self._open: dict[str, _OpenBatch] = {}
@@ -249,7 +253,7 @@ class BatchRun:
                     f"{self._client.endpoint.redacted_url} cannot be asked how it takes constraints: {fault.message}",
                     hint="say output_form and logprobs of the model in the profile, or run again later",
                 )
-        if request.cut_answer is not None:
+        if request.cut_answer is not None and self._client.endpoint.batch_folder is None:
             await self._client.find_context(self._transport)
             return self._client.find_context_fault(request)
         return None
