@@ -212,12 +212,14 @@ def probe_judge(families: tuple[str, ...], min_p_yes: float, json_: bool) -> Non
     """Ask the judge about pairs that are known to be good or bad: detection of faults, and false alarm.
 
     Each fault has good and bad pairs about the same images, so a judge that always says Yes, or always No, detects no
-    more than it raises false alarms. Intervals are Wilson's, at 95 %. Answers are kept: asking the same judge again
-    sends nothing. With a panel, every judge of it is asked.
+    more than it raises false alarms. A second table has the same by thresholds of P(yes), those of the profile's keep
+    rule among them. Intervals are Wilson's, at 95 %. Answers are kept: asking the same judge again sends nothing. With
+    a panel, every judge of it is asked.
     """
+    from mvl_assets.judging.keep import list_thresholds
     from mvl_assets.judging.probes.build import build_contrast_pairs
     from mvl_assets.judging.probes.contrast_pairs import PROBE_FAMILIES
-    from mvl_assets.judging.probes.report import build_probe_json, format_probe_table
+    from mvl_assets.judging.probes.report import build_probe_json, format_probe_table, format_threshold_table
     from mvl_assets.judging.probes.run import run_probes
 
     if unknown := set(families) - set(PROBE_FAMILIES):
@@ -225,13 +227,17 @@ def probe_judge(families: tuple[str, ...], min_p_yes: float, json_: bool) -> Non
     profile = asset_keys.load_active_profile()
     pairs = [pair for pair in build_contrast_pairs() if not families or pair.family in families]
     results_by_judge = run_probes(Lake(load_settings().lake_root), profile, pairs, run_id="probe")
+    rule_thresholds = list_thresholds(profile.keep_rule)
     if json_:
-        click.echo(as_json({name: build_probe_json(results, min_p_yes) for name, results in results_by_judge.items()}))
+        judges = {
+            name: build_probe_json(results, min_p_yes, rule_thresholds) for name, results in results_by_judge.items()
+        }
+        click.echo(as_json(judges))
         return
-    tables = [
-        format_probe_table(_describe_judge(profile, name), results, min_p_yes)
-        for name, results in results_by_judge.items()
-    ]
+    tables = []
+    for name, results in results_by_judge.items():
+        tables.append(format_probe_table(_describe_judge(profile, name), results, min_p_yes))
+        tables += filter(None, [format_threshold_table(results, rule_thresholds)])
     click.echo("\n\n".join(tables))
 
 

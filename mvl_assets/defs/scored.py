@@ -4,6 +4,7 @@ It is there only where the profile scores rows. Nothing is made of it: its recom
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
+import heapq
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from mvl_assets.model_stage.parts import StageReport
 
 PREVIEW_COLUMNS = ("rewrite_id", "original", "original_scores", "rewritten", "rewritten_scores")
-# Rows among which the preview looks for samples with both scores.
-N_PREVIEW_CANDIDATES = 64
+# Rows among which the preview looks for the samples that lost most.
+N_PREVIEW_CANDIDATES = 4096
 
 
 def build_scored_asset(category: Category) -> dg.AssetsDefinition:
@@ -90,18 +91,27 @@ def _build_page(lake: Lake, source: SourceSpec, profile: Profile, report: "Stage
 
 
 def _choose_preview_rows(table: Table, source: str) -> list[dict[str, Any]]:
-    """Return a few rewrites with their scores and those of their originals, in words."""
+    """Return the rewrites that lost most beside their originals, relevance first: those that a person should read."""
     columns = ["rewrite_id", "sample_id", "content", "relevance"]
     rows = read_first_rows(table, columns, source, N_PREVIEW_CANDIDATES)
     originals = {row["sample_id"]: row for row in rows if row["rewrite_id"] is None}
-    chosen = [row for row in rows if row["rewrite_id"] is not None and row["sample_id"] in originals]
+    rewrites = [row for row in rows if row["rewrite_id"] is not None and row["sample_id"] in originals]
+
+    def get_change(row: Mapping[str, Any]) -> tuple[int, int, str]:
+        original = originals[row["sample_id"]]
+        return (
+            row["relevance"] - original["relevance"],
+            row["content"] - original["content"],
+            row["sample_id"],
+        )
+
     return [
         {
             **row,
             "original_scores": _format_scores(originals[row["sample_id"]]),
             "rewritten_scores": _format_scores(row),
         }
-        for row in chosen[:MAX_PREVIEW_ROWS]
+        for row in heapq.nsmallest(MAX_PREVIEW_ROWS, rewrites, key=get_change)
     ]
 
 

@@ -120,6 +120,16 @@ def parse_keep_rule(text: str, criteria: Sequence[str] = ()) -> KeepRule:
     return KeepRule(text, check, parser.uses_labels)
 
 
+def list_thresholds(text: str) -> list[float]:
+    """Return the thresholds of P(yes) in a rule, ascending; none of a rule that cannot be read."""
+    try:
+        nodes = list(ast.walk(ast.parse(" ".join(text.split()), mode="eval")))
+    except SyntaxError:
+        return []
+    numbers = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, int | float)}
+    return sorted(map(float, numbers))
+
+
 def format_keep_condition(text: str) -> str:
     """Return a rule as an SQL condition over columns of `judged/*`, for rows that were judged by another rule.
 

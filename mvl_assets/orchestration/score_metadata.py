@@ -49,7 +49,7 @@ def _format_changes(summary: ScoreSummary) -> str:
             "score": MEASURE_NAMES[measure],
             "original": f"{change.original:.2f}",
             "rewritten": f"{change.rewritten:.2f}",
-            "difference": f"{change.difference:+.2f}"
+            "difference ± standard error": f"{change.difference:+.2f}"
             + ("" if change.standard_error is None else f" ± {change.standard_error:.2f}"),
             "paper, all sources": "{} to {}".format(*PAPER_SCORES[measure]),
         }

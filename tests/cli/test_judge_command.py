@@ -68,6 +68,7 @@ def test_probes_are_asked_once_and_scored_by_fault_and_family(built: Home, copy_
         assert lines_with(output, ["fault", fault, "% ("])
     assert lines_with(output, ["family", "math", " 27 ", "% ("]) and not lines_with(output, ["family", "chart"])
     assert "saw no image" in output
+    assert lines_with(output, ["(keep rule)"]) and lines_with(output, ["0.95", "% ("])
     home.profile(model_base_urls=["http://127.0.0.1:9/v1"])
     (result,) = home.json("judge", "probe", "--family", "math", "--min-p-yes", "0.9").values()
     assert len(result["pairs"]) == 27 and all(pair["responses"]["good"]["p_yes"] for pair in result["pairs"])
@@ -75,6 +76,8 @@ def test_probes_are_asked_once_and_scored_by_fault_and_family(built: Home, copy_
     overall = result["scores"]["all"]["all"]
     assert (overall["n_pairs"], overall["detection"]["share"], overall["false_alarm"]["count"]) == (27, 1.0, 27)
     assert overall["detection"]["interval"][0] > 0.85
+    by_threshold = {score["min_p_yes"]: score for score in result["by_threshold"]}
+    assert by_threshold[0.9]["detection"] == {"count": 27, "n": 27}
     one_error(home.mvl("judge", "probe", "--family", "poems"), "no probes of the family poems", "math")
 
 

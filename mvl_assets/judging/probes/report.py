@@ -8,7 +8,7 @@ from typing import Any
 
 from mvl_assets.common.tables import format_table
 from mvl_assets.judging.probes.contrast_pairs import PROBE_FAMILIES
-from mvl_assets.judging.probes.score import PairResult, Share, compute_probe_score
+from mvl_assets.judging.probes.score import PairResult, Share, compute_probe_score, compute_threshold_scores
 
 
 def format_probe_table(judge: str, results: Sequence[PairResult], min_p_yes: float = 0.0) -> str:
@@ -30,8 +30,28 @@ def format_probe_table(judge: str, results: Sequence[PairResult], min_p_yes: flo
     return format_table(f"probes of {judge}{threshold}", columns, rows)
 
 
-def build_probe_json(results: Sequence[PairResult], min_p_yes: float = 0.0) -> dict[str, Any]:
-    """Return what `format_probe_table` shows, and every pair with its responses, as JSON values."""
+def format_threshold_table(results: Sequence[PairResult], rule_thresholds: Sequence[float] = ()) -> str | None:
+    """Return a table of what thresholds of P(yes) accept; None where no P(yes) is known.
+
+    Args:
+        results: The responses of a judge.
+        rule_thresholds: Those of the keep rule, which are marked.
+    """
+    rows = [
+        [
+            f"{score.min_p_yes:g}{' (keep rule)' if score.min_p_yes in rule_thresholds else ''}",
+            *map(_format_share, (score.detection, score.false_alarm, score.good)),
+        ]
+        for score in compute_threshold_scores(results, rule_thresholds)
+    ]
+    columns = ["Yes, with P(yes) of at least", "detection", "false alarm", "good, of those accepted"]
+    return format_table("by threshold", columns, rows) if rows else None
+
+
+def build_probe_json(
+    results: Sequence[PairResult], min_p_yes: float = 0.0, rule_thresholds: Sequence[float] = ()
+) -> dict[str, Any]:
+    """Return what the tables show, and every pair with its responses, as JSON values."""
 
     def to_dict(members: Sequence[PairResult]) -> dict[str, Any]:
         score = compute_probe_score(members, min_p_yes)
@@ -46,6 +66,7 @@ def build_probe_json(results: Sequence[PairResult], min_p_yes: float = 0.0) -> d
             kind or "all": {name: to_dict(members) for name, members in groups.items()}
             for kind, groups in _group_probes(results).items()
         },
+        "by_threshold": [asdict(score) for score in compute_threshold_scores(results, rule_thresholds)],
         "pairs": [
             {
                 **result.pair.model_dump(),

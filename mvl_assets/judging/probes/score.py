@@ -86,6 +86,50 @@ class ProbeScore:
     ranked: Share
 
 
+@dataclass(frozen=True, slots=True)
+class ThresholdScore:
+    """What a threshold of P(yes) accepts of contrast pairs whose P(yes) is known.
+
+    Attributes:
+        min_p_yes: The threshold; the verdicts have to be Yes, too.
+        detection: Bad pairs that are not accepted.
+        false_alarm: Good pairs that are not accepted.
+        good: Good pairs, of those accepted; good and bad pairs are as many.
+    """
+
+    min_p_yes: float
+    detection: Share
+    false_alarm: Share
+    good: Share
+
+
+THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+def compute_threshold_scores(
+    results: Sequence[PairResult], further_thresholds: Sequence[float] = ()
+) -> list[ThresholdScore]:
+    """Return the scores at `THRESHOLDS` and at further ones, such as the keep rule's; none where no P(yes) is known."""
+    known = [
+        (result.good, result.bad)
+        for result in results
+        if result.good and result.bad and None not in (result.good.p_yes, result.bad.p_yes)
+    ]
+    scores = []
+    for threshold in sorted({*THRESHOLDS, *further_thresholds} if known else ()):
+        n_good = sum(good.accepts(threshold) for good, _ in known)
+        n_bad = sum(bad.accepts(threshold) for _, bad in known)
+        scores.append(
+            ThresholdScore(
+                threshold,
+                detection=Share(len(known) - n_bad, len(known)),
+                false_alarm=Share(len(known) - n_good, len(known)),
+                good=Share(n_good, n_good + n_bad),
+            )
+        )
+    return scores
+
+
 def compute_probe_score(results: Sequence[PairResult], min_p_yes: float = 0.0) -> ProbeScore:
     """Return the counts over some contrast pairs.
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from mvl_assets.judging.keep import list_thresholds
 from mvl_assets.judging.probes.build import build_contrast_pairs
-from mvl_assets.judging.probes.score import JudgeResponse, PairResult, Share, compute_probe_score
+from mvl_assets.judging.probes.score import (
+    JudgeResponse,
+    PairResult,
+    Share,
+    compute_probe_score,
+    compute_threshold_scores,
+)
 
 PAIR = build_contrast_pairs()[0]
 YES, NO = JudgeResponse(True, 0.9, {"accuracy": True}), JudgeResponse(False, 0.3, {"accuracy": False})
@@ -27,6 +34,22 @@ def test_what_lacks_a_verdict_is_counted_apart_and_a_threshold_counts():
     unknown = JudgeResponse(True, None, {"accuracy": True})
     assert compute_probe_score([PairResult(PAIR, unknown, unknown)], min_p_yes=0.5).false_alarm == Share(1, 1)
     assert compute_probe_score([PairResult(PAIR, unknown, unknown)]).ranked.value is None
+
+
+def test_thresholds_show_what_the_keep_rule_would_accept():
+    unsure = JudgeResponse(True, 0.7, {"accuracy": True})
+    results = [PairResult(PAIR, YES, unsure), PairResult(PAIR, unsure, NO), PairResult(PAIR, None, NO)]
+    thresholds = list_thresholds("all_yes and (matches_reference or (no_reference and p_yes >= 0.85))")
+    scores = {score.min_p_yes: score for score in compute_threshold_scores(results, thresholds)}
+    assert thresholds == [0.85] and list(scores) == [0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95]
+    assert (scores[0.0].detection, scores[0.0].false_alarm, scores[0.0].good) == (Share(1, 2), Share(0, 2), Share(2, 3))
+    assert (scores[0.85].detection, scores[0.85].false_alarm, scores[0.85].good) == (
+        Share(2, 2),
+        Share(1, 2),
+        Share(1, 1),
+    )
+    unknown = JudgeResponse(True, None, {"accuracy": True})
+    assert compute_threshold_scores([PairResult(PAIR, unknown, unknown)]) == [] == list_thresholds("p_yes >=")
 
 
 def test_the_interval_is_wilsons():
