@@ -6,6 +6,7 @@ or in a data URI.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def draw_bars(heading: str, bins: Sequence[float], counts: Mapping[str, Sequence
 
 
 def draw_lines(heading: str, lines: Mapping[str, Points]) -> str:
-    """Return lines over one axis, each with its last value.
+    """Return lines over one axis, each with its last value; where all are positive, y is logarithmic.
 
     Args:
         heading: What they are of.
@@ -193,12 +194,13 @@ def draw_lines(heading: str, lines: Mapping[str, Points]) -> str:
         return ""
     every = [point for points in lines.values() for point in points]
     (x_low, x_high), (y_low, y_high) = ((min(values), max(values)) for values in zip(*every, strict=True))
+    scale = math.log if y_low > 0 else float
     left = PANEL_LEFT + 40
     width, height = PANEL_WIDTH - left - PANEL_LEFT, PANEL_HEIGHT - PANEL_BOTTOM - 2 * TOP
 
     def place(x: float, y: float) -> str:
         across = (x - x_low) / (x_high - x_low or 1)
-        down = (y_high - y) / (y_high - y_low or 1)
+        down = (scale(y_high) - scale(y)) / (scale(y_high) - scale(y_low) or 1)
         return f"{left + across * width:.1f} {2 * TOP + down * height:.1f}"
 
     parts = [f'<text x="{PANEL_LEFT}" y="12" fill="{INK}">{escape(heading)}</text>']
