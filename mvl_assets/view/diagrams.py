@@ -198,7 +198,7 @@ def draw_lines(heading: str, lines: Mapping[str, Points]) -> str:
     left = PANEL_LEFT + 40
     width, height = PANEL_WIDTH - left - PANEL_LEFT, PANEL_HEIGHT - PANEL_BOTTOM - 2 * TOP
 
-    def place(x: float, y: float) -> str:
+    def format_point(x: float, y: float) -> str:
         across = (x - x_low) / (x_high - x_low or 1)
         down = (scale(y_high) - scale(y)) / (scale(y_high) - scale(y_low) or 1)
         return f"{left + across * width:.1f} {2 * TOP + down * height:.1f}"
@@ -215,7 +215,7 @@ def draw_lines(heading: str, lines: Mapping[str, Points]) -> str:
         label = f"{name} {points[-1][1]:.3g}"
         parts.append(
             f'<text x="{left + 150 * number}" y="{TOP + 6}" fill="{colour}">{escape(label)}</text>'
-            f'<path d="M{"L".join(place(*point) for point in points)}" fill="none" stroke="{colour}"'
+            f'<path d="M{"L".join(format_point(*point) for point in points)}" fill="none" stroke="{colour}"'
             f' stroke-width="1.5"><title>{escape(label)}</title></path>'
         )
     return _wrap("".join(parts), PANEL_WIDTH, PANEL_HEIGHT)
@@ -228,19 +228,19 @@ def draw_intervals(heading: str, intervals: Sequence[Interval]) -> str:
     low, high = min(0.0, *(i.low for i in intervals)), max(0.0, *(i.high for i in intervals))
     width = PANEL_WIDTH - INTERVAL_LEFT - 2 * PANEL_LEFT
 
-    def place(value: float) -> float:
+    def compute_x(value: float) -> float:
         return INTERVAL_LEFT + (value - low) / (high - low or 1) * width
 
     bottom = TOP + INTERVAL_HEIGHT * len(intervals)
     parts = [
         f'<text x="{PANEL_LEFT}" y="12" fill="{INK}">{escape(heading)}</text>',
-        f'<path d="M{place(0):.1f} {TOP}L{place(0):.1f} {bottom}" stroke="{GREY}"/>',
+        f'<path d="M{compute_x(0):.1f} {TOP}L{compute_x(0):.1f} {bottom}" stroke="{GREY}"/>',
     ]
     for number, interval in enumerate(intervals):
         y = TOP + INTERVAL_HEIGHT * (number + 0.5)
         colour = SERIES[1] if interval.is_settled else SERIES[0]
         title = escape(f"{interval.name}: {interval.value:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})")
-        start, middle, end = map(place, (interval.low, interval.value, interval.high))
+        start, middle, end = map(compute_x, (interval.low, interval.value, interval.high))
         parts.append(
             f'<text x="{PANEL_LEFT}" y="{y + 4:.1f}" fill="{INK}">{escape(interval.name)}</text>'
             f'<rect x="{start:.1f}" y="{y - 2:.1f}" width="{max(end - start, 1):.1f}" height="4" fill="{colour}">'
@@ -249,7 +249,8 @@ def draw_intervals(heading: str, intervals: Sequence[Interval]) -> str:
         )
     for value, anchor in ((low, "start"), (high, "end")):
         parts.append(
-            f'<text x="{place(value):.1f}" y="{bottom + 14}" text-anchor="{anchor}" fill="{QUIET}">{value:+.1f}</text>'
+            f'<text x="{compute_x(value):.1f}" y="{bottom + 14}" text-anchor="{anchor}" fill="{QUIET}">'
+            f"{value:+.1f}</text>"
         )
     return _wrap("".join(parts), PANEL_WIDTH, bottom + 20)
 

@@ -49,11 +49,11 @@ def iter_curves() -> Iterator[TrainingCurve]:
             yield TrainingCurve(
                 f"{path.parent.parent.name} {path.parent.name}",
                 f"{int(losses[-1][0]):,} steps, {state}",
-                {"loss": average_points(losses), "held-out loss": average_points(held_out)},
+                {"loss": compute_means(losses), "held-out loss": compute_means(held_out)},
             )
 
 
-def average_points(points: Points) -> Points:
+def compute_means(points: Points) -> Points:
     """Return at most `MAX_POINTS` points: means of neighbours, at the step of the last of them."""
     size = -(-len(points) // MAX_POINTS)
     groups = (points[start : start + size] for start in range(0, len(points), size)) if points else ()

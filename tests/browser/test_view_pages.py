@@ -81,6 +81,15 @@ def test_filters_are_addresses_and_scrolling_brings_all_pairs(page: Any, view: V
     assert page.locator(".card").count() == 70
 
 
+def test_the_box_blind_hides_verdicts_and_keeps_the_pairs(page: Any, view: ViewSite) -> None:
+    page.goto(f"{view.url}/?category=chart", wait_until="networkidle")
+    n_cards = page.locator(".card").count()
+    page.locator(".checks label", has_text="blind").click()
+    page.wait_for_url(re.compile("hide=1"))
+    page.wait_for_load_state("networkidle")
+    assert page.locator(".card").count() == n_cards > 0 and page.locator(".chip.kept").count() == 0
+
+
 @pytest.mark.parametrize("width", [1280, 1600])
 def test_hostile_text_runs_nothing_and_pages_do_not_overflow(
     page: Any, view: ViewSite, width: int, tmp_path: Path
@@ -88,7 +97,14 @@ def test_hostile_text_runs_nothing_and_pages_do_not_overflow(
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(view.url, wait_until="networkidle")
     judged_id = page.locator(".card").first.get_attribute("data-id")
-    for path in ("/", f"/pair/{judged_id}", "/?queue=5&hide=1", "/agreement"):
+    for path in (
+        "/",
+        f"/pair/{judged_id}",
+        f"/pair/{judged_id}?rendered=1",
+        "/?queue=5&hide=1",
+        "/agreement",
+        "/overview",
+    ):
         page.goto(view.url + path, wait_until="networkidle")
         page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
         page.wait_for_load_state("networkidle")

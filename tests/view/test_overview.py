@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -14,17 +13,7 @@ from mvl_assets.view.diagrams import FlowLink, draw_bars, draw_flow
 from mvl_assets.view.overview_page import draw_pair_flow
 from tests.export.small_lake import SOURCE, fill_judged_lake
 from tests.view.site import HOSTILE
-
-
-def list_texts(svg: str) -> list[str]:
-    """Return the texts and titles of a picture, which has to be well-formed and to hold no script."""
-    elements = list(ElementTree.fromstring(svg).iter())
-    names = {element.tag.rpartition("}")[2] for element in elements}
-    assert names <= {"svg", "text", "rect", "path", "title"}
-    assert not [
-        key for element in elements for key in element.attrib if key.startswith("on") or key in ("href", "style")
-    ]
-    return [element.text or "" for element in elements if element.tag.endswith(("text", "title"))]
+from tests.view.svg_texts import list_texts
 
 
 @pytest.fixture(scope="module")

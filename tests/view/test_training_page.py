@@ -8,7 +8,7 @@ from mvl_assets.view.app import PageOptions, build_environment
 from mvl_assets.view.diagrams import Interval, draw_intervals, draw_lines
 from mvl_assets.view.training_page import StudySummary, TrainingCurve, TrainingOverview, draw_training_page
 from tests.view.site import HOSTILE, ViewSite, fill_hostile_lake, serving_view
-from tests.view.test_overview import list_texts
+from tests.view.svg_texts import list_texts
 
 CURVE = TrainingCurve(f"single_image {HOSTILE}", HOSTILE, {"loss": [(1, 3.0), (9, 2.0)], "held-out loss": []})
 STUDY = StudySummary(

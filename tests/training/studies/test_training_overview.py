@@ -12,9 +12,9 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.studies.arms import resolve_arms
 from mvl_training.studies.record import start_study
 from mvl_training.studies.results import build_report
-from mvl_training.studies.training_overview import MAX_POINTS, average_points, read_training_overview, summarize_report
-from tests.training.studies.test_statistics import STUDY, draw_rows
-from tests.training.studies.test_study import study
+from mvl_training.studies.study import parse_study
+from mvl_training.studies.training_overview import MAX_POINTS, compute_means, read_training_overview, summarize_report
+from tests.training.studies.drawn_scores import STUDY, draw_rows
 
 
 def test_curves_are_the_losses_of_trainings_and_a_study_says_what_it_lacks(
@@ -29,7 +29,9 @@ def test_curves_are_the_losses_of_trainings_and_a_study_says_what_it_lacks(
     steps[7]["loss"] = float("nan")
     lines = "".join(json.dumps(step) + "\n" for step in steps)
     (run / "metrics.jsonl").write_text(lines + '{"step": 1001, "lo', encoding="utf-8")
-    started = study(stages=["single_image"])
+    arms = {"0": {"mixture.rewritten_share": 0.0}, "70": {"mixture.rewritten_share": 0.7}}
+    values = {"name": "mix", "recipe": "demo", "arms": arms, "seeds": [0, 4], "stages": ["single_image"]}
+    started = parse_study(values, "study mix")
     start_study(started, resolve_arms(started, load_profile("demo")), {}, None)
     (tmp_path / "studies" / "broken").mkdir()
     (tmp_path / "studies" / "broken" / "study.json").write_text(
@@ -56,5 +58,5 @@ def test_a_report_is_tables_sentences_and_intervals() -> None:
 
 
 def test_points_are_means_of_neighbours() -> None:
-    assert average_points([]) == []
-    assert average_points([(n, float(n)) for n in range(2 * MAX_POINTS)])[:2] == [(1, 0.5), (3, 2.5)]
+    assert compute_means([]) == []
+    assert compute_means([(n, float(n)) for n in range(2 * MAX_POINTS)])[:2] == [(1, 0.5), (3, 2.5)]
