@@ -7,7 +7,7 @@ drawing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
@@ -29,6 +29,8 @@ Turn = tuple[str, str]
 
 # A description names all there is to see, which teaches more about seeing than a question about a part of it.
 _CAPTION_SHARE = 0.3
+_VERDICT_SHARE = 0.5
+_N_VERDICTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,12 @@ class Subject:
 
 SUBJECTS: Mapping[str, Subject] = MappingProxyType(
     {
-        "shapes": Subject(draw_shape_question_image, "general", 2),
+        "shapes": Subject(draw_shape_question_image, "general", 3),
         "scenes": Subject(lambda rng, _: scenes.draw_scene(rng), "detection", 4),
-        "landscapes": Subject(lambda rng, _: scenes.draw_landscape(rng), "general", 2),
-        "charts": Subject(lambda rng, _: charts.draw_chart(rng), "chart", 5),
+        "landscapes": Subject(lambda rng, _: scenes.draw_landscape(rng), "general", 1),
+        "charts": Subject(lambda rng, _: charts.draw_chart(rng), "chart", 3),
         "tables": Subject(lambda rng, _: tables.draw_table(rng), "chart", 1),
-        "figures": Subject(lambda rng, _: geometry.draw_figure(rng), "math", 4),
+        "figures": Subject(lambda rng, _: geometry.draw_figure(rng), "math", 3),
         "diagrams": Subject(lambda rng, _: diagrams.draw_diagram(rng), "domain", 3),
         "signs": Subject(lambda rng, _: documents.draw_sign(rng), "ocr", 3),
     }
@@ -69,7 +71,9 @@ class Lesson:
     turns: tuple[Turn, ...]
 
 
-def iter_lessons(prompts: Mapping[str, Prompt], seed: int, start: int, stop: int) -> Iterator[Lesson]:
+def iter_lessons(
+    prompts: Mapping[str, Prompt], seed: int, start: int, stop: int, subjects: Collection[str] = SUBJECTS
+) -> Iterator[Lesson]:
     """Yield the lessons numbered `start` to `stop`; a lesson depends on the seed and its number alone.
 
     Args:
@@ -77,31 +81,35 @@ def iter_lessons(prompts: Mapping[str, Prompt], seed: int, start: int, stop: int
         seed: Another seed draws others.
         start: Number of the first.
         stop: One more than the number of the last.
+        subjects: Lessons about others are left out.
     """
     names = [name for name, subject in SUBJECTS.items() for _ in range(subject.weight)]
     for number in range(start, stop):
         rng = Random(f"lesson/{seed}/{number}")
         name = rng.choice(names)
-        yield build_lesson(prompts, rng, name, number)
+        if name in subjects:
+            yield build_lesson(prompts, rng, name, number)
 
 
 def build_lesson(prompts: Mapping[str, Prompt], rng: Random, name: str, number: int) -> Lesson:
     """Return a lesson of up to six turns about a drawing of the subject `name`.
 
-    Most of the work of a lesson is its image, so several questions share it. A Yes or No comes first where there is
-    one: reasons that are known to be true would give it away.
+    Most of the work of a lesson is its image, so several questions share it. One half of the lessons has verdicts
+    alone: reasons that are known to be true would give a verdict away, and where each lesson weighs the same
+    (`loss_weighting: sample`), one word of a verdict weighs as much as many of an explanation.
     """
     subject = SUBJECTS[name]
     drawing, other_drawing = subject.draw(rng, number), subject.draw(rng, number)
     pairs = [vary_question(rng, pair) for pair in rng.sample(drawing.qa_pairs, len(drawing.qa_pairs))]
-    n_judged = min(rng.choice((0, 1, 2, 3)), len(pairs))
-    turns = [build_judgement(prompts, rng, FaultContext(drawing, pair, other_drawing)) for pair in pairs[:n_judged]]
+    if rng.random() < _VERDICT_SHARE:
+        contexts = [FaultContext(drawing, rng.choice(pairs), other_drawing) for _ in range(_N_VERDICTS)]
+        return Lesson(name, drawing, tuple(build_judgement(prompts, rng, context) for context in contexts))
+    turns = []
     if rng.random() < _CAPTION_SHARE:
         turns.append((rng.choice(DETAILED_CAPTION_PROMPTS), drawing.caption))
-    for pair in pairs[n_judged : n_judged + 3] or pairs[:1]:
-        turns.append(
-            build_explanation(prompts[f"rewrite_{subject.family}"], pair) if rng.random() < 0.6 else answer(pair)
-        )
+    for pair in pairs[:3]:
+        prompt = prompts[f"rewrite_{subject.family}"]
+        turns.append(build_explanation(prompt, pair) if rng.random() < 0.6 else answer(pair))
     return Lesson(name, drawing, tuple(turns))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from mvl_assets.common.atomic_write import replace_dir
 from mvl_assets.config.prompts import Prompt
 from mvl_assets.small_world.cards import draw_card
-from mvl_assets.small_world.lessons import Turn, iter_lessons
+from mvl_assets.small_world.lessons import SUBJECTS, Turn, iter_lessons
 
 VOCABULARY_SIZE = 2048
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -26,16 +26,23 @@ WrittenRow = tuple[str, Image.Image, Sequence[Turn]]
 """(id, image, turns)"""
 
 
-def write_lessons(folder: Path, prompts: Mapping[str, Prompt], n_lessons: int, seed: int = 0) -> None:
+def write_lessons(
+    folder: Path,
+    prompts: Mapping[str, Prompt],
+    n_lessons: int,
+    seed: int = 0,
+    subjects: Collection[str] = SUBJECTS,
+) -> None:
     """Write lessons below `folder`, which appears complete or not at all.
 
     Args:
         folder: Where `rows.json` and `images/` come.
         prompts: The set `drawn`, by name.
-        n_lessons: How many; a longer series begins with the shorter one.
+        n_lessons: How many, those about other subjects included; a longer series begins with the shorter one.
         seed: Another seed draws others.
+        subjects: Lessons about others are left out.
     """
-    lessons = enumerate(iter_lessons(prompts, seed, 0, n_lessons))
+    lessons = enumerate(iter_lessons(prompts, seed, 0, n_lessons, subjects))
     _write_rows(folder, ((f"{lesson.subject}_{n:06d}", lesson.drawing.image, lesson.turns) for n, lesson in lessons))
 
 
