@@ -89,7 +89,7 @@ def write_page(path: Path, lake: Lake, source: str, page: Page, columns: Sequenc
     """
     version_ids = list(columns[0].trial.results)
     samples = read_few_rows(lake, "samples", version_ids, _SAMPLE_COLUMNS, source)
-    shown_columns = [column for column in columns if column is columns[-1] or not column.is_empty]
+    columns_with_results = [column for column in columns if column is columns[-1] or not column.is_empty]
     n_image_bytes = 0
     for version_id in version_ids:
         sample = samples[version_id]
@@ -105,7 +105,7 @@ def write_page(path: Path, lake: Lake, source: str, page: Page, columns: Sequenc
                 "images": images,
                 "image_note": _describe_missing(len(image_ids) - len(images)),
                 "original": _list_turns(sample["conversations"]),
-                "cells": [_build_cell(column, column.trial.results[version_id]) for column in shown_columns],
+                "cells": [_build_cell(column, column.trial.results[version_id]) for column in columns_with_results],
             }
         )
     path.write_bytes(_render(page).encode("utf-8", "backslashreplace"))

@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 def supervise(folder: Path, port: int, idle_timeout_s: float, command: list[str]) -> NoReturn:
     """Run `command` until it ends, is idle for too long, or SIGTERM arrives; then end the whole process group."""
     heartbeat_file = folder / HEARTBEAT_FILE
-    asked_at = time.monotonic()
+    counted_at = time.monotonic()
     n_finished_before = 0.0
     stopping = False
 
@@ -46,8 +46,8 @@ def supervise(folder: Path, port: int, idle_timeout_s: float, command: list[str]
     while server.poll() is None and not stopping:
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(POLL_INTERVAL_S)
-        if time.monotonic() - asked_at > idle_timeout_s / N_ASKS_PER_IDLE_TIMEOUT:
-            asked_at = time.monotonic()
+        if time.monotonic() - counted_at > idle_timeout_s / N_ASKS_PER_IDLE_TIMEOUT:
+            counted_at = time.monotonic()
             n_open, n_finished = _count_requests(port)
             if n_open or n_finished > n_finished_before:
                 # Not `touch`, which would make the file anew in a folder that was emptied.
