@@ -195,8 +195,7 @@ def test_every_table_has_a_check_that_stops_what_comes_after(lake_graph: AssetGr
 def test_every_asset_is_checked(graphs: list[AssetGraph]) -> None:
     for one in graphs:
         for key in one.materializable_asset_keys:
-            # An export is written from mixtures that were checked; the files are for other programs.
-            assert one.get(key).check_keys or key.path[0] == "export", key
+            assert one.get(key).check_keys, key
 
 
 def test_a_bad_checkpoint_stops_what_would_be_trained_on_it(locations: dict[str, dg.Definitions]) -> None:
