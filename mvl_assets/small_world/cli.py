@@ -9,13 +9,13 @@ from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.judging.probes.report import build_probe_json, format_probe_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.small_world.summary import FILTERS, count_planted, decide, read_rewrites, request_planted
+from mvl_assets.small_world.summary import FILTERS, count_faults, read_rewrites, request_fault_verdicts, select_decision
 
 
 @click.command(name="truth")
-@click.option("--no-planted", is_flag=True, help="Leave out the planted faults, which ask the judge.")
+@click.option("--no-faults", is_flag=True, help="Leave out the planted faults, which ask the judge.")
 @click.option("--json", "json_", is_flag=True, help="The same as one JSON object.")
-def command(no_planted: bool, json_: bool) -> None:
+def command(no_faults: bool, json_: bool) -> None:
     """Count how many rewrites are true by what was drawn, and how many planted faults the judge finds.
 
     Only the demo data has drawings whose truth is known (DEMO_TRUTH.jsonl beside the files of a source). A rewrite is
@@ -24,7 +24,7 @@ def command(no_planted: bool, json_: bool) -> None:
     """
     lake = Lake(load_settings().lake_root)
     counts = read_rewrites(lake)
-    results_by_judge = {} if no_planted else request_planted(lake, load_profile(load_settings().profile), "truth")
+    results_by_judge = {} if no_faults else request_fault_verdicts(lake, load_profile(load_settings().profile), "truth")
     if json_:
         rewrites = {
             source: {name: {"rewrites": n, "true": n_true} for name, (n, n_true) in by_filter.items()}
@@ -44,8 +44,8 @@ def command(no_planted: bool, json_: bool) -> None:
     for name, results in results_by_judge.items():
         click.echo("\n" + format_probe_table(f"{name}, faults planted in true answers", results))
     if results_by_judge:
-        planted = count_planted(decide(results_by_judge))
+        counts_by_name = count_faults(select_decision(results_by_judge))
         click.echo(
-            f"of {planted['planted']} planted faults the judge finds {planted['caught']}, and it loses"
-            f" {planted['lost']} of as many true answers"
+            f"of {counts_by_name['planted']} planted faults the judge finds {counts_by_name['caught']}, and it loses"
+            f" {counts_by_name['lost']} of as many true answers"
         )

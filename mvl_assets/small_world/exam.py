@@ -27,8 +27,8 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import build_blank_image
 from mvl_assets.model_stage.loop import answer_requests
 from mvl_assets.model_stage.stage import ServedModel
+from mvl_assets.small_world.drawn_pairs import build_drawn_pairs, encode_png
 from mvl_assets.small_world.lessons import SUBJECTS, answer, build_explanation, vary_question
-from mvl_assets.small_world.planted import build_planted_pairs, encode_png
 from mvl_assets.stages import PROBE_ANSWERS
 
 # Lessons draw with other words, so that no drawing of the exam is one of theirs.
@@ -138,7 +138,7 @@ def main() -> None:
         questions = list(iter_questions(prompts, n_drawings, grey=grey))
         replies = request_replies(lake, profile, questions)
         result["grey" if grey else "drawings"] = compute_shares(questions, replies)
-    results_by_judge = run_probes(lake, profile, build_planted_pairs(n_drawings), run_id=_ANSWERS)
+    results_by_judge = run_probes(lake, profile, build_drawn_pairs(n_drawings), run_id=_ANSWERS)
     result["judges"] = {name: build_probe_json(results)["scores"] for name, results in results_by_judge.items()}
     print(json.dumps(result))  # noqa: T201
 

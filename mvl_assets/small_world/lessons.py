@@ -22,7 +22,7 @@ from mvl_assets.demo_data.drawings import charts, diagrams, documents, geometry,
 from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair
 from mvl_assets.judging.probes.contrast_pairs import ProbeFamily
 from mvl_assets.model_stage.dialogue import QAPair, format_pairs
-from mvl_assets.small_world.faults import FaultContext, draw_fault
+from mvl_assets.small_world.drawn_faults import FaultContext, draw_fault
 
 Turn = tuple[str, str]
 """(question, answer)."""

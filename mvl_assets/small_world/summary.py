@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from mvl_assets.config.catalog import load_catalog
@@ -14,7 +13,7 @@ from mvl_assets.judging.probes.run import PANEL, ProbeStage, run_probes
 from mvl_assets.judging.probes.score import PairResult
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.plan import plan_stage
-from mvl_assets.small_world.planted import PlantedPair, build_planted_pairs
+from mvl_assets.small_world.drawn_pairs import DrawnPair, build_drawn_pairs
 from mvl_assets.small_world.truth import CheckedRewrite, iter_checked_rewrites
 
 N_DRAWINGS = 12
@@ -30,29 +29,6 @@ FILTERS: Mapping[str, Callable[[CheckedRewrite], bool]] = MappingProxyType(
     }
 )
 """Ways to choose rewrites, by the name that tables show."""
-
-
-@dataclass(frozen=True, slots=True)
-class TruthSummary:
-    """Counts over the judged rewrites about drawings, and over planted faults.
-
-    Attributes:
-        rewrites: Judged rewrites whose truth is known.
-        true_before: Those that are true.
-        kept: Those that are kept.
-        true_after: Those that are kept and true.
-        planted: Pairs with a planted fault that the judge was asked about; None if it was not asked yet.
-        caught: Those that it did not accept.
-        lost: Pairs of the same number without a fault that it did not accept.
-    """
-
-    rewrites: int
-    true_before: int
-    kept: int
-    true_after: int
-    planted: int | None = None
-    caught: int | None = None
-    lost: int | None = None
 
 
 def summarize_rewrites(rewrites: Iterable[CheckedRewrite]) -> dict[str, dict[str, tuple[int, int]]]:
@@ -77,33 +53,45 @@ def read_rewrites(lake: Lake) -> dict[str, dict[str, tuple[int, int]]]:
     return summarize_rewrites(iter_checked_rewrites(lake, list(load_catalog().values()), load_settings().raw_dir))
 
 
-def request_planted(lake: Lake, profile: Profile, run_id: str) -> dict[str, list[PairResult]]:
+def request_fault_verdicts(lake: Lake, profile: Profile, run_id: str) -> dict[str, list[PairResult]]:
     """Ask the judges of a profile about planted faults; return the results by judge. Stored answers are reused."""
-    return run_probes(lake, profile, build_planted_pairs(N_DRAWINGS), run_id=run_id)
+    return run_probes(lake, profile, build_drawn_pairs(N_DRAWINGS), run_id=run_id)
 
 
 def summarize_truth(lake: Lake) -> dict[str, int | None] | None:
-    """Return a `TruthSummary` by its attributes, for `mvl status --json`; None for a lake without drawings.
+    """Return the key `truth` of `mvl status --json`.
 
     Sends nothing: planted faults count where `mvl truth` has asked about them.
+
+    Returns:
+        None for a lake without drawings whose truth is known, else counts: `rewrites` that are judged, `true_before` of
+        them, `kept` ones, `true_after` of these, `planted` faults that the judge was asked about (None if it was not
+        yet), `caught` ones, and `lost` true answers.
     """
     counts = read_rewrites(lake).get("all")
     if counts is None:
         return None
     (rewrites, true_before), (kept, true_after) = counts["all rewrites"], counts["kept"]
-    summary = {"rewrites": rewrites, "true_before": true_before, "kept": kept, "true_after": true_after}
-    profile, pairs = load_profile(load_settings().profile), build_planted_pairs(N_DRAWINGS)
-    results = run_probes(lake, profile, pairs, run_id="") if _is_asked(lake, profile, pairs) else None
-    return asdict(TruthSummary(**summary, **({} if results is None else count_planted(decide(results)))))
+    summary: dict[str, int | None] = {
+        "rewrites": rewrites,
+        "true_before": true_before,
+        "kept": kept,
+        "true_after": true_after,
+        **dict.fromkeys(("planted", "caught", "lost")),
+    }
+    profile, pairs = load_profile(load_settings().profile), build_drawn_pairs(N_DRAWINGS)
+    if _is_answered(lake, profile, pairs):
+        summary |= count_faults(select_decision(run_probes(lake, profile, pairs, run_id="")))
+    return summary
 
 
-def decide(results_by_judge: Mapping[str, list[PairResult]]) -> list[PairResult]:
+def select_decision(results_by_judge: Mapping[str, list[PairResult]]) -> list[PairResult]:
     """Return the results of the panel if there is one, else of the only judge."""
     return results_by_judge.get(PANEL) or next(iter(results_by_judge.values()))
 
 
-def count_planted(results: Sequence[PairResult]) -> dict[str, int]:
-    """Return `planted`, `caught` and `lost` of a summary; pairs without verdicts do not count."""
+def count_faults(results: Sequence[PairResult]) -> dict[str, int]:
+    """Return `planted`, `caught` and `lost` of `summarize_truth`; pairs without verdicts do not count."""
     answered = [(result.good, result.bad) for result in results if result.good and result.bad]
     return {
         "planted": len(answered),
@@ -112,7 +100,7 @@ def count_planted(results: Sequence[PairResult]) -> dict[str, int]:
     }
 
 
-def _is_asked(lake: Lake, profile: Profile, pairs: Sequence[PlantedPair]) -> bool:
+def _is_answered(lake: Lake, profile: Profile, pairs: Sequence[DrawnPair]) -> bool:
     prompts = load_prompts(profile=profile)
     return not any(
         plan.to_send

@@ -66,12 +66,12 @@ def is_true_answer(qa_pairs: Sequence[DrawnQAPair], question: str, answer: str) 
     Returns:
         None where the drawing does not answer the question.
     """
-    asked = question.split("\nA. ")[0].strip()
+    question_text = question.split("\nA. ")[0].strip()
     choices = {text: letter for letter, text in _CHOICE.findall(question)}
     expected = [
         f"{pair.rationale} Answer: {choices.get(pair.answer, pair.answer)}"
         for pair in qa_pairs
-        if pair.question == asked
+        if pair.question == question_text
     ]
     return _normalize(answer) in map(_normalize, expected) if expected else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mvl_assets.small_world.planted import build_planted_pairs
+from mvl_assets.small_world.drawn_pairs import build_drawn_pairs
 from mvl_assets.small_world.summary import N_DRAWINGS
 from tests.cli.home import Home
 
@@ -20,7 +20,7 @@ def test_rewrites_are_held_against_the_drawings_and_planted_faults_are_asked_abo
     assert "geo170k" in output and "faults planted in true answers" in output
     home.profile(model_base_urls=["http://127.0.0.1:9/v1"])
     after = home.json("status", "--json")["truth"]
-    assert after["planted"] == len(build_planted_pairs(N_DRAWINGS))
+    assert after["planted"] == len(build_drawn_pairs(N_DRAWINGS))
     assert 0 <= after["caught"] <= after["planted"] and 0 <= after["lost"] <= after["planted"]
     assert home.json("truth", "--json")["rewrites"]["all"]["all rewrites"] == {
         "rewrites": before["rewrites"],
@@ -29,5 +29,5 @@ def test_rewrites_are_held_against_the_drawings_and_planted_faults_are_asked_abo
 
 
 def test_a_lake_without_rewrites_says_what_to_do(raw: Home) -> None:
-    assert "mvl demo-data, then mvl run" in raw.run("truth", "--no-planted")
+    assert "mvl demo-data, then mvl run" in raw.run("truth", "--no-faults")
     assert raw.json("status", "--json")["truth"] is None

@@ -2,9 +2,6 @@
 
 from mvl_assets.small_world.exam import compute_shares, iter_questions
 from mvl_assets.small_world.lessons import SUBJECTS
-from tests.small_world.test_lessons import prompts
-
-__all__ = ["prompts"]
 
 
 def test_the_right_replies_are_all_right_and_a_grey_image_leaves_the_words(prompts):

@@ -2,16 +2,8 @@
 
 from random import Random
 
-import pytest
-
-from mvl_assets.config.profile import load_profile
-from mvl_assets.config.prompts import Prompt, load_prompts
+from mvl_assets.config.prompts import Prompt
 from mvl_assets.small_world.lessons import SUBJECTS, build_lesson, iter_lessons
-
-
-@pytest.fixture(scope="module")
-def prompts() -> dict[str, Prompt]:
-    return dict(load_prompts(profile=load_profile("demo").model_copy(update={"prompts": "drawn"})))
 
 
 def test_a_lesson_depends_on_its_seed_and_number_alone(prompts: dict[str, Prompt]):

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from mvl_assets.small_world.faults import FAULTS, FaultContext, draw_fault
+from mvl_assets.small_world.drawn_faults import FAULTS, FaultContext, draw_fault
 from mvl_assets.small_world.lessons import SUBJECTS
 from mvl_assets.small_world.truth import is_true_answer
 

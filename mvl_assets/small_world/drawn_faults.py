@@ -12,7 +12,7 @@ from mvl_assets.demo_data.drawings.drawing import NUMBER_WORDS, Drawing, DrawnQA
 from mvl_assets.media.drawing import COLOURS, SHAPES
 
 _OPPOSITES = (("left", "right"), ("upper", "lower"), ("above", "below"), ("before", "after"), ("highest", "lowest"))
-_PLACES = MappingProxyType({a: b for pair in _OPPOSITES for a, b in (pair, pair[::-1])})
+_COUNTERPARTS = MappingProxyType({a: b for pair in _OPPOSITES for a, b in (pair, pair[::-1])})
 _NUMBER = re.compile(r"\d+")
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS[1:])})\b")
 # Another number is at most so far from the true one, so that it is a plausible misreading.
@@ -59,14 +59,14 @@ def plant_wrong_number(rng: Random, context: FaultContext) -> str | None:
     return _join(f"{rationale[: match.start()]}{replacement}{rationale[match.end() :]}", context.qa_pair.answer)
 
 
-def plant_wrong_place(rng: Random, context: FaultContext) -> str | None:
+def plant_wrong_position(rng: Random, context: FaultContext) -> str | None:
     """Turn one left, right, upper, lower, before or after of the reasons or the result around."""
     answer = context.qa_pair.detailed_answer
-    matches = list(re.finditer(rf"\b(?:{'|'.join(_PLACES)})\b", answer))
+    matches = list(re.finditer(rf"\b(?:{'|'.join(_COUNTERPARTS)})\b", answer))
     if not matches:
         return None
     match = rng.choice(matches)
-    return f"{answer[: match.start()]}{_PLACES[match[0]]}{answer[match.end() :]}"
+    return f"{answer[: match.start()]}{_COUNTERPARTS[match[0]]}{answer[match.end() :]}"
 
 
 def plant_swapped_values(rng: Random, context: FaultContext) -> str | None:
@@ -118,7 +118,7 @@ FAULTS: Mapping[str, Callable[[Random, FaultContext], str | None]] = MappingProx
         "wrong_colour": plant_wrong_colour,
         "wrong_shape": plant_wrong_shape,
         "wrong_number": plant_wrong_number,
-        "wrong_place": plant_wrong_place,
+        "wrong_position": plant_wrong_position,
         "swapped_values": plant_swapped_values,
         "wrong_result": plant_wrong_result,
         "other_image": plant_other_image,

@@ -3,19 +3,19 @@
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.judging.probes.run import run_probes
 from mvl_assets.lake.lake import Lake
-from mvl_assets.small_world.faults import FAULTS
+from mvl_assets.small_world.drawn_faults import FAULTS
+from mvl_assets.small_world.drawn_pairs import build_drawn_pairs
 from mvl_assets.small_world.lessons import SUBJECTS
-from mvl_assets.small_world.planted import build_planted_pairs
-from mvl_assets.small_world.summary import FILTERS, count_planted, decide, summarize_rewrites
+from mvl_assets.small_world.summary import FILTERS, count_faults, select_decision, summarize_rewrites
 from mvl_assets.small_world.truth import CheckedRewrite
 from tests.rewriting.small_source import profile
 from tests.servers import serving
 
-PAIRS = build_planted_pairs(4)
+PAIRS = build_drawn_pairs(4)
 
 
 def test_pairs_are_the_same_each_time_and_of_all_subjects():
-    again = build_planted_pairs(4)
+    again = build_drawn_pairs(4)
     assert again == PAIRS and [pair.render_png() for pair in again[:3]] == [pair.render_png() for pair in PAIRS[:3]]
     assert {pair.image["subject"] for pair in PAIRS} == set(SUBJECTS)
     assert {pair.fault for pair in PAIRS} <= set(FAULTS)
@@ -30,7 +30,7 @@ def test_a_judge_that_always_says_yes_catches_nothing_and_one_that_says_no_loses
             server.config.text_by_pattern = {"": word}
             lake = Lake(str(tmp_path / word))
             results = run_probes(lake, profile(), PAIRS, run_id="r", prompts=prompts, endpoints=[[endpoint]])
-        counts[word] = count_planted(decide(results))
+        counts[word] = count_faults(select_decision(results))
     n = len(PAIRS)
     assert counts == {
         "Yes": {"planted": n, "caught": 0, "lost": 0},

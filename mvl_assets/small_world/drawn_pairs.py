@@ -9,23 +9,23 @@ from typing import Any
 
 from mvl_assets.demo_data.drawings.drawing import Drawing
 from mvl_assets.judging.probes.contrast_pairs import ContrastPair, ProbeQAPair
-from mvl_assets.small_world.faults import FAULTS, FaultContext, draw_fault
+from mvl_assets.small_world.drawn_faults import FAULTS, FaultContext, draw_fault
 from mvl_assets.small_world.lessons import SUBJECTS, vary_question
 
 # Lessons draw with other words, so that no drawing of these pairs is one of theirs.
 _SEED = "planted"
 
 
-class PlantedPair(ContrastPair):
+class DrawnPair(ContrastPair):
     """A contrast pair whose image is a drawing: `image` has its `subject` and its `number`."""
 
     def render_png(self) -> bytes:
         """Return the image."""
-        rng, number = _seed_drawing(self.image)
+        rng, number = _create_rng(self.image)
         return encode_png(SUBJECTS[self.image["subject"]].draw(rng, number))
 
 
-def build_planted_pairs(n_drawings: int) -> list[PlantedPair]:
+def build_drawn_pairs(n_drawings: int) -> list[DrawnPair]:
     """Return a pair about each drawing on which a fault can be planted, always the same ones.
 
     Args:
@@ -35,14 +35,14 @@ def build_planted_pairs(n_drawings: int) -> list[PlantedPair]:
     for name, subject in SUBJECTS.items():
         for number in range(n_drawings):
             image = {"subject": name, "number": number}
-            rng, _ = _seed_drawing(image)
+            rng, _ = _create_rng(image)
             drawing, other_drawing = subject.draw(rng, number), subject.draw(rng, number)
             qa_pair = vary_question(rng, rng.choice(drawing.qa_pairs))
             fault = draw_fault(rng, FaultContext(drawing, qa_pair, other_drawing))
             if fault is None:
                 continue
             pairs.append(
-                PlantedPair(
+                DrawnPair(
                     family=subject.family,
                     fault=fault[0],
                     reason=(FAULTS[fault[0]].__doc__ or "").strip(),
@@ -63,5 +63,5 @@ def encode_png(drawing: Drawing) -> bytes:
     return buffer.getvalue()
 
 
-def _seed_drawing(image: Mapping[str, Any]) -> tuple[Random, int]:
+def _create_rng(image: Mapping[str, Any]) -> tuple[Random, int]:
     return Random(f"{_SEED}/{image['subject']}/{image['number']}"), image["number"]
