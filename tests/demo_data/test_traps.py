@@ -16,6 +16,7 @@ from mvl_assets.demo_data.encode import encode_drawing
 from mvl_assets.demo_data.rows import RawFile, RawRow, apply_fault
 from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.media.image import ImageError, inspect_image
+from mvl_assets.readers.files import NON_DATA_FILES
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import Sample
 
@@ -55,7 +56,7 @@ def test_a_svit_file_has_more_fields_in_the_turns_of_some_rows(tmp_path: Path) -
 
 @pytest.mark.parametrize("slug", ["ureader_chart", "pathvqa"])
 def test_turns_name_their_data_source(slug: str, tmp_path: Path) -> None:
-    (path,) = (p for p in folder(tmp_path, slug).glob("*.json*") if p.name != "DEMO_DATA.json")
+    (path,) = (p for p in folder(tmp_path, slug).glob("*.json*") if p.name not in NON_DATA_FILES)
     assert path.read_text(encoding="utf-8").count('"data_source"') >= 12
     assert len(samples(tmp_path, slug)) >= 10
 
