@@ -105,7 +105,7 @@ def test_sources_filters_by_category_and_group(built: Home) -> None:
 
 
 def test_status_counts_what_was_made_and_what_is_in_it(built: Home) -> None:
-    stages = {stage["stage"]: stage for stage in built.json("status")}
+    stages = {stage["stage"]: stage for stage in built.json("status")["stages"]}
     assert all({"materialised", "stale", "rows", "rejects"} <= stage.keys() for stage in stages.values())
     made = {name: (stage["materialised"], stage["stale"]) for name, stage in stages.items()}
     assert made["raw"] == made["category"] == (3, 0)
@@ -119,7 +119,7 @@ def test_status_counts_what_was_made_and_what_is_in_it(built: Home) -> None:
 
 
 def test_status_of_an_empty_lake_counts_nothing(raw: Home, copy_of: Callable[[Home], Home]) -> None:
-    stages = copy_of(raw).json("status")
+    stages = copy_of(raw).json("status")["stages"]
     assert {stage["materialised"] for stage in stages} == {0}
     assert not any(stage["rows"] for stage in stages)
 
