@@ -59,8 +59,17 @@ def environment(tmp_path_factory: pytest.TempPathFactory, vllm_server: Endpoint)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(home))
         recipe = yaml.safe_load(small_pipeline.write_profile(home).read_text(encoding="utf-8"))["recipe"]
+    # The small model says Yes or No by chance; everything is kept, so that mixtures surely have rewrites.
+    keep = {"rule": "true"}
     mixture = {"seed": 1, "alignment": 12, "single_image": 80, "one_vision": 24}
-    profile |= {"limit": 24, "rewrite_limit": 2, "mixture": mixture, "holdout_fraction": HOLDOUT, "recipe": recipe}
+    profile |= {
+        "limit": 24,
+        "keep": keep,
+        "rewrite_limit": 2,
+        "mixture": mixture,
+        "holdout_fraction": HOLDOUT,
+        "recipe": recipe,
+    }
     (home / "pipeline.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
     environment = {**os.environ, "MVL_HOME": str(home), "MVL_PROFILE": str(home / "pipeline.yaml")}
     environment.pop("DAGSTER_HOME", None)
