@@ -50,13 +50,14 @@ def test_bars_are_as_high_as_the_answers_say(seed: int) -> None:
     drawing = charts.draw_bar_chart(Random(seed))
     told = [int(value) for value in re.findall(r" (\d+)(?:,| and|\.)", drawing.caption.split(": ", 1)[1])]
     result = max((mask(drawing.image, colour) for colour in COLOURS.values()), key=np.sum)
-    result[:62] = False  # titles above the plotting area
+    text_size = max(14, drawing.image.width // 24)
+    result[: int(4.5 * text_size)] = False  # titles above the plotting area
     columns = label(result)
     heights = [int(np.ptp(np.nonzero(columns == n)[0])) + 1 for n in range(1, columns.max() + 1)]
     left = [int(np.nonzero(columns == n)[1].min()) for n in range(1, columns.max() + 1)]
     bars = [high for _, high in sorted(zip(left, heights, strict=True)) if high > 4 or len(heights) == len(told)]
     assert len(bars) == len(told)
-    plot = drawing.image.height - 62 - 40
+    plot = drawing.image.height - 7 * text_size
     assert [round(high / plot * 20) * 5 for high in bars] == told
     high = answer_to(drawing.qa_pairs, "Which label has the highest")
     labels = re.findall(r"([A-Z][A-Za-z ]*?) \d+", drawing.caption.split(": ", 1)[1])

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mvl_assets.demo_data.recipes import DEMO_SLUGS
 from mvl_assets.demo_data.write import WrittenDemoSource
+from mvl_assets.readers.files import DEMO_MARKER_FILE, DEMO_TRUTH_FILE
 
 
 def shows(data: bytes | Path) -> bool:
@@ -49,7 +50,7 @@ def talks(conversation: list[dict[str, str]], pictures: int) -> bool:
 
 def llava_json(folder: Path) -> Iterator[bool]:
     for path in [*folder.glob("*.json"), *folder.glob("*.jsonl")]:
-        if path.name == "DEMO_DATA.json":
+        if path.name in (DEMO_MARKER_FILE, DEMO_TRUTH_FILE):
             continue
         text = path.read_text(encoding="utf-8")
         for line in text.splitlines() if path.suffix == ".jsonl" else [text]:
