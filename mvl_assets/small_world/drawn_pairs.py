@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from io import BytesIO
 from random import Random
-from typing import Any
 
-from mvl_assets.demo_data.drawings.drawing import Drawing
 from mvl_assets.judging.probes.contrast_pairs import ContrastPair, ProbeQAPair
+from mvl_assets.media.image import encode_image
 from mvl_assets.small_world.drawn_faults import FAULTS, FaultContext, draw_fault
 from mvl_assets.small_world.lessons import SUBJECTS, vary_question
 
@@ -21,8 +18,8 @@ class DrawnPair(ContrastPair):
 
     def render_png(self) -> bytes:
         """Return the image."""
-        rng, number = _create_rng(self.image)
-        return encode_png(SUBJECTS[self.image["subject"]].draw(rng, number))
+        subject, number = self.image["subject"], self.image["number"]
+        return encode_image(SUBJECTS[subject].draw(_create_rng(subject, number), number).image, "PNG")
 
 
 def build_drawn_pairs(n_drawings: int) -> list[DrawnPair]:
@@ -34,8 +31,7 @@ def build_drawn_pairs(n_drawings: int) -> list[DrawnPair]:
     pairs = []
     for name, subject in SUBJECTS.items():
         for number in range(n_drawings):
-            image = {"subject": name, "number": number}
-            rng, _ = _create_rng(image)
+            rng = _create_rng(name, number)
             drawing, other_drawing = subject.draw(rng, number), subject.draw(rng, number)
             qa_pair = vary_question(rng, rng.choice(drawing.qa_pairs))
             fault = draw_fault(rng, FaultContext(drawing, qa_pair, other_drawing))
@@ -47,7 +43,7 @@ def build_drawn_pairs(n_drawings: int) -> list[DrawnPair]:
                     fault=fault[0],
                     reason=(FAULTS[fault[0]].__doc__ or "").strip(),
                     false_part=fault[1],
-                    image=image,
+                    image={"subject": name, "number": number},
                     good=ProbeQAPair(question=qa_pair.question, answer=qa_pair.detailed_answer),
                     bad=ProbeQAPair(question=qa_pair.question, answer=fault[1]),
                     reference=qa_pair.answer,
@@ -56,12 +52,5 @@ def build_drawn_pairs(n_drawings: int) -> list[DrawnPair]:
     return pairs
 
 
-def encode_png(drawing: Drawing) -> bytes:
-    """Return the image of a drawing as PNG."""
-    buffer = BytesIO()
-    drawing.image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _create_rng(image: Mapping[str, Any]) -> tuple[Random, int]:
-    return Random(f"{_SEED}/{image['subject']}/{image['number']}"), image["number"]
+def _create_rng(subject: str, number: int) -> Random:
+    return Random(f"{_SEED}/{subject}/{number}")

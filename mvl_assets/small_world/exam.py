@@ -24,10 +24,10 @@ from mvl_assets.inference.request import Request
 from mvl_assets.judging.probes.report import build_probe_json
 from mvl_assets.judging.probes.run import run_probes
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.image import build_blank_image
+from mvl_assets.media.image import build_blank_image, encode_image
 from mvl_assets.model_stage.loop import answer_requests
 from mvl_assets.model_stage.stage import ServedModel
-from mvl_assets.small_world.drawn_pairs import build_drawn_pairs, encode_png
+from mvl_assets.small_world.drawn_pairs import build_drawn_pairs
 from mvl_assets.small_world.lessons import SUBJECTS, answer, build_explanation, vary_question
 from mvl_assets.stages import PROBE_ANSWERS
 
@@ -71,7 +71,7 @@ def iter_questions(prompts: Mapping[str, Prompt], n_drawings: int, *, grey: bool
         for number in range(n_drawings):
             rng = Random(f"{_SEED}/{name}/{number}")
             drawing = subject.draw(rng, number)
-            image = encode_png(drawing)
+            image = encode_image(drawing.image, "PNG")
             if grey:
                 image = build_blank_image(image)
             pair = vary_question(rng, rng.choice(drawing.qa_pairs))
@@ -81,8 +81,7 @@ def iter_questions(prompts: Mapping[str, Prompt], n_drawings: int, *, grey: bool
 
 def request_replies(lake: Lake, profile: Profile, questions: Sequence[ExamQuestion]) -> list[str | None]:
     """Return the greedy replies of the model that rewrites in a profile; None where it gave none."""
-    profile_model = profile.get_model("rewrite")
-    model = ServedModel.from_profile(profile_model)
+    model = ServedModel.from_profile(profile.get_model("rewrite"))
     images = {compute_digest(question.image): question.image for question in questions}
     requests = [
         Request(

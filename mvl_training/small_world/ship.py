@@ -6,7 +6,6 @@ python -m mvl_training.small_world.ship EXPORT NAME --card CARD.md
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mvl_assets.common.atomic_write import replace_dir
-from mvl_assets.inference.local_server.local_models import ORIGIN_FILE, SHIPPED_MODELS_DIR, WEIGHTS_FILE
+from mvl_assets.inference.local_server.local_models import (
+    ORIGIN_FILE,
+    SHIPPED_MODELS_DIR,
+    WEIGHTS_FILE,
+    compute_weights_digest,
+)
 
 LICENSE = "Apache-2.0"
 CARD_FILE = "README.md"
@@ -43,9 +47,8 @@ def ship_model(export_dir: Path, name: str, card: str, models_dir: Path = SHIPPE
         config = json.loads((export_dir / "config.json").read_text(encoding="utf-8"))
         (target / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
         save_file(weights, target / WEIGHTS_FILE, metadata={"format": "pt"})
-        sha256 = hashlib.sha256((target / WEIGHTS_FILE).read_bytes()).hexdigest()
         n_parameters = sum(tensor.numel() for tensor in weights.values())
-        origin = {"sha256": sha256, "parameters": n_parameters, "license": LICENSE}
+        origin = {"sha256": compute_weights_digest(target), "parameters": n_parameters, "license": LICENSE}
         (target / CARD_FILE).write_text(card, encoding="utf-8")
         (target / ORIGIN_FILE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     return models_dir / name

@@ -2,10 +2,10 @@
 
     python -m mvl_training.small_world.teacher FOLDER
     cd FOLDER && mvl run --until checkpoint
-    python -m mvl_training.small_world.ship FOLDER/.mvl/checkpoints/…/export small-world-teacher
+    python -m mvl_training.small_world.ship FOLDER/.mvl/checkpoints/…/export small-world-teacher --card CARD.md
 
 The first command draws cards and lessons as two sources, trains the tokenizer on the lessons' words, and pretrains the
-vision tower on further cards: about two hours on two cores. The second ingests, packs and trains: about three.
+vision tower on further cards; the second ingests, packs and trains. Each takes hours on two cores.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.small_world.write import iter_texts, train_tokenizer, write_cards, write_lessons
+from mvl_training.small_world.vision_pretraining import N_CARDS as N_TOWER_CARDS
 from mvl_training.small_world.vision_pretraining import TOWER_CONFIG, pretrain_vision_tower
 
 TEMPLATE_DIR = Path(__file__).with_name("teacher_project")
-N_CARDS, N_LESSONS, N_TOWER_CARDS = 60_000, 48_000, 120_000
+N_CARDS, N_LESSONS = 60_000, 48_000
 
 
 def create_project(folder: Path, *, n_cards: int, n_lessons: int, n_tower_cards: int) -> None:

@@ -39,6 +39,9 @@ TOWER_CONFIG: dict[str, Any] = {
 }
 """Of the teacher's vision tower."""
 
+N_CARDS = 120_000
+"""Cards that the teacher's vision tower was pretrained on."""
+
 _INDEX_BY_NAME = {name: index for index, name in enumerate(MARK_NAMES)}
 # A mark belongs to the patches that hold this share of it, or that it fills this share of.
 _MIN_OVERLAP = 0.3
@@ -134,7 +137,7 @@ def main() -> None:
     """Pretrain the tower of the teacher's recipe."""
     parser = argparse.ArgumentParser(description="Pretrain a vision tower on cards")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--cards", type=int, default=200_000)
+    parser.add_argument("--cards", type=int, default=N_CARDS)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     options = parser.parse_args()

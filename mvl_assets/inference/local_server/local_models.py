@@ -85,12 +85,16 @@ def list_shipped_models() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED_MODELS_DIR.glob(f"*/{ORIGIN_FILE}"))
 
 
+def compute_weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a model's weights, 64 hex digits."""
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _check_weights(folder: Path) -> Path:
     """Return the folder if its weights have the digest that its origin says: a pipeline must know what it asks."""
     origin = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if sha256 != origin["sha256"]:
+    if compute_weights_digest(folder) != origin["sha256"]:
         raise MvlError(f"{folder / WEIGHTS_FILE} is not the file that was shipped", hint="install mvl again")
     return folder
 
