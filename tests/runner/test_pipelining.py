@@ -13,6 +13,7 @@ from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.prompts import get_judge_prompts, load_prompts
 from mvl_assets.inference.progress import Progress
 from mvl_assets.lake.lake import Lake
+from mvl_assets.orchestration import asset_keys
 from mvl_assets.runner.asset_steps import AssetStep, StepResult
 from mvl_assets.runner.pipelining import MAX_CONCURRENT, StepLoad, has_capacity, schedule_steps
 from mvl_assets.stages import CATEGORY, REWRITTEN
@@ -116,7 +117,11 @@ def test_the_next_partition_starts_when_the_running_one_no_longer_fills_the_endp
     assert has_capacity(judging(other), [], load)
 
 
-def test_before_its_first_report_a_partition_counts_by_its_rows(load: StepLoad, lake: Lake) -> None:
+def test_before_its_first_report_a_partition_counts_by_its_rows(
+    load: StepLoad, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = asset_keys.load_active_profile().model_copy(update={"rewrite_limit": None})
+    monkeypatch.setattr(asset_keys, "load_active_profile", lambda: profile)
     source = next(spec for spec in load_catalog().values() if spec.group == "B" and spec.family == "math")
     rows = [
         {"sample_id": f"{n:032x}", "version_id": f"{n:032x}", "source": source.slug, "n_turns": 2 * n} for n in range(4)
