@@ -266,6 +266,18 @@ class ExecutorConfig(StrictModel):
         return self
 
 
+class FamilyRewriter(StrictModel):
+    """What rewrites one family of prompts in place of the role's model.
+
+    Attributes:
+        model: The model's name in the profile.
+        prompts: The set that the family's prompt is taken from; None takes the profile's.
+    """
+
+    model: str
+    prompts: str | None = None
+
+
 class Profile(StrictModel):
     """Everything a run needs to know besides the catalog."""
 
@@ -283,6 +295,8 @@ class Profile(StrictModel):
     models: dict[str, ModelProfile]
     # `score` may be left out: then the judge scores.
     roles: dict[ModelRole, str]
+    # Families that a model of their own rewrites, such as one that is strong at mathematics.
+    rewriters: dict[str, FamilyRewriter] = Field(default_factory=dict)
     # A variant of the prompts: `small` for models of less than about a billion parameters; null: those for large ones.
     prompts: str | None = None
     # Parameters of rewriting prompts that differ from those of their files, by family: `config.prompt_parameters`.
@@ -318,7 +332,7 @@ class Profile(StrictModel):
     @model_validator(mode="after")
     def _validate_roles(self) -> Profile:
         missing_roles = {"caption", "rewrite", "judge"} - set(self.roles)
-        undeclared_models = {*self.roles.values(), *self.judging.further_models} - set(self.models)
+        undeclared_models = set(self.model_names) - set(self.models)
         if missing_roles or undeclared_models:
             raise ValueError(
                 f"roles without a model: {sorted(missing_roles)}; models not declared: {sorted(undeclared_models)}"
@@ -362,8 +376,14 @@ class Profile(StrictModel):
         return self.models[self.roles.get(role, self.roles["judge"]) if role == "score" else self.roles[role]]
 
     def get_rewriter(self, family: str | None) -> ModelProfile:
-        """Return the model that rewrites a prompt family: captions have one of their own."""
-        return self.get_model("caption" if family == "caption" else "rewrite")
+        """Return the model that rewrites a prompt family."""
+        return self.models[self.get_rewriter_name(family)]
+
+    def get_rewriter_name(self, family: str | None) -> str:
+        """Return the profile's name of it: the family's own model, or that of the role `caption` or `rewrite`."""
+        if family in self.rewriters:
+            return self.rewriters[family].model
+        return self.roles["caption" if family == "caption" else "rewrite"]
 
     @property
     def judges(self) -> dict[str, ModelProfile]:
@@ -373,7 +393,8 @@ class Profile(StrictModel):
     @property
     def model_names(self) -> list[str]:
         """The names of the models that a run needs."""
-        return list(dict.fromkeys([*self.roles.values(), *self.judging.further_models]))
+        rewriters = [rewriter.model for rewriter in self.rewriters.values()]
+        return list(dict.fromkeys([*self.roles.values(), *rewriters, *self.judging.further_models]))
 
     @property
     def prober(self) -> ModelProfile | None:

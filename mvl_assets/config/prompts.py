@@ -225,10 +225,28 @@ def load_prompts(prompts_dir: Path | None = None, profile: Profile | None = None
         files, changes = list_set_files(prompts_dir, None, None), {}
     else:
         profile = profile or load_profile(load_settings().profile)
-        files = list_set_files(PROMPTS_DIR, load_settings().prompts_dir, profile.prompts)
+        files = _list_profile_files(profile)
         changes = {family: parameters.model_dump_json() for family, parameters in profile.prompt_parameters.items()}
     stamps = [(name, path, path.stat().st_mtime_ns, path.stat().st_size) for name, path in sorted(files.items())]
     return dict(_load_prompt_files(tuple(stamps), tuple(sorted(changes.items()))))
+
+
+def _list_profile_files(profile: Profile) -> dict[str, Path]:
+    """Return the files of the profile's set, with the rewriting prompts of families that take another set's."""
+    own_dir = load_settings().prompts_dir
+    files = list_set_files(PROMPTS_DIR, own_dir, profile.prompts)
+    for family, rewriter in profile.rewriters.items():
+        set_files = list_set_files(PROMPTS_DIR, own_dir, rewriter.prompts or profile.prompts)
+        file_name = f"rewrite_{family}.md"
+        family_files = {name: path for name, path in set_files.items() if path.name == file_name}
+        if not family_files:
+            families = list_families()
+            raise MvlError(
+                f"rewriters of the profile: no rewriting prompt for the family {family!r}",
+                hint=f"{format_suggestion(family, families)}families with one: {', '.join(families)}",
+            )
+        files = {name: path for name, path in files.items() if path.name != file_name} | family_files
+    return files
 
 
 @lru_cache(maxsize=8)

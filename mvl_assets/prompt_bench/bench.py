@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.profile import Profile
+from mvl_assets.config.profile import FamilyRewriter, Profile
 from mvl_assets.config.prompts import Prompt, get_judge_prompts, get_rewrite_prompt, load_prompt_file, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
@@ -21,7 +21,6 @@ from mvl_assets.prompt_bench.choose import choose_rewrites, choose_samples
 from mvl_assets.prompt_bench.page import Column, Page, write_page
 from mvl_assets.prompt_bench.rounds import Round, RoundFile, TriedStage, compare_prompts, format_prompts
 from mvl_assets.prompt_bench.trial import SampleResult, Trial, read_current, try_judging, try_rewriting
-from mvl_assets.stages import ModelRole
 
 LAKE_TITLE, PREVIOUS_TITLE, NEW_TITLE = "in the lake", "previous round", "this round"
 SUMMARY_COLUMNS = ("", "samples", "rewrites", "words an answer", "refused", "judged", "kept", "why not")
@@ -92,8 +91,7 @@ def run_rewrite_round(
     """
     started_at = time.monotonic()
     family = resolve_prompt_family(source)
-    role: ModelRole = "caption" if family == "caption" else "rewrite"
-    profile = _choose_model(profile, role, options.model)
+    profile = _choose_rewriter(profile, family, options.model)
     stored_prompts = load_prompts(profile=profile)
     prompt = get_rewrite_prompt(stored_prompts, family)
     if options.prompt_file is not None:
@@ -103,14 +101,14 @@ def run_rewrite_round(
     version_ids = [sample["version_id"] for sample in samples]
 
     def run_trial(round_: Round, *, may_send: bool) -> Trial:
-        trial_profile = _choose_model(profile, role, round_.model)
+        trial_profile = _choose_rewriter(profile, family, round_.model)
         prompts = stored_prompts | round_.prompts_by_name
         trial = try_rewriting(lake, source, trial_profile, prompts, version_ids, may_send=may_send, progress=progress)
         if not options.judges_rewrites:
             return trial
         return try_judging(lake, source, trial_profile, prompts, trial, may_send=may_send, progress=progress)
 
-    this_round = Round((prompt,), profile.roles[role])
+    this_round = Round((prompt,), profile.get_rewriter_name(family))
     new = run_trial(this_round, may_send=True)
     previous_round = RoundFile(home, "rewrite", source.slug).record(this_round)
     columns = [_build_column(LAKE_TITLE, read_current(lake, source, samples), this_round, profile)]
@@ -137,7 +135,7 @@ def run_judge_round(
     """Judge a few rewrites of the lake with a prompt, and write the page. The arguments are `run_rewrite_round`'s."""
     started_at = time.monotonic()
     family = resolve_prompt_family(source)
-    profile = _choose_model(profile, "judge", options.model)
+    profile = _choose_judge(profile, options.model)
     stored_prompts = load_prompts(profile=profile)
     other_prompts = {n: p for n, p in stored_prompts.items() if (p.role, p.family) != ("judge", family)}
     if options.prompt_file is not None:
@@ -153,7 +151,7 @@ def run_judge_round(
     current = _select_rewrites(read_current(lake, source, samples), {rewrite["rewrite_id"] for rewrite in rewrites})
 
     def run_trial(round_: Round, *, may_send: bool) -> Trial:
-        trial_profile = _choose_model(profile, "judge", round_.model)
+        trial_profile = _choose_judge(profile, round_.model)
         prompts = other_prompts | round_.prompts_by_name
         return try_judging(lake, source, trial_profile, prompts, current, may_send=may_send, progress=progress)
 
@@ -168,16 +166,30 @@ def run_judge_round(
     return _finish(lake, source, "judge", this_round, previous_round, columns, profile, page_file, started_at)
 
 
-def _choose_model(profile: Profile, role: ModelRole, name: str | None) -> Profile:
-    """Return the profile with another of its models for a role."""
+def _choose_rewriter(profile: Profile, family: str, name: str | None) -> Profile:
+    """Return the profile with another of its models to rewrite a family."""
     if name is None:
         return profile
+    _require_model(profile, name)
+    prompts = profile.rewriters[family].prompts if family in profile.rewriters else None
+    rewriter = FamilyRewriter(model=name, prompts=prompts)
+    return profile.model_copy(update={"rewriters": profile.rewriters | {family: rewriter}})
+
+
+def _choose_judge(profile: Profile, name: str | None) -> Profile:
+    """Return the profile with another of its models as its judge."""
+    if name is None:
+        return profile
+    _require_model(profile, name)
+    return profile.model_copy(update={"roles": profile.roles | {"judge": name}})
+
+
+def _require_model(profile: Profile, name: str) -> None:
     if name not in profile.models:
         raise MvlError(
             f"the profile {profile.name} has no model {name!r}",
             hint=f"{format_suggestion(name, profile.models)}its models are {', '.join(profile.models)}",
         )
-    return profile.model_copy(update={"roles": profile.roles | {role: name}})
 
 
 def _read_prompts(path: Path, role: str, name: str | None, family: str, profile: Profile) -> list[Prompt]:

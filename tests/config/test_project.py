@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from mvl_assets.common.project_root import find_project_root, require_project
 from mvl_assets.config.catalog import load_catalog, load_full_catalog
 from mvl_assets.config.mixture_config import MixtureConfig
-from mvl_assets.config.profile import load_profile
+from mvl_assets.config.profile import Profile, load_profile
 from mvl_assets.config.project_files import describe_project
 from mvl_assets.config.prompts import PROMPTS_DIR, get_rewrite_prompt, list_families, load_prompts
 from mvl_assets.config.settings import load_settings
@@ -187,6 +188,30 @@ def test_an_unknown_set_of_prompts_is_named_with_one_like_it(project: Path) -> N
     with pytest.raises(MvlError, match="there is no set of prompts 'smal'") as caught:
         load_prompts(profile=profile)
     assert (caught.value.hint or "").startswith("did you mean `small`? ")
+
+
+def test_a_family_may_have_a_rewriter_and_prompts_of_its_own() -> None:
+    data = load_profile("demo").model_dump(mode="json")
+    data["models"]["solver"] = {
+        "name": "solver-7b",
+        "revision": "1",
+        "supports_images": True,
+        "base_urls": ["http://h/v1"],
+    }
+    data["rewriters"] = {"math": {"model": "solver", "prompts": "drawn"}, "chart": {"model": "solver"}}
+    profile = Profile.model_validate(data)
+    names = {family: profile.get_rewriter(family).name for family in ("math", "chart", "caption", "ocr")}
+    small_name = profile.get_model("rewrite").name
+    assert names == {"math": "solver-7b", "chart": "solver-7b", "caption": small_name, "ocr": small_name}
+    prompts, small = load_prompts(profile=profile), load_prompts(PROMPTS_DIR / "small")
+    assert {name for name in small if prompts[name].hash != small[name].hash} == {"rewrite_math"}
+    assert prompts["rewrite_math"].hash == load_prompts(PROMPTS_DIR / "drawn")["rewrite_math"].hash
+    with pytest.raises(ValidationError, match=r"models not declared: \['solver'\]"):
+        Profile.model_validate({**data, "models": load_profile("demo").model_dump(mode="json")["models"]})
+    mistaken = Profile.model_validate({**data, "rewriters": {"maths": {"model": "solver"}}})
+    with pytest.raises(MvlError, match="no rewriting prompt for the family 'maths'") as caught:
+        load_prompts(profile=mistaken)
+    assert (caught.value.hint or "").startswith("did you mean `math`? ")
 
 
 def test_own_profiles_and_recipes_are_found_by_name(project: Path) -> None:
