@@ -32,7 +32,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel  # noqa: E402
 TOWER_CONFIG: dict[str, Any] = {
     "hidden_size": 160,
     "intermediate_size": 448,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 5,
     "num_attention_heads": 5,
     "image_size": CARD_SIZE,
     "patch_size": 16,
@@ -109,7 +109,8 @@ def pretrain_vision_tower(
     dataset = CardDataset(str(seed), 0, n_steps * batch_size, int(config["patch_size"]))
     started_at = time.monotonic()
     for step, (pixels_B3PP, labels_BSM) in enumerate(DataLoader(dataset, batch_size, num_workers=1, prefetch_factor=8)):
-        states_BSD = tower(pixels_B3PP, output_hidden_states=True).hidden_states[-1]
+        # A student takes the states before the last layer (`student_model`), so these have to learn.
+        states_BSD = tower(pixels_B3PP, output_hidden_states=True).hidden_states[-2]
         logits_BSM = head(states_BSD)
         loss = functional.binary_cross_entropy_with_logits(logits_BSM, labels_BSM, reduction="sum") / batch_size
         optimizer.zero_grad()

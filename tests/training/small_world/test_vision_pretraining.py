@@ -11,7 +11,7 @@ from mvl_training.small_world.vision_pretraining import label_patches, pretrain_
 TINY = {
     "hidden_size": 32,
     "intermediate_size": 64,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "image_size": CARD_SIZE,
     "patch_size": 32,
