@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--cases", nargs="*", default=[str(case) for case in CASES])
     parser.add_argument("--folder", type=Path, help="where lakes and exports are made; default: a temporary folder")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", action="store_true", help="the same; the last line always is one JSON object")
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     case_by_name = {str(case): case for case in CASES}
@@ -266,10 +266,7 @@ def main() -> None:
                 cases, n_rows, arguments.image_kb, arguments.repetitions, arguments.processes, Path(folder)
             )
         ]
-    result = {"versions": versions, "seed": SEED, "load": os.getloadavg()[0], "figures": lines}
-    print(json.dumps(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    print(json.dumps({"versions": versions, "seed": SEED, "load": os.getloadavg()[0], "figures": lines}))
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ UNTRAINED_SETTINGS = frozenset(
         "save_minutes",
         "keep_checkpoints",
         "keep_every_samples",
+        "staged_checkpoints",
         "held_out_interval",
         "held_out_samples",
         "loss_spike_factor",
@@ -213,6 +214,8 @@ class StageConfig(_StrictModel):
         keep_checkpoints: How many of the newest checkpoints are kept.
         keep_every_samples: Besides, the first checkpoint after each so many samples is kept, for curves over samples
             seen; None: none.
+        staged_checkpoints: Write checkpoints to the scratch folder of each machine (`MVL_SCRATCH`) first, and copy them
+            while training goes on.
         held_out_interval: Steps between measurements on held-out samples, which the last step makes, too; None: none.
         held_out_samples: Held-out samples per category that are measured.
         expected: What forecasts assume of the data.
@@ -244,6 +247,7 @@ class StageConfig(_StrictModel):
     save_minutes: float | None = Field(default=None, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
     keep_every_samples: int | None = Field(default=None, ge=1)
+    staged_checkpoints: bool = False
     held_out_interval: int | None = Field(default=500, ge=1)
     held_out_samples: int = Field(default=16, ge=1)
     expected: ExpectedData | None = None

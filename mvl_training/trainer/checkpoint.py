@@ -1,4 +1,4 @@
-"""Checkpoints of a run: saved atomically, the newest few kept, rejected if damaged or of another run.
+"""Checkpoints of a run: published whole, the newest few kept, rejected if damaged or of another run.
 
 Layout: `checkpoints/step-00000120/` holds `zero/` (DeepSpeed's files), `model/` (config and tokenizer, which an
 export needs besides weights) and `state.json`, which is written last and lists every file with its size.
@@ -70,55 +70,64 @@ class CheckpointState:
     file_sizes: dict[str, int] = field(default_factory=dict)
 
 
-def save(
-    engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: Path, stage_config: StageConfig
-) -> Path:
-    """Write a checkpoint on all ranks and publish it in one rename; then remove those not to be kept. Collective.
+def create_building_dir(checkpoints_dir: Path, step: int) -> Path:
+    """Make the folder that a checkpoint grows in, without leftovers of earlier ones, and return it. Collective.
 
-    A kill at any moment leaves the earlier checkpoints as they were.
-
-    Args:
-        engine: DeepSpeed's.
-        checkpoints_dir: Folder of the run's checkpoints.
-        state: Content of `state.json`; `file_sizes` is filled in.
-        model_dir: Config and tokenizer, copied into the checkpoint.
-        stage_config: Says which checkpoints stay.
-
-    Returns:
-        The checkpoint's folder.
-
-    Raises:
-        CheckpointError: It could not be written, for example because the disk is full.
+    Not by `replace_dir`: all ranks write into this folder, and only rank 0 makes, completes and renames it.
     """
-    is_rank_0 = dist.get_rank() == 0
-    target_dir = checkpoints_dir / format_checkpoint_name(state.step)
-    # Not `replace_dir`: all ranks write into this folder, and only rank 0 makes, completes and renames it.
-    building_dir = checkpoints_dir / f".building-{target_dir.name}"
-    if is_rank_0:
+    building_dir = checkpoints_dir / f".building-{format_checkpoint_name(step)}"
+    if dist.get_rank() == 0:
         for leftover in checkpoints_dir.glob(".building-*"):
             shutil.rmtree(leftover)
         building_dir.mkdir(parents=True)
     wait_for_all_ranks()
+    return building_dir
+
+
+def write_shards(engine: Any, folder: Path) -> None:
+    """Write weights and optimizer states on all ranks. Collective.
+
+    Args:
+        engine: DeepSpeed's.
+        folder: Gets the folder of DeepSpeed's files.
+
+    Raises:
+        CheckpointError: They could not be written, for example because the disk is full.
+    """
     try:
-        engine.save_checkpoint(str(building_dir), tag=DEEPSPEED_TAG, save_latest=False)
+        engine.save_checkpoint(str(folder), tag=DEEPSPEED_TAG, save_latest=False)
     except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
-        raise _build_write_error(building_dir, error) from error
+        raise build_write_error(folder, error) from error
     wait_for_all_ranks()
-    if is_rank_0:
-        try:
-            _publish(building_dir, target_dir, state, model_dir)
-        except OSError as error:
-            raise _build_write_error(building_dir, error) from error
-        steps = {parse_step(checkpoint): checkpoint for checkpoint in list_checkpoints(checkpoints_dir)}
-        # Later ones were unusable, or the run would have resumed from them.
-        kept = select_kept_steps([step for step in steps if step <= state.step], stage_config)
-        for step in steps.keys() - kept:
-            shutil.rmtree(steps[step])
-    wait_for_all_ranks()
-    return target_dir
 
 
-def _publish(building_dir: Path, target_dir: Path, state: CheckpointState, model_dir: Path) -> None:
+def publish(building_dir: Path, state: CheckpointState, model_dir: Path, stage_config: StageConfig) -> None:
+    """Complete a checkpoint and publish it in one rename; then remove those not to be kept. Rank 0 only.
+
+    A kill at any moment leaves the earlier checkpoints as they were.
+
+    Args:
+        building_dir: Holds the files of all ranks.
+        state: Content of `state.json`; `file_sizes` is filled in.
+        model_dir: Config and tokenizer, copied into the checkpoint.
+        stage_config: Says which checkpoints stay.
+
+    Raises:
+        CheckpointError: It could not be written, for example because the disk is full.
+    """
+    checkpoints_dir = building_dir.parent
+    try:
+        _complete(building_dir, checkpoints_dir / format_checkpoint_name(state.step), state, model_dir)
+    except OSError as error:
+        raise build_write_error(building_dir, error) from error
+    steps = {parse_step(checkpoint): checkpoint for checkpoint in list_checkpoints(checkpoints_dir)}
+    # Later ones were unusable, or the run would have resumed from them.
+    kept = select_kept_steps([step for step in steps if step <= state.step], stage_config)
+    for step in steps.keys() - kept:
+        shutil.rmtree(steps[step])
+
+
+def _complete(building_dir: Path, target_dir: Path, state: CheckpointState, model_dir: Path) -> None:
     """Complete a checkpoint, flush it to disk and rename it."""
     shutil.copytree(model_dir, building_dir / MODEL_DIR)
     file_sizes = {
@@ -135,7 +144,8 @@ def _publish(building_dir: Path, target_dir: Path, state: CheckpointState, model
     fsync_path(target_dir.parent)
 
 
-def _build_write_error(building_dir: Path, error: Exception) -> CheckpointError:
+def build_write_error(building_dir: Path, error: Exception) -> CheckpointError:
+    """Return what to say of a checkpoint that could not be written."""
     free_mib = shutil.disk_usage(building_dir.parent).free >> 20
     return CheckpointError(
         f"{building_dir.parent}: the checkpoint could not be written ({format_exception_line(error, 160)})",

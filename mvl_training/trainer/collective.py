@@ -55,3 +55,18 @@ def run_on_rank_0(function: Callable[[], _T]) -> _T:
     if broadcast_values[1] is not None:
         raise broadcast_values[1]
     return result
+
+
+def raise_on_all_ranks(error: MvlError | None) -> None:
+    """Raise the first error that any rank has on all of them. Collective.
+
+    Args:
+        error: This rank's; None: it has none.
+
+    Raises:
+        MvlError: The error, with its class, message and hint.
+    """
+    errors: list[MvlError | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(errors, error, group=_control_group)
+    if found := [error for error in errors if error is not None]:
+        raise found[0]

@@ -52,3 +52,19 @@ def check_disk(output_dir: Path, sizes: ModelSizes, stage_config: StageConfig, n
             f" {needed / GIB:.3g} GiB, and {free / GIB:.3g} GiB are free",
             hint="lower the recipe's `keep_checkpoints`, or set MVL_HOME to a larger disk",
         )
+
+
+def check_staging_disk(scratch_dir: Path, sizes: ModelSizes, stage_config: StageConfig, n_machines: int) -> None:
+    """Refuse a run whose part of a staged checkpoint would not fit on this machine's scratch folder.
+
+    Raises:
+        MvlError: It does not fit; with the figures.
+    """
+    needed = forecast_checkpoint_bytes(sizes, stage_config) / n_machines
+    free = shutil.disk_usage(scratch_dir).free
+    if needed > free:
+        raise MvlError(
+            f"{scratch_dir}: a staged checkpoint takes {needed / GIB:.3g} GiB of each machine, and {free / GIB:.3g} GiB"
+            " are free",
+            hint="set MVL_SCRATCH to a larger disk, or the recipe's `staged_checkpoints` to false",
+        )

@@ -47,6 +47,7 @@ from mvl_assets.common.end_with_parent import end_with_parent
 from mvl_assets.common.file_lock import acquire_lock
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.common.malloc import retain_freed_blocks
+from mvl_assets.common.scratch_location import create_scratch_parent
 from mvl_assets.errors import MvlError
 from mvl_assets.lake_queries.holdout import read_held_out_samples
 from mvl_assets.lake_queries.views import list_mixture_categories
@@ -54,15 +55,16 @@ from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.processing import SampleProcessor, load_tokenizer, resolve_model_dir
 from mvl_training.data.step_packs import PackLimits, StepPacker
-from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
+from mvl_training.model.cost_model import ModelSizes, build_sample_flops, compute_model_sizes
 from mvl_training.model.hf_layout import write_model_files
 from mvl_training.model.lora import add_adapters
 from mvl_training.model.student_model import Student, assemble_student, load_student
 from mvl_training.recipe import Recipe
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
-from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, run_on_rank_0
-from mvl_training.trainer.disk_need import check_disk
+from mvl_training.trainer.checkpoint_writer import CheckpointWriter
+from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, raise_on_all_ranks, run_on_rank_0
+from mvl_training.trainer.disk_need import check_disk, check_staging_disk
 from mvl_training.trainer.engine import build_deepspeed_config, build_engine
 from mvl_training.trainer.export import DTYPE_BY_PRECISION
 from mvl_training.trainer.finish import export_and_report
@@ -213,6 +215,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         student = _build_student(job, tokenizer)
         sizes = compute_model_sizes(student.llava, student.grid)
     run_on_rank_0(lambda: check_disk(job.output_dir, sizes, job.stage_config, job.n_steps))
+    staging_dir = _create_staging_dir(job, sizes)
     if job.stage_config.lora is not None:
         add_adapters(student, job.stage_config.lora, seed=job.recipe.seed)
     model_dir = job.output_dir / "model"
@@ -246,6 +249,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     reporter = MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step) if is_rank_0 else None
     started_at = time.monotonic()
     grace_s = read_save_grace_s()
+    writer = CheckpointWriter(checkpoints_dir, model_dir, job.stage_config, staging_dir)
 
     def save_checkpoint(step: int) -> None:
         state = CheckpointState(
@@ -259,13 +263,11 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             parameter_names,
             build_provenance(job),
         )
-        save_started_at = time.monotonic()
-        checkpoints.save(engine, checkpoints_dir, state, model_dir, job.stage_config)
-        save_time_s = time.monotonic() - save_started_at
-        if reporter is not None and save_time_s > grace_s:
+        writer.save(engine, state)
+        if reporter is not None and writer.write_time_s > grace_s:
             reporter.log(
-                f"step {step}: the checkpoint took {save_time_s:.0f} s to write, and a run that is cancelled gets"
-                f" {grace_s} s: its work since the last checkpoint would be lost; raise {SAVE_GRACE_ENV}"
+                f"step {step}: the last checkpoint took {writer.write_time_s:.0f} s to write, and a run that is"
+                f" cancelled gets {grace_s} s: its work since the last checkpoint would be lost; raise {SAVE_GRACE_ENV}"
             )
 
     try:
@@ -293,8 +295,10 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             save_checkpoint,
             held_out,
         )
+        writer.finish()
         export_and_report(job, engine, loader, start_step, time.monotonic() - started_at)
     except Interrupted as interruption:
+        writer.finish()
         if reporter is not None:
             reporter.log(f"{interruption}; the same command resumes from there")
         return 128 + interruption.signum
@@ -302,6 +306,22 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         if reporter is not None:
             reporter.close()
     return 0
+
+
+def _create_staging_dir(job: TrainingJob, sizes: ModelSizes) -> Path | None:
+    """Return where this machine's part of a checkpoint goes first; None where it is not staged. Collective."""
+    if not job.stage_config.staged_checkpoints:
+        return None
+    # By the machine, too: the scratch folder may be one that machines share.
+    staging_dir = create_scratch_parent() / f"checkpoints-{job.run_hash[:16]}-{os.environ.get('GROUP_RANK', '0')}"
+    n_machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    error = None
+    try:
+        check_staging_disk(staging_dir.parent, sizes, job.stage_config, n_machines)
+    except MvlError as disk_error:
+        error = disk_error
+    raise_on_all_ranks(error)
+    return staging_dir
 
 
 def _check_ranks_agree(run_hash: str) -> None:

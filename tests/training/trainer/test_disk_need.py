@@ -12,7 +12,12 @@ from mvl_assets.errors import MvlError
 from mvl_training.model.cost_model import compute_recipe_sizes, count_trained_params
 from mvl_training.recipe import load_recipe
 from mvl_training.trainer.checkpoint import select_kept_steps
-from mvl_training.trainer.disk_need import check_disk, count_checkpoints, forecast_checkpoint_bytes
+from mvl_training.trainer.disk_need import (
+    check_disk,
+    check_staging_disk,
+    count_checkpoints,
+    forecast_checkpoint_bytes,
+)
 from tests.training import tiny_model as small
 
 Usage = namedtuple("Usage", "total used free")
@@ -45,6 +50,18 @@ def test_a_run_that_does_not_fit_is_refused_with_figures(
         check_disk(tmp_path, sizes, stage_config, 6)
     (tmp_path / "written").write_bytes(b"1")
     check_disk(tmp_path, sizes, stage_config, 6)
+
+
+def test_a_staged_checkpoint_has_to_fit_on_the_scratch_folder_of_each_machine(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small.build_recipe(tokenizer, staged_checkpoints=True)
+    sizes, stage_config = compute_recipe_sizes(recipe), recipe.get_stage("single_image")
+    half = forecast_checkpoint_bytes(sizes, stage_config) / 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, half))
+    check_staging_disk(tmp_path, sizes, stage_config, n_machines=2)
+    with pytest.raises(MvlError, match=r"a staged checkpoint takes .* \| set MVL_SCRATCH to a larger disk"):
+        check_staging_disk(tmp_path, sizes, stage_config, n_machines=1)
 
 
 def test_the_newest_checkpoints_stay_and_the_first_after_each_interval_of_samples(tokenizer: Path) -> None:

@@ -73,7 +73,10 @@ def test_two_machines_of_one_rank_train_as_one_machine_of_two(tmp_path: Path, to
     reach.chmod(0o755)
 
     apart = [str(DEPLOY / "train-hosts.sh"), str(tmp_path / "hosts.txt"), "--nproc_per_node", "1"]
-    apart += trainer(recipe, lake, tmp_path / "apart")
+    # Each machine stages its part of a checkpoint, and rank 0 publishes them together.
+    staged = tmp_path / "staged.yaml"
+    staged.write_text(yaml.safe_dump(small.build_recipe_data(tokenizer, staged_checkpoints=True)), encoding="utf-8")
+    apart += trainer(staged, lake, tmp_path / "apart")
     nodes = start([*INSIDE, CABLE + 'exec "$@"', "bash", *apart], MVL_SSH=str(reach), GLOO_SOCKET_IFNAME="eth0")
     together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     one = start(together + trainer(recipe, lake, tmp_path / "together"))
@@ -86,6 +89,8 @@ def test_two_machines_of_one_rank_train_as_one_machine_of_two(tmp_path: Path, to
 
     assert len(losses(tmp_path / "apart")) == STEPS
     assert losses(tmp_path / "apart") == losses(tmp_path / "together")
+    files = [sorted(path.name for path in (tmp_path / out / "checkpoints").rglob("*")) for out in ("apart", "together")]
+    assert files[0] == files[1]
     worlds: list[Any] = [
         json.loads((tmp_path / p / "result.json").read_text())["world_size"] for p in ("apart", "together")
     ]
