@@ -117,7 +117,7 @@ def publish(building_dir: Path, state: CheckpointState, model_dir: Path, stage_c
     """
     checkpoints_dir = building_dir.parent
     try:
-        _complete(building_dir, checkpoints_dir / format_checkpoint_name(state.step), state, model_dir)
+        _write_state_and_rename(building_dir, checkpoints_dir / format_checkpoint_name(state.step), state, model_dir)
     except OSError as error:
         raise build_write_error(building_dir, error) from error
     steps = {parse_step(checkpoint): checkpoint for checkpoint in list_checkpoints(checkpoints_dir)}
@@ -127,7 +127,7 @@ def publish(building_dir: Path, state: CheckpointState, model_dir: Path, stage_c
         shutil.rmtree(steps[step])
 
 
-def _complete(building_dir: Path, target_dir: Path, state: CheckpointState, model_dir: Path) -> None:
+def _write_state_and_rename(building_dir: Path, target_dir: Path, state: CheckpointState, model_dir: Path) -> None:
     """Complete a checkpoint, flush it to disk and rename it."""
     shutil.copytree(model_dir, building_dir / MODEL_DIR)
     file_sizes = {

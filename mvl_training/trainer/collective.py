@@ -68,5 +68,5 @@ def raise_on_all_ranks(error: MvlError | None) -> None:
     """
     errors: list[MvlError | None] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, error, group=_control_group)
-    if found := [error for error in errors if error is not None]:
-        raise found[0]
+    if raised_errors := [error for error in errors if error is not None]:
+        raise raised_errors[0]
