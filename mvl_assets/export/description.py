@@ -77,7 +77,7 @@ def list_configs(
     for stage in TRAINING_STAGES:
         data_files = next((p for p in format_.list_data_files(stage) if folder.matches_any(p)), None)
         if data_files is not None:
-            schema = format_.schema if isinstance(format_, TableFormat) else None
+            schema = format_.schema if isinstance(format_, TableFormat) and format_.has_parquet_files else None
             n_bytes = None if schema is None else folder.measure_folder(stage)
             n_rows = sum(count["rows"] for count in count_by_license(lake, [stage], mixture_filter))
             configs.append(CardConfig(stage, data_files, n_rows, n_bytes, schema, format_.loads_with_datasets))

@@ -94,9 +94,14 @@ class ExportFolder:
                 yield entry_name
 
     def matches_any(self, pattern: str) -> bool:
-        """Return whether there is a file of this name; with a star in its last part, a file beside which it fits."""
+        """Return whether there is a file of this name; with a star in its last part, a file beside which it fits.
+
+        `<folder>/**` fits any file below the folder.
+        """
         if "*" not in pattern:
             return not self.find_missing([pattern])
+        if pattern.endswith("/**"):
+            return any(True for _ in self.list_files(pattern.removesuffix("/**")))
         return any(PurePosixPath(name).match(pattern) for name in self.list_files(pattern.rpartition("/")[0]))
 
     def measure_folder(self, name: str) -> int:

@@ -28,7 +28,8 @@ def prepare_publication(
 ) -> None:
     """Write mixtures in formats to the folder; what is there and still right is kept.
 
-    Readers that go by the card, and Croissant, get the first of the formats that they can read.
+    Readers that go by the card get the first format of Parquet, which Croissant describes too, or else the first that
+    `datasets` can read.
 
     Args:
         lake: The lake.
@@ -46,7 +47,12 @@ def prepare_publication(
         for stage in stages:
             on_result(format_, export_stage(lake, stage, format_folder, format_, options, executor))
         own_configs = list_configs(lake, format_folder, format_, options.mixture_filter)
-        if not any(config.loads_with_datasets for config in configs):
+        if _rank_for_readers(own_configs) > _rank_for_readers(configs):
             configs = [replace(config, data_files=f"{format_.name}/{config.data_files}") for config in own_configs]
     note = "Formats: " + ", ".join(f"`{format_.name}/` ({format_.description})" for format_ in formats) + "."
     write_description(lake, profile, folder, configs, options, describe_agreement(lake), note)
+
+
+def _rank_for_readers(configs: Sequence[CardConfig]) -> tuple[bool, bool]:
+    """Return how much of a format its card can tell readers: columns of Parquet, files that `datasets` reads."""
+    return any(config.schema is not None for config in configs), any(config.loads_with_datasets for config in configs)

@@ -42,6 +42,8 @@ class TableFormat(ExportFormat):
     """Shards of Parquet whose row groups are `MAX_GROUP_ROWS` rows, or fewer with large images."""
 
     schema: ClassVar[pa.Schema]
+    has_parquet_files: ClassVar[bool] = True
+    """Whether its files are Parquet, which the card and Croissant describe column by column."""
 
     @abstractmethod
     def build_content(self, row: ExportRow) -> dict[str, Any]:
@@ -137,16 +139,20 @@ class FineVisionFormat(TableFormat):
 
 
 class LanceFormat(ParquetFormat):
-    """A Lance table per stage, `<stage>.lance`. Shards are its fragments, and one commit makes a table of them."""
+    """A Lance table per stage, `<stage>.lance`. Shards are its fragments, and one commit makes a table of them.
+
+    `datasets` reads them since 4.5. Without a configuration it would take the fragments' JSON files for the data.
+    """
 
     name = "lance"
+    has_parquet_files = False
     description = "a Lance table with embedded images, for random access; the hub and LanceDB read it"
 
     def list_files(self, stage: str, shard: Shard) -> list[str]:
         return [f"{stage}-fragments/{shard.name}.json"]
 
     def list_data_files(self, stage: str) -> list[str]:
-        return []
+        return [f"{stage}.lance/**"]
 
     def write_shard(self, task: ShardTask) -> None:
         uri = _build_table_uri(task.folder, task.stage)
