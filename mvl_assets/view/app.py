@@ -28,7 +28,7 @@ from mvl_assets.lake_queries.pair_index.index import PairIndex, Selection
 from mvl_assets.view.image_files import ImageFile, ImageShelf
 from mvl_assets.view.library import PairLibrary
 from mvl_assets.view.lineage_page import read_lineage_sections
-from mvl_assets.view.neighbours import read_neighbours
+from mvl_assets.view.neighbours import read_near_sample, read_neighbours
 from mvl_assets.view.overview_page import read_overview_page
 from mvl_assets.view.pairs import read_cards, read_page
 from mvl_assets.view.security import RequestGuard
@@ -183,6 +183,7 @@ class ViewApp:
             position=position,
             n_selected=len(selection),
             asset_url=self._build_asset_url(page.card.row),
+            run_url=self._build_run_url(page.judged["run_id"]),
             label_names=LABEL_NAMES,
             faults=PROBE_FAULTS,
             previous_id=around["previous"],
@@ -200,7 +201,9 @@ class ViewApp:
         """Answer with the near-duplicates of a pair's sample, and what benchmarks have of it."""
         index, ordinal = self._find_pair(request)
         (row,) = index.read_rows([ordinal])
-        return self._render("neighbours.html", neighbours=read_neighbours(self.library.lake, row), row=row)
+        lake = self.library.lake
+        own = read_near_sample(lake, row["source"], row["sample_id"])
+        return self._render("neighbours.html", neighbours=read_neighbours(lake, row["sample_id"]), own=own)
 
     def _find_pair(self, request: Request) -> tuple[PairIndex, int]:
         index = self._require_index()
@@ -215,6 +218,12 @@ class ViewApp:
             return ""
         path = f"assets/judged/{quote(row['category'])}?partition={quote(row['source'])}"
         return f"{self.options.dagster_url.rstrip('/')}/{path}"
+
+    def _build_run_url(self, run_id: str | None) -> str:
+        """Return the address of the Dagster run that judged a pair."""
+        if not self.options.dagster_url or not run_id:
+            return ""
+        return f"{self.options.dagster_url.rstrip('/')}/runs/{quote(run_id, safe='')}"
 
     # -- labels ------------------------------------------------------------------------------------------------------
 

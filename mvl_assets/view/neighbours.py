@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.duplicate_examples import read_newest_version
+from mvl_assets.model_stage.dialogue import strip_markers
 
 MAX_NEIGHBOURS = 8
+MAX_IMAGES = 4
 MAX_TEXT_CHARS = 1500
-_SAMPLE_COLUMNS = ["sample_id", "source", "revision", "conversations", "image_ids"]
-_SCORES = ("text_overlap", "text_containment", "correlation", "block_difference", "lost_edges")
+_SCORES = (
+    "text_overlap",
+    "text_containment",
+    "question_overlap",
+    "question_containment",
+    "ngram_overlap",
+    "answer_overlap",
+    "correlation",
+    "block_difference",
+    "lost_edges",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NearSample:
+    """A sample, or an item of a benchmark, as one side of a comparison shows it.
+
+    Attributes:
+        source: Its source.
+        text: Its conversation.
+        image_ids: Its first `MAX_IMAGES` images.
+        n_images: All of its images.
+    """
+
+    source: str
+    text: str
+    image_ids: list[str]
+    n_images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,58 +50,60 @@ class Neighbour:
 
     Attributes:
         relation: How they belong together.
-        source: Of the sample.
-        text: Its conversation; empty where it is not in the lake.
-        image_ids: Its images.
-        scores: How near it is.
+        scores: How near it is, as names and values.
+        sample: The sample or item; None where it is not in the lake.
     """
 
     relation: str
-    source: str
-    text: str = ""
-    image_ids: list[str] = field(default_factory=list)
-    scores: list[tuple[str, str]] = field(default_factory=list)
+    scores: list[tuple[str, str]]
+    sample: NearSample | None
 
 
-def read_neighbours(lake: Lake, row: dict[str, Any]) -> list[Neighbour]:
-    """Return what curation has sample near a pair's sample, nearest first, at most `MAX_NEIGHBOURS`.
+def read_near_sample(lake: Lake, source: str | None, sample_id: str | None) -> NearSample | None:
+    """Return a sample as it is compared; None if it is not in the lake."""
+    sample = read_newest_version(lake, source, sample_id) if source and sample_id else None
+    if sample is None:
+        return None
+    turns = sample["conversations"] or ()
+    text = "\n\n".join(f"{turn['from']}: {strip_markers(turn['value'] or '')}" for turn in turns)
+    image_ids = list(sample["image_ids"] or ())
+    return NearSample(sample["source"], text[:MAX_TEXT_CHARS], image_ids[:MAX_IMAGES], len(image_ids))
 
-    Args:
-        lake: The lake.
-        row: The pair's row in the index.
-    """
-    own = sql.equals("sample_id", row["sample_id"])
+
+def read_neighbours(lake: Lake, sample_id: str) -> list[Neighbour]:
+    """Return what curation has found near a sample: duplicates, then benchmarks, at most `MAX_NEIGHBOURS`."""
     neighbours = []
-    duplicates = lake.get_table("curation/duplicates")
-    condition = f"{own} OR {sql.equals('canonical_sample_id', row['sample_id'])}"
-    for duplicate in duplicates.iter_rows(None, condition):
-        is_own = duplicate["sample_id"] == row["sample_id"]
+    own = sql.equals("sample_id", sample_id)
+    condition = f"{own} OR {sql.equals('canonical_sample_id', sample_id)}"
+    for duplicate in lake.get_table("curation/duplicates").iter_rows(None, condition):
+        is_own = duplicate["sample_id"] == sample_id
         prefix = "canonical_" if is_own else ""
         outcome = "kept instead of this one" if is_own else "left out for this one"
-        relation = f"{duplicate['rule'].replace('_', ' ')}, {outcome}"
-        sample = _read_sample(lake, duplicate[f"{prefix}source"], duplicate[f"{prefix}sample_id"])
-        neighbours.append(_build_neighbour(relation, duplicate[f"{prefix}source"], sample, duplicate))
+        other = read_near_sample(lake, duplicate[f"{prefix}source"], duplicate[f"{prefix}sample_id"])
+        neighbours.append(Neighbour(f"{_write_words(duplicate['rule'])}, {outcome}", _format_scores(duplicate), other))
         if len(neighbours) == MAX_NEIGHBOURS:
             return neighbours
     for hit in lake.get_table("curation/contamination").iter_rows(None, own):
-        item = hit.get("item_id") or hit["benchmark_item"]
-        sample = _read_sample(lake, None, item) if item else None
-        relation = f"{hit['kind'].replace('_', ' ')} of {hit['benchmark'] or 'a held-out row'}"
-        neighbours.append(_build_neighbour(relation, (sample or {}).get("source", ""), sample, hit))
+        item = read_near_sample(lake, hit["item_source"], hit["benchmark_item"])
+        neighbours.append(Neighbour(_describe_hit(hit), _format_scores(hit), item))
         if len(neighbours) == MAX_NEIGHBOURS:
             break
     return neighbours
 
 
-def _read_sample(lake: Lake, source: str | None, sample_id: str) -> dict[str, Any] | None:
-    rows = lake.get_table("samples").iter_rows(
-        _SAMPLE_COLUMNS, sql.equals("sample_id", sample_id), partition_key=source
-    )
-    return max(rows, key=lambda row: row["revision"], default=None)
+def _describe_hit(hit: Mapping[str, Any]) -> str:
+    """Return what a sample has in common with an item, and what follows for mixtures."""
+    item = f"an item of {hit['benchmark']}" if hit["benchmark"] else "a held-out question"
+    if hit["kind"] == "declared":
+        item = f"the source belongs to {hit['benchmark']}"
+    outcome = "left out of mixtures" if hit["removed"] else "not left out of mixtures"
+    allowed = f" ({hit['allowed']})" if hit["allowed"] else ""
+    return f"{_write_words(hit['kind'])}: {item}, {outcome}{allowed}"
 
 
-def _build_neighbour(relation: str, source: str, sample: dict[str, Any] | None, scores: dict[str, Any]) -> Neighbour:
-    turns = (sample or {}).get("conversations") or ()
-    text = "\n\n".join(f"{turn['from']}: {turn['value']}" for turn in turns)
-    lines = [(name.replace("_", " "), f"{scores[name]:.2f}") for name in _SCORES if scores.get(name) is not None]
-    return Neighbour(relation, source, text[:MAX_TEXT_CHARS], list((sample or {}).get("image_ids") or ())[:4], lines)
+def _format_scores(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(_write_words(name), f"{row[name]:.2f}") for name in _SCORES if row.get(name) is not None]
+
+
+def _write_words(name: str) -> str:
+    return name.replace("_", " ")

@@ -177,10 +177,9 @@ def _cut(text: str, max_chars: int) -> str:
 
 
 def _list_judges(judged: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the verdicts that count, and those of the panel's members."""
-    panel = judged["panel"] or []
-    own = {"model": "the panel" if panel else judged["model"] or "", "verdicts": judged["verdicts"] or []}
-    return [own, *({"model": member["model"], "verdicts": member["verdicts"] or []} for member in panel)]
+    """Return the verdicts of the judge, and those of the others of its panel."""
+    judges = [judged, *(judged["panel"] or [])]
+    return [{"model": judge["model"] or "", "verdicts": judge["verdicts"] or []} for judge in judges]
 
 
 def _list_facts(row: Mapping[str, Any], sample: Mapping[str, Any], rewrite: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -60,7 +60,9 @@ def test_hostile_text_is_text_in_every_page(site: ViewSite) -> None:
         text = html.decode()
         assert status == 200 and "<script>window" not in text and "<img src=x" not in text and "'49'" not in text
         assert "script-src 'self'" in headers["content-security-policy"] and "unsafe" not in str(headers)
-    assert "&lt;script&gt;window.hacked" in site.get(f"/pair/{judged_id}")[2].decode()
+    page = site.get(f"/pair/{judged_id}")[2].decode()
+    assert "&lt;script&gt;window.hacked" in page
+    assert 'href="http://127.0.0.1:3000/runs/run"' in page and "/assets/judged/" in page
 
 
 def test_images_come_by_id_with_their_own_type(site: ViewSite) -> None:

@@ -22,7 +22,7 @@ from mvl_assets.stages import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SCORED, SCOR
 if TYPE_CHECKING:
     import duckdb
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Goes up when the columns or their meaning change: files of another version are not opened."""
 
 SCAN_BATCH_ROWS = 32_768
@@ -45,7 +45,10 @@ SELECT $first + row_number() OVER (ORDER BY j._rowaddr NULLS LAST, r.address) - 
             WHEN j.matches_reference THEN 'judge no, reference yes'
             WHEN j.all_yes THEN 'judge yes, reference no'
             ELSE 'both no' END,
-       if(len(j.panel) > 1, len(list_distinct([p.all_yes for p in j.panel])) = 1, NULL),
+       -- `verdicts` are the first judge's, `panel` those of the others: null where one gave none.
+       if(len([p for p in j.panel if p.all_yes IS NOT NULL]) > 0,
+          len(list_distinct(list_append([p.all_yes for p in j.panel],
+                                        len([v for v in j.verdicts if NOT v.verdict]) = 0))) = 1, NULL),
        nullif(array_to_string(list_sort([v.criterion for v in j.verdicts if NOT v.verdict]), ', '), ''),
        j.model, r.model, r.prompt, r.prompt_hash, r.blind, r.task_type, r.answer_chars,
        c.modality, c.license, c.n_chars, c.n_images,

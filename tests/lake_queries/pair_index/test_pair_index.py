@@ -6,22 +6,28 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.data_tables import JUDGED
 from mvl_assets.lake_queries.pair_index.build import build_file_name, build_pair_index, read_table_versions
 from mvl_assets.lake_queries.pair_index.filters import NO_VALUE, PairFilter
 from mvl_assets.lake_queries.pair_index.index import ConditionError, PairIndex
 from mvl_assets.lake_queries.pair_index.search import search_rewrites
 from mvl_assets.view.pairs import read_page
 from tests.export.small_lake import SOURCE, fill_judged_lake
+from tests.lake.rows import put
+
+
+def build_index(lake: Lake, folder: Path) -> PairIndex:
+    versions = read_table_versions(lake)
+    path = folder / build_file_name(lake, versions, 0)
+    build_pair_index(lake, versions, 0, path)
+    return PairIndex(lake, path)
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> PairIndex:
     folder = tmp_path_factory.mktemp("index")
-    lake = fill_judged_lake(folder / "lake")
-    versions = read_table_versions(lake)
-    path = folder / build_file_name(lake, versions, 0)
-    build_pair_index(lake, versions, 0, path)
-    return PairIndex(lake, path)
+    return build_index(fill_judged_lake(folder / "lake"), folder)
 
 
 def list_answers(index: PairIndex, pair_filter: PairFilter) -> list[str]:
@@ -59,6 +65,25 @@ def test_a_facet_is_counted_under_the_other_conditions(index: PairIndex) -> None
     assert counts["keep"] == [("false", 2), ("true", 2)]
     assert counts["failed_criteria"] == [(None, 2)]
     assert index.count_values(PairFilter())["failed_criteria"] == [("correct, relevant", 2), (None, 2)]
+
+
+def test_judges_agree_where_the_judge_and_the_others_of_its_panel_say_the_same(tmp_path: Path) -> None:
+    lake = fill_judged_lake(tmp_path / "lake")
+    verdicts = sorted(lake.get_table("judged/chart").iter_rows(), key=lambda row: row["keep"])
+    second = {"model": "second", "model_revision": "1"}
+    panels = [
+        [second | {"all_yes": False}],  # as the judge
+        [second | {"all_yes": True}],
+        [second | {"all_yes": True}, second | {"all_yes": None}],  # the third gave no verdict
+        [second | {"all_yes": None}],
+    ]
+    rows = [row | {"panel": panel} for row, panel in zip(verdicts, panels, strict=True)]
+    put(lake, "judged/chart", JUDGED, rows, SOURCE)
+    index = build_index(lake, tmp_path)
+    agreement = {row["judged_id"]: row["judges_agree"] for row in index.read_rows(index.select(PairFilter()).ordinals)}
+    assert [agreement[row["judged_id"]] for row in verdicts] == [True, False, True, None]
+    page = read_page(index, int(index.select(PairFilter()).ordinals[0]), {})
+    assert [judge["model"] for judge in page.judges][:2] == ["judge", "second"]
 
 
 @pytest.mark.parametrize(
