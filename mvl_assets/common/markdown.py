@@ -12,23 +12,31 @@ _LONG_WORD = re.compile(r"\S{24}")
 _ESCAPES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~$"}
 
 
-def escape_cell(value: object, max_chars: int = MAX_CELL_CHARS) -> str:
-    """Return a value as one table cell: cut to `max_chars`, all markup escaped, long words breakable, numbers short."""
+def escape_cell(value: object, max_chars: int = MAX_CELL_CHARS, *, breaks_words: bool = True) -> str:
+    """Return a value as one table cell: cut to `max_chars`, all markup escaped, numbers short.
+
+    Args:
+        value: The value.
+        max_chars: Characters after which a text is cut.
+        breaks_words: Whether long words get places to break, which somebody who copies an id from the page copies too.
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
     text = " ".join(text.split())
     text = text if len(text) <= max_chars else text[: max_chars - 1] + "…"
-    return _LONG_WORD.sub("\\g<0>\u200b", text).translate(_ESCAPES)
+    return (_LONG_WORD.sub("\\g<0>\u200b", text) if breaks_words else text).translate(_ESCAPES)
 
 
-def format_markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+def format_markdown_table(rows: Sequence[Mapping[str, object]], *, breaks_words: bool = True) -> str:
     """Return rows as a table with the columns of the first row, or "none" without rows. Values are escaped."""
     if not rows:
         return "none"
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(escape_cell(row[name]) for name in columns) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(escape_cell(row[name], breaks_words=breaks_words) for name in columns) + " |" for row in rows
+    ]
     return "\n".join(lines)
 
 

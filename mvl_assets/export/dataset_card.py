@@ -14,18 +14,21 @@ from mvl_assets.common.licenses import combine, describe_terms, to_hub_license, 
 from mvl_assets.common.markdown import escape_cell, format_markdown_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import load_full_catalog
-from mvl_assets.config.profile import Profile
+from mvl_assets.config.profile import ModelProfile, Profile
 from mvl_assets.config.project import load_project
-from mvl_assets.config.prompts import load_prompts
+from mvl_assets.config.prompts import Prompt, compute_judging_hash, get_judge_prompts, get_probe_prompt, load_prompts
+from mvl_assets.config.strict_yaml import StrictModel
 from mvl_assets.export.formats.table_schemas import IMAGE
 from mvl_assets.export.row_terms import list_refused_rows
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.mixtures.mixture_filter import MixtureFilter
 from mvl_assets.lake_queries.provenance_counts import (
+    count_by_judging_prompt,
     count_by_language,
     count_by_license,
     count_by_prompt,
     count_contaminated,
+    count_duplicates_by_rule,
     count_kept_by_source,
     list_table_versions,
 )
@@ -36,6 +39,9 @@ UNKNOWN_LICENSE = "unknown"
 PAPER_TITLE, OTHER_TITLE = "MAmmoTH-VL mixtures, rebuilt with mvl", "Instruction data made with mvl"
 MIN_LANGUAGE_SHARE = 0.01
 """Share of the rows whose language is known below which a language is not named: short texts are taken for others."""
+
+NO_LANGUAGE = "zxx"
+"""ISO 639's code of texts in no language, such as formulas: no language of a data set."""
 
 # (rows below which it holds, the hub's word for it)
 _SIZE_CATEGORIES = (
@@ -100,9 +106,9 @@ def render_dataset_card(
         _render_flow(lake, profile, agreement),
         _render_exclusions(lake, profile),
         _render_models(profile),
-        _render_prompts(lake),
+        _render_prompts(lake, profile),
         "## Tables\n\nVersions of the Lance tables that this was made from.\n\n"
-        + format_markdown_table(list_table_versions(lake)),
+        + _format_table(list_table_versions(lake)),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -122,7 +128,7 @@ def _list_languages(lake: Lake, stages: Sequence[str], mixture_filter: MixtureFi
     rows_by_language = {
         count["language"]: count["rows"]
         for count in count_by_language(lake, stages, mixture_filter)
-        if count["language"] is not None
+        if count["language"] not in (None, NO_LANGUAGE)
     }
     min_rows = MIN_LANGUAGE_SHARE * sum(rows_by_language.values())
     return [language for language, n_rows in rows_by_language.items() if n_rows >= min_rows]
@@ -206,7 +212,7 @@ def _render_licenses(license_counts: Sequence[Mapping[str, Any]]) -> str:
             terms,
             "Rewritten rows are also under the output terms of the model that wrote them (below). This follows from"
             " what the sources declare, is no legal advice, and the column `license` of every row says its own.",
-            format_markdown_table(table),
+            _format_table(table),
         )
         if part
     )
@@ -232,7 +238,7 @@ def _render_stage(stage: str, rows: Sequence[Mapping[str, Any]]) -> str:
         }
         for row in rows
     ]
-    return f"## {stage}: {sum(row['n'] for row in rows):,} rows\n\n{format_markdown_table(table)}"
+    return f"## {stage}: {sum(row['n'] for row in rows):,} rows\n\n{_format_table(table)}"
 
 
 def _render_flow(lake: Lake, profile: Profile, agreement: str) -> str:
@@ -268,11 +274,11 @@ def _render_flow(lake: Lake, profile: Profile, agreement: str) -> str:
             f"Pairs were kept by the rule `{profile.keep.rule}`."
             + ("" if agreement else " No person has labelled any: how far the judge agrees with people is not known."),
             *([agreement] if agreement else []),
-            format_markdown_table(flow),
+            _format_table(flow),
             "Rows that were refused before that, by stage and reason:",
-            format_markdown_table(rejects),
+            _format_table(rejects),
             "Share of the judged pairs that was kept, by source:",
-            format_markdown_table(kept),
+            _format_table(kept),
         ]
     )
 
@@ -280,47 +286,89 @@ def _render_flow(lake: Lake, profile: Profile, agreement: str) -> str:
 def _render_exclusions(lake: Lake, profile: Profile) -> str:
     n_duplicates = lake.get_table("curation/duplicates").count()
     mixture = profile.mixture
+    near_rules = profile.near_duplicate_rules
     return "\n\n".join(
         [
             "## Duplicates and benchmarks",
             f"{n_duplicates:,} samples are duplicates of others, which "
             + ("were taken instead." if mixture.drop_duplicates and not profile.paper_parity else "were not left out."),
+            _format_table(count_duplicates_by_rule(lake)),
+            "Near duplicates were not looked for."
+            if near_rules is None
+            else f"Thresholds of near duplicates (`duplicates` of the profile): {_format_thresholds(near_rules)}.",
             "Samples that touch an item of a benchmark or a held-out question"
             + (
                 ", and how many of them no mixture took:"
                 if mixture.drop_contaminated and not profile.paper_parity
                 else "; mixtures took them all the same, `left_out` says what they could leave out:"
             ),
-            format_markdown_table(count_contaminated(lake)),
+            _format_table(count_contaminated(lake)),
+            f"Thresholds (`contamination` of the profile): {_format_thresholds(profile.contamination)}. Left out are"
+            f" hits of the kinds {', '.join(f'`{kind}`' for kind in profile.contamination.removes) or 'none'}.",
         ]
     )
 
 
+def _format_thresholds(rules: StrictModel) -> str:
+    """Return the numbers among the rules that decide about samples, not about the checks of a run (`max_removed`)."""
+    thresholds = {
+        name: value
+        for name, value in rules
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in ("max_removed", "max_hits")
+    }
+    return ", ".join(f"`{name}` {value:g}" for name, value in thresholds.items())
+
+
 def _render_models(profile: Profile) -> str:
-    rows = []
-    for role in sorted(profile.roles):
-        model = profile.get_model(role)
-        rows.append(
-            {
-                "role": role,
-                "model": model.name,
-                "revision": model.revision,
-                "sees images": model.supports_images,
-                "output terms": model.license or UNKNOWN_LICENSE,
-            }
-        )
-    return f"## Models\n\n{format_markdown_table(rows)}"
+    models = {role: profile.get_model(role) for role in sorted(profile.roles)}
+    models |= {f"judge {number}": profile.models[name] for number, name in enumerate(profile.judging.panel, 2)}
+    if profile.prober is not None:
+        models["text-only probe"] = profile.prober
+    rows = [
+        {
+            "role": role,
+            "model": model.name,
+            "revision": model.revision,
+            "sees images": model.supports_images,
+            "output terms": model.license or UNKNOWN_LICENSE,
+        }
+        for role, model in models.items()
+    ]
+    panel = f"The judges decide by the rule `{profile.judging.panel_rule}`." if profile.judging.panel else ""
+    return "\n\n".join(part for part in ("## Models", _format_table(rows), panel) if part)
 
 
-def _render_prompts(lake: Lake) -> str:
-    rows = count_by_prompt(lake)
-    text_by_hash = {prompt.hash: prompt.template for prompt in load_prompts().values()}
-    parts = ["## Prompts", format_markdown_table(rows)]
-    for prompt_hash, name in dict.fromkeys((row["prompt_hash"], row["prompt"]) for row in rows):
-        text = text_by_hash.get(prompt_hash)
-        parts.append(f"### {escape_cell(name)} ({(prompt_hash or 'no hash')[:12]})")
-        parts.append("The text has been changed since." if text is None else _quote_code(text))
+def _render_prompts(lake: Lake, profile: Profile) -> str:
+    prompts = load_prompts(profile=profile)
+    rewriting_rows, judging_rows = count_by_prompt(lake), count_by_judging_prompt(lake)
+    template_by_hash = {prompt.hash: [prompt.template] for prompt in prompts.values()}
+    heading_by_hash = {row["prompt_hash"]: row["prompt"] for row in rewriting_rows}
+    for row in judging_rows:
+        criteria = _list_judging_prompts(profile, prompts, row["family"])
+        judging_hash = compute_judging_hash(criteria, *_get_probe(profile, prompts))
+        template_by_hash[judging_hash] = [prompt.template for prompt in criteria]
+        heading_by_hash.setdefault(row["prompt_hash"], f"judge of {row['family']}")
+    parts = ["## Prompts", _format_table(rewriting_rows)]
+    if judging_rows:
+        parts += ["Judges were asked with these, once for each criterion:", _format_table(judging_rows)]
+    for prompt_hash, heading in heading_by_hash.items():
+        parts.append(f"### {escape_cell(heading)} ({(prompt_hash or 'no hash')[:12]})")
+        templates = template_by_hash.get(prompt_hash)
+        parts += ["The text has been changed since."] if templates is None else map(_quote_code, templates)
     return "\n\n".join(parts)
+
+
+def _list_judging_prompts(profile: Profile, prompts: Mapping[str, Prompt], family: str) -> list[Prompt]:
+    return get_judge_prompts(prompts, family, reference=profile.gives_reference)
+
+
+def _get_probe(profile: Profile, prompts: Mapping[str, Prompt]) -> tuple[Prompt | None, ModelProfile | None]:
+    return (None, None) if profile.prober is None else (get_probe_prompt(prompts), profile.prober)
+
+
+def _format_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as a table whose names and hashes can be copied."""
+    return format_markdown_table(rows, breaks_words=False)
 
 
 def _quote_code(text: str) -> str:

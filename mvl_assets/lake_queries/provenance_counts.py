@@ -81,14 +81,35 @@ def count_contaminated(lake: Lake) -> list[dict[str, Any]]:
     return counts.to_pylist()  # type: ignore[no-any-return]
 
 
+def count_duplicates_by_rule(lake: Lake) -> list[dict[str, Any]]:
+    """Return for every rule by which samples are duplicates: rule, samples."""
+    with open_duckdb() as con, stream_table(con, "duplicates", lake.get_table("curation/duplicates"), ["rule"]):
+        counts = con.sql(
+            "SELECT rule, count(*) AS samples FROM duplicates GROUP BY rule ORDER BY rule"
+        ).to_arrow_table()
+    return counts.to_pylist()  # type: ignore[no-any-return]
+
+
 def count_by_prompt(lake: Lake) -> list[dict[str, Any]]:
     """Return for every prompt and model that wrote pairs: prompt, prompt_hash, model, model_revision, pairs."""
-    columns = ["prompt", "prompt_hash", "model", "model_revision"]
+    return _count_pairs_by(lake, REWRITTEN.name, ["prompt", "prompt_hash", "model", "model_revision"])
+
+
+def count_by_judging_prompt(lake: Lake) -> list[dict[str, Any]]:
+    """Return for every family, judging prompt and judge: family, prompt_hash, model, model_revision, pairs.
+
+    The hash is over all criteria, as `compute_judging_hash` returns it.
+    """
+    return _count_pairs_by(lake, JUDGED.name, ["family", "prompt_hash", "model", "model_revision"])
+
+
+def _count_pairs_by(lake: Lake, stage: str, columns: list[str]) -> list[dict[str, Any]]:
+    """Return the values of these columns in all tables of a stage, in order, with the number of their pairs."""
     counts: dict[tuple[str, ...], int] = {}
-    for name in lake.list_tables(REWRITTEN.name):
-        with open_duckdb() as con, stream_table(con, "rewritten", lake.get_table(name), columns):
-            prompt_rows = con.sql(f"SELECT {', '.join(columns)}, count(*) FROM rewritten GROUP BY ALL").fetchall()  # noqa: S608 - of ours
-        for *key, n_pairs in prompt_rows:
+    for name in lake.list_tables(stage):
+        with open_duckdb() as con, stream_table(con, "pairs", lake.get_table(name), columns):
+            groups = con.sql(f"SELECT {', '.join(columns)}, count(*) FROM pairs GROUP BY ALL").fetchall()  # noqa: S608 - of ours
+        for *key, n_pairs in groups:
             counts[tuple(key)] = counts.get(tuple(key), 0) + n_pairs
     ordered = sorted(counts.items(), key=lambda item: tuple(map(str, item[0])))
     return [{**dict(zip(columns, key, strict=True)), "pairs": n_pairs} for key, n_pairs in ordered]

@@ -12,13 +12,17 @@ import pytest
 import yaml
 
 from mvl_assets.config.profile import load_profile
+from mvl_assets.config.prompts import compute_judging_hash, get_judge_prompts, load_prompts
 from mvl_assets.execution.processes import ProcessExecutor
+from mvl_assets.export.dataset_card import render_dataset_card
 from mvl_assets.export.description import describe_export, list_llava_configs
 from mvl_assets.export.export_folder import ExportFolder
 from mvl_assets.export.export_stage import ExportOptions, export_stage
 from mvl_assets.export.formats.registry import get_format
 from mvl_assets.lake.lake import Lake
-from tests.export.small_lake import STAGE, fill_judged_lake
+from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED
+from tests.export.small_lake import SOURCE, STAGE, fill_judged_lake
+from tests.lake.rows import put
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,20 @@ def test_datasets_reads_the_folder_by_its_card(lake: Lake, tmp_path: Path, name:
     rows = datasets.load_dataset(str(tmp_path / "hub"), STAGE, split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == 12 and {"id", "source"} <= set(rows.column_names)
     assert {"messages", "conversations"} & set(rows.column_names)
+
+
+def test_datasets_reads_a_lance_table_by_its_card_and_not_the_metadata_of_its_fragments(
+    lake: Lake, tmp_path: Path
+) -> None:
+    export(lake, tmp_path / "lance", "lance")
+    export(lake, tmp_path / "parquet", "parquet")
+    tables = [
+        datasets.load_dataset(str(tmp_path / name), STAGE, split="train", cache_dir=str(tmp_path / "cache"))
+        for name in ("lance", "parquet")
+    ]
+    stored, expected = (table.cast_column("images", datasets.List(datasets.Image(decode=False))) for table in tables)
+    assert list(stored) == list(expected) and len(stored) == 12
+    assert not (tmp_path / "lance" / "croissant.json").exists()  # its file sets are of Parquet
 
 
 def test_the_card_of_the_assets_names_the_files_below_it(lake: Lake) -> None:
@@ -81,6 +99,36 @@ def test_the_card_says_how_the_rows_came_to_be(lake: Lake, tmp_path: Path) -> No
     for words in ("judge&#95;no 2", "50.0%", "rewrite&#95;chart", "rewritten/chart", "duplicates of others"):
         assert words in card
     assert "The text has been changed since." in card  # the hash is of no prompt at hand
+    assert "(`duplicates` of the profile): `min_correlation` 0.93, " in card and "`min_ngram_overlap` 0.8" in card
+    assert "`shared_image`" in card and "max_removed" not in card
+    assert "\u200b" not in card  # somebody may copy a name or a hash
+
+
+def test_the_card_has_the_judging_prompts_and_all_judges(tmp_path: Path) -> None:
+    lake, profile = fill_judged_lake(tmp_path / "lake"), load_profile("demo")
+    (role_model,) = profile.models.values()
+    profile = profile.model_copy(
+        update={
+            "models": profile.models | {"second": role_model.model_copy(update={"name": "second-judge"})},
+            "judging": profile.judging.model_copy(update={"panel": ["second"], "panel_rule": "mean"}),
+        }
+    )
+    criteria = get_judge_prompts(load_prompts(profile=profile), "chart", reference=profile.gives_reference)
+    verdicts = list(lake.get_table("judged/chart").iter_rows())
+    judging_hash = compute_judging_hash(criteria, None, None)
+    put(lake, "judged/chart", JUDGED, [row | {"prompt_hash": judging_hash} for row in verdicts], SOURCE)
+    card = render_dataset_card(lake, profile, [])
+    assert f"### judge of chart ({judging_hash[:12]})" in card
+    assert all(prompt.template.strip() in card for prompt in criteria) and len(criteria) > 1
+    assert "| judge 2 | second-judge |" in card and "by the rule `mean`" in card
+
+
+def test_texts_in_no_language_name_none(tmp_path: Path) -> None:
+    lake = fill_judged_lake(tmp_path / "lake")
+    rows = list(lake.get_table("category/chart").iter_rows())
+    put(lake, "category/chart", CATEGORY, [row | {"language": "zxx"} for row in rows], SOURCE)
+    front_matter = read_front_matter(render_dataset_card(lake, load_profile("demo"), []))
+    assert "zxx" not in front_matter.get("language", [])
 
 
 def test_croissant_is_valid_and_its_records_load(lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
