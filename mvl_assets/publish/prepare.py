@@ -47,12 +47,12 @@ def prepare_publication(
         for stage in stages:
             on_result(format_, export_stage(lake, stage, format_folder, format_, options, executor))
         own_configs = list_configs(lake, format_folder, format_, options.mixture_filter)
-        if _rank_for_readers(own_configs) > _rank_for_readers(configs):
+        if _get_reader_rank(own_configs) > _get_reader_rank(configs):
             configs = [replace(config, data_files=f"{format_.name}/{config.data_files}") for config in own_configs]
     note = "Formats: " + ", ".join(f"`{format_.name}/` ({format_.description})" for format_ in formats) + "."
     write_description(lake, profile, folder, configs, options, describe_agreement(lake), note)
 
 
-def _rank_for_readers(configs: Sequence[CardConfig]) -> tuple[bool, bool]:
-    """Return how much of a format its card can tell readers: columns of Parquet, files that `datasets` reads."""
+def _get_reader_rank(configs: Sequence[CardConfig]) -> tuple[bool, bool]:
+    """Return what readers can do with a format by its card: know its columns (Parquet), and load it with `datasets`."""
     return any(config.schema is not None for config in configs), any(config.loads_with_datasets for config in configs)

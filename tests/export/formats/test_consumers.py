@@ -1,13 +1,13 @@
 """Exports loaded by what reads them, where that is light enough for a test: `datasets` and `webdataset`.
 
-Heavier readers were run by hand on exports of 86 rows (originals and rewrites, several images, frames of videos, texts
-alone), and ids, words and numbers of images were compared with the lake's: Energon 7.4.1 (`energon prepare
+Heavier readers were run by hand on exports of 86 rows (originals and rewrites, several images, frames of videos,
+texts alone), and ids, words and numbers of images were compared with the lake's: Energon 7.4.1 (`energon prepare
 --split-parts 'train:.*'`, then its loader), ms-swift 4.6.0 (`load_dataset`), LLaMA-Factory 0.9.5 (its loader and the
 messages of its Qwen2-VL plugin), TRL 1.16.0 (its vision collator with a processor of Qwen2-VL, on 24 rows), and
-`datasets` 4.0.0 and 5.2.0 on seven formats by their cards. Of another export, `_build_messages` of Qwen3-VL's fine-tuning
-code read twelve rows, and LLaVA-NeXT's `LazySupervisedDataset` (commit df17966, with its `preprocess_multimodal`;
-tokenizer and image processor were stand-ins) the same ids and words as 44 rows have. nanoVLM's reader was not run: here
-the columns that it documents are checked.
+`datasets` 4.0.0 and 5.2.0 on seven formats by their cards. Of another export, `_build_messages` of Qwen3-VL's
+fine-tuning code read twelve rows, and LLaVA-NeXT's `LazySupervisedDataset` (commit df17966, with its
+`preprocess_multimodal`; tokenizer and image processor were stand-ins) the same ids and words as 44 rows have.
+nanoVLM's reader was not run: here the columns that it documents are checked.
 """
 
 from __future__ import annotations
