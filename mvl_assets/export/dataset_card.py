@@ -347,7 +347,7 @@ def _render_prompts(lake: Lake, profile: Profile) -> str:
         criteria = _list_judging_prompts(profile, prompts, row["family"])
         judging_hash = compute_judging_hash(criteria, *_get_probe(profile, prompts))
         template_by_hash[judging_hash] = [prompt.template for prompt in criteria]
-        heading_by_hash.setdefault(row["prompt_hash"], f"judge of {row['family']}")
+        heading_by_hash.setdefault(row["prompt_hash"], "judge")
     parts = ["## Prompts", _format_table(rewriting_rows)]
     if judging_rows:
         parts += ["Judges were asked with these, once for each criterion:", _format_table(judging_rows)]

@@ -118,7 +118,7 @@ def test_the_card_has_the_judging_prompts_and_all_judges(tmp_path: Path) -> None
     judging_hash = compute_judging_hash(criteria, None, None)
     put(lake, "judged/chart", JUDGED, [row | {"prompt_hash": judging_hash} for row in verdicts], SOURCE)
     card = render_dataset_card(lake, profile, [])
-    assert f"### judge of chart ({judging_hash[:12]})" in card
+    assert f"### judge ({judging_hash[:12]})" in card
     assert all(prompt.template.strip() in card for prompt in criteria) and len(criteria) > 1
     assert "| judge 2 | second-judge |" in card and "by the rule `mean`" in card
 
