@@ -320,7 +320,7 @@ def _format_thresholds(rules: StrictModel) -> str:
 
 
 def _render_models(profile: Profile) -> str:
-    models = {role: profile.get_model(role) for role in sorted(profile.roles)}
+    models: dict[str, ModelProfile] = {role: profile.get_model(role) for role in sorted(profile.roles)}
     models |= {f"judge {number}": profile.models[name] for number, name in enumerate(profile.judging.panel, 2)}
     if profile.prober is not None:
         models["text-only probe"] = profile.prober
