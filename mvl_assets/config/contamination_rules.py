@@ -27,8 +27,10 @@ class ContaminationRules(StrictModel):
     Attributes:
         benchmarks: Which benchmarks' items are matched, by the names of their assets.
         min_correlation: Smallest correlation of the grey values of an item's image and its copy.
-        max_block_difference: Largest difference of one block of a copy, in standard deviations of the grey values,
-        max_lost_edges: unless no block loses a larger share of its edges than this (a watermark loses none).
+        max_block_difference: Largest difference of one block of a copy, in standard deviations of the grey values; a
+            watermark makes one of up to 1.
+        max_lost_edges: Largest share of the edges of a small window that a copy loses: a digit that differs loses more,
+            a watermark less.
         min_question_containment: Smallest share of the shorter question's words that the longer one has, of two
             questions about one image.
         min_question_overlap: Smallest share of all words of the two questions that they have in common.
@@ -48,9 +50,9 @@ class ContaminationRules(StrictModel):
     """
 
     benchmarks: list[str] | Literal["all"] = "all"
-    min_correlation: float = Field(default=0.93, gt=0, le=1)
-    max_block_difference: float = Field(default=0.25, ge=0)
-    max_lost_edges: float = Field(default=0.07, ge=0)
+    min_correlation: float = Field(default=0.88, gt=0, le=1)
+    max_block_difference: float = Field(default=1.25, ge=0)
+    max_lost_edges: float = Field(default=0.15, ge=0)
     min_question_containment: float = Field(default=0.8, ge=0, le=1)
     min_question_overlap: float = Field(default=0.5, ge=0, le=1)
     min_tokens: int = Field(default=20, ge=13)

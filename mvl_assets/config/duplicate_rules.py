@@ -13,8 +13,10 @@ class DuplicateRules(StrictModel):
     Attributes:
         near: Whether near duplicates are looked for; exact ones always are.
         min_correlation: Smallest correlation of the grey values of an image and its copy.
-        max_block_difference: Largest difference of one block of a copy, in standard deviations of the grey values,
-        max_lost_edges: unless no block loses a larger share of its edges than this (a watermark loses none).
+        max_block_difference: Largest difference of one block of a copy, in standard deviations of the grey values; a
+            watermark makes one of up to 1.
+        max_lost_edges: Largest share of the edges of a small window that a copy loses: a digit that differs loses more,
+            a watermark less.
         min_text_overlap: Smallest share of words that rows with the same images have in common.
         min_text_only_overlap: The same for rows without images.
         min_text_containment: Smallest share of the shorter question's words, and of the shorter answer's, that the
@@ -24,9 +26,9 @@ class DuplicateRules(StrictModel):
     """
 
     near: bool = True
-    min_correlation: float = Field(default=0.93, gt=0, le=1)
-    max_block_difference: float = Field(default=0.25, ge=0)
-    max_lost_edges: float = Field(default=0.07, ge=0)
+    min_correlation: float = Field(default=0.88, gt=0, le=1)
+    max_block_difference: float = Field(default=1.25, ge=0)
+    max_lost_edges: float = Field(default=0.15, ge=0)
     min_text_overlap: float = Field(default=0.6, ge=0, le=1)
     min_text_only_overlap: float = Field(default=0.8, ge=0, le=1)
     min_text_containment: float = Field(default=0.95, ge=0, le=1)
@@ -35,6 +37,8 @@ class DuplicateRules(StrictModel):
 
     def is_image_copy(self, correlation: float, block_difference: float, lost_edges: float) -> bool:
         """Return whether two images with these scores are copies."""
-        return correlation >= self.min_correlation and (
-            block_difference <= self.max_block_difference or lost_edges <= self.max_lost_edges
+        return (
+            correlation >= self.min_correlation
+            and block_difference <= self.max_block_difference
+            and lost_edges <= self.max_lost_edges
         )

@@ -37,7 +37,7 @@ from mvl_assets.lake.schemas.data_tables import (
 )
 from mvl_assets.lake_queries.benchmarks.search import BenchmarkSearch
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Increased when the same rows and items may get other scores, so that they are matched again."""
 
 MIN_STORED_CONTAINMENT = 0.5

@@ -11,8 +11,8 @@ from mvl_assets.lake.images import ImageStore
 from mvl_assets.media.copy_detection import ImageScores, SmallView, build_views, compare_images
 from mvl_assets.media.image import ImageError
 
-CACHE_SIZE = 1024
-"""Images whose views are kept, of at most 80 kB each."""
+CACHE_SIZE = 512
+"""Images whose views are kept, of half a megabyte each at most in most cases."""
 
 CHUNK_BYTES = 32 << 20
 MAX_THREADS = 4

@@ -21,9 +21,9 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import COMPARED, IMAGE_PAIRS, SAMPLE_PAIRS
 from mvl_assets.lake.table import Table
 from mvl_assets.lake_queries.near_duplicates import NearSearch
-from mvl_assets.media.copy_detection import ImageScores
+from mvl_assets.media.copy_detection import MIN_CORRELATION, ImageScores
 
-MIN_STORED_CORRELATION, MIN_STORED_OVERLAP = 0.8, 0.4
+MIN_STORED_CORRELATION, MIN_STORED_OVERLAP = MIN_CORRELATION, 0.4
 """Pairs below these are not stored: no sensible rule takes them."""
 
 MIN_TEXT_WORDS = 8

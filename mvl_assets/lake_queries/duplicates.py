@@ -142,8 +142,8 @@ class SampleComparison:
                    FROM stored_pairs
                    WHERE text_containment >= $min_text_containment
                      AND text_overlap >= if(n_images > 0, $min_text_overlap, $min_text_only_overlap)
-                     AND (correlation IS NULL OR (correlation >= $min_correlation AND
-                          (block_difference <= $max_block_difference OR lost_edges <= $max_lost_edges)))""",
+                     AND (correlation IS NULL OR (correlation >= $min_correlation
+                          AND block_difference <= $max_block_difference AND lost_edges <= $max_lost_edges))""",
                 dict(zip(PairThresholds.__slots__, astuple(thresholds), strict=True)),
             )
         self.con.execute(

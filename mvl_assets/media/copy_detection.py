@@ -1,7 +1,8 @@
 """Whether two images are copies of each other, told by their pixels.
 
-Both are compared in grey at small sizes, whole, without a frame and without margins, whichever pair fits best. Hashes
-only say which images to compare: of drawings on one template and of neighbouring frames they are close, too.
+Both are compared in grey at small sizes, whole, without a frame and without margins, whichever pair fits best; of those
+that fit, the details are compared, too (`lost_edges`). Hashes only say which images to compare: of drawings on one
+template and of neighbouring frames they are close, too.
 """
 
 from __future__ import annotations
@@ -13,28 +14,31 @@ from PIL import Image
 
 from mvl_assets.media.image import load_small_grey
 from mvl_assets.media.image_hashes import list_trimmed_views
+from mvl_assets.media.lost_edges import compute_lost_edges, reduce_detail
 
 MIN_VIEW_SIDE = 256
 """Short side, in pixels, to which an image is decoded: margins are trimmed to less than half a percent."""
 
-SIDE, EDGE_SIDE, N_BLOCKS = 64, 96, 8
-"""Sides of what is compared, in pixels (edges need more detail), and blocks along a side."""
+SIDE, N_BLOCKS = 64, 8
+"""Side of what is compared, in pixels, and blocks along it."""
+
+MIN_CORRELATION = 0.8
+"""Images that correlate less are no copies by any sensible rule: their details are not compared."""
+
+VIEW_TOLERANCE = 0.005
+"""Two views that correlate less than the best two by no more than this fit as well: details are compared in both."""
 
 MAX_ASPECT_DIFFERENCE = 0.06
 """Largest difference of the logarithms of two aspect ratios. Views with a larger one are not compared."""
 
-EDGE_GAIN, EDGE_FLOOR = 2.5, 0.05
-"""An edge counts as lost if it is weaker than in the other image by more than this factor and this much (in standard
-deviations of the grey values): a half-transparent overlay halves the edges below it."""
-
 
 @dataclass(frozen=True, slots=True)
 class SmallView:
-    """One view of an image, in grey values without mean and scale."""
+    """One view of an image: small, in grey values without mean and scale, and less reduced."""
 
     log_aspect: float
     pixels: np.ndarray
-    edges: np.ndarray
+    detail: Image.Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,8 @@ class ImageScores:
     Attributes:
         correlation: Of the grey values, from -1 to 1.
         block_difference: Mean difference of grey values in the block in which they differ most, in standard deviations.
-        lost_edges: Share of a block's edges that one image has and the other lacks, where most are lost; of the two
-            directions the smaller one, so that an overlay, which only adds edges, loses none.
+        lost_edges: Weighted share of a small window's edges that one image has and the other lacks, where most are lost
+            (see `media.lost_edges`); 1 where the correlation is below `MIN_CORRELATION`.
     """
 
     correlation: float
@@ -70,26 +74,20 @@ def compare_images(views: list[SmallView], other_views: list[SmallView]) -> Imag
         return None
     correlation, view, other = max(pairs, key=lambda pair: pair[0])
     block_difference = float(_compute_block_means(np.abs(view.pixels - other.pixels)).max())
-    lost_edges = min(_compute_lost_edges(view.edges, other.edges), _compute_lost_edges(other.edges, view.edges))
+    if correlation < MIN_CORRELATION:
+        return ImageScores(correlation, block_difference, 1.0)
+    fitting = [pair for pair in pairs if pair[0] >= correlation - VIEW_TOLERANCE]
+    lost_edges = min(compute_lost_edges(view.detail, other.detail) for _, view, other in fitting)
     return ImageScores(correlation, block_difference, lost_edges)
 
 
 def _build_view(grey: Image.Image) -> SmallView:
-    detailed = _normalize_pixels(grey, EDGE_SIDE)
-    edges = np.abs(np.diff(detailed, axis=1, append=detailed[:, -1:])) + np.abs(
-        np.diff(detailed, axis=0, append=detailed[-1:])
-    )
-    return SmallView(float(np.log(grey.width / grey.height)), _normalize_pixels(grey, SIDE), edges)
+    return SmallView(float(np.log(grey.width / grey.height)), _normalize_pixels(grey), reduce_detail(grey))
 
 
-def _normalize_pixels(grey: Image.Image, side: int) -> np.ndarray:
-    pixels = np.asarray(grey.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32)
+def _normalize_pixels(grey: Image.Image) -> np.ndarray:
+    pixels = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=np.float32)
     return (pixels - pixels.mean()) / (pixels.std() + 1e-6)
-
-
-def _compute_lost_edges(edges: np.ndarray, other_edges: np.ndarray) -> float:
-    lost = np.maximum(0.0, edges - EDGE_GAIN * other_edges - EDGE_FLOOR)
-    return float(_compute_block_means(lost).max() / (edges.mean() + 1e-6))
 
 
 def _compute_block_means(values: np.ndarray) -> np.ndarray:

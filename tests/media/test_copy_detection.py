@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.media.copy_detection import build_views, compare_images
@@ -25,6 +25,30 @@ def test_copies_pass(image: Image.Image, name: str) -> None:
 
 def test_two_pages_of_one_form_are_not_copies() -> None:
     assert not is_copy(encode(draw_form("Ada Lovelace")), encode(draw_form("Grace M. Hopper")))
+
+
+def draw_circle(label: str) -> Image.Image:
+    """A figure on which one label says how large it is."""
+    image = Image.new("RGB", (320, 320), "white")
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((40, 40, 280, 280), outline="black", fill=(228, 245, 232), width=3)
+    draw.text((220, 150), label, fill="black", font=ImageFont.load_default(size=18), anchor="mb")
+    return image
+
+
+@pytest.mark.parametrize("label", ["2 cm", "7 cm", "12 cm"])
+def test_figure_with_another_number_is_not_a_copy(label: str) -> None:
+    assert not is_copy(encode(draw_circle("5 cm")), encode(draw_circle(label)))
+    assert not is_copy(encode(draw_circle("5 cm")), COPIES["reencoded"](draw_circle(label)))
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_of_a_figure_pass(name: str) -> None:
+    assert is_copy(encode(draw_circle("5 cm")), COPIES[name](draw_circle("5 cm")))
+
+
+def test_form_with_another_entry_is_not_a_copy() -> None:
+    assert not is_copy(encode(draw_form("Room 12")), encode(draw_form("Room 17")))
 
 
 def test_neighbouring_frame_is_not_a_copy() -> None:

@@ -105,7 +105,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "license": "Licence the source declares; null if unknown.",
     "lmms_eval_version": "Version of lmms-eval.",
     "loss": "Loss of the reference answer with the true image.",
-    "lost_edges": "Share of a block's edges that one image has and the other lacks, where most are lost.",
+    "lost_edges": "Weighted share of a window's edges that one image has and the other lacks, where most are lost.",
     "matches_reference": "True if the rewritten answer agrees with the reference answer; null without a reference.",
     "message": "What is wrong, in one line.",
     "metric": "Name of the score in lmms-eval.",

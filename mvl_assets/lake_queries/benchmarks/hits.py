@@ -114,7 +114,7 @@ _KIND = """
                                        / greatest(1, $short_tokens - $min_tokens),
                 if(answer_overlap >= $min_answer_overlap, 0, $min_ngram_overlap_without_answer)) - 1e-9, 2, NULL)
          WHEN correlation IS NULL OR (correlation >= $min_correlation AND
-                (block_difference <= $max_block_difference OR lost_edges <= $max_lost_edges)) THEN
+                block_difference <= $max_block_difference AND lost_edges <= $max_lost_edges) THEN
            if(question_containment >= $min_question_containment AND question_overlap >= $min_question_overlap, 1, 3)
     END"""
 """Number of a stored match's kind, from 1; null for no hit."""
