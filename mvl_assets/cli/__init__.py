@@ -25,7 +25,7 @@ COMMANDS = {
     "status": "Show per stage what is materialised, what is stale, rows and rejects.",
     "sources": "List the declared sources with their state; look them up, fetch them.",
     "plan": "Show what a stage would fetch, send or take, without doing it.",
-    "mixture": "Compare two mixtures: shares, rows gained and lost.",
+    "mixture": "Compare two mixtures; search for better shares (short: mix).",
     "rejects": "Show the rows that were refused: file, row, why, and what to do.",
     "retry": "Ask again for rejected rewrites and verdicts; --list shows them.",
     "benchmarks": "Declare the items of a benchmark, from the file of its lmms-eval task.",
@@ -60,6 +60,8 @@ PLUGIN_COMMANDS = {
     "compare": "Compare two checkpoints on the benchmarks, question by question.",
 }
 
+SHORT_NAMES = {"mix": "mixture"}
+
 # These say something useful anywhere.
 COMMANDS_WITHOUT_PROJECT = ("doctor", "recipe")
 ASKS_FOR_HELP = "mvl.asks_for_help"
@@ -72,6 +74,7 @@ class LazyGroup(click.Group):
         return [*COMMANDS, *PLUGIN_COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = SHORT_NAMES.get(cmd_name, cmd_name)
         if cmd_name in COMMANDS:
             module_name = COMMAND_MODULES.get(cmd_name, f"mvl_assets.cli.{cmd_name}")
             return add_common_options(importlib.import_module(module_name).command)

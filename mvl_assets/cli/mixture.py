@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 import click
 
+from mvl_assets.cli.common_options import add_common_options
 from mvl_assets.common.tables import as_json, format_narrow_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import list_all_categories
@@ -26,12 +28,26 @@ from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.mixture_page import describe_terms_of
 
 NEWEST = "stored"
+SEARCH = "search"
+SEARCH_MODULE = "mvl_training.studies.search_cli"
 COLUMNS = ["", "wanted", "taken", "orig.", "rewr.", "avail.", "why"]
 
 
-@click.group(name="mixture")
+class MixtureGroup(click.Group):
+    """Finds `search` in the training package when it is called: this package does not import that one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), SEARCH]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == SEARCH:
+            return add_common_options(importlib.import_module(SEARCH_MODULE).command)
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(name="mixture", cls=MixtureGroup)
 def command() -> None:
-    """Compare mixtures. `mvl plan mixture` shows what the profile's would take."""
+    """Compare mixtures, and search for better shares. `mvl plan mixture` shows what the profile's would take."""
 
 
 @command.command(name="diff")

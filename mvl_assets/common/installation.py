@@ -24,5 +24,10 @@ def build_install_hint(extra: str) -> str:
 
 def require_training_packages() -> None:
     """Raise `MvlError` where a package that training needs is not installed."""
-    if missing := list_missing_packages():
-        raise MvlError(f"training needs {', '.join(missing)}, not installed here", hint=build_install_hint("train"))
+    require_packages("training", TRAINING_PACKAGES, extra="train")
+
+
+def require_packages(purpose: str, names: tuple[str, ...], *, extra: str) -> None:
+    """Raise `MvlError` where a package of an extra is not installed, which the purpose needs."""
+    if missing := list_missing_packages(names):
+        raise MvlError(f"{purpose} needs {', '.join(missing)}, not installed here", hint=build_install_hint(extra))

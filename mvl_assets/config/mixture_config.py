@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -132,6 +132,16 @@ class MixtureConfig(StrictModel):
         return apportion(n_single_image, single_image_shares) | apportion(
             self.one_vision - n_single_image, multi_image_shares
         )
+
+    def list_competing_shares(self, stages: Iterable[TrainingStage | str]) -> list[dict[str, float]]:
+        """Return the shares of categories that divide the rows of training stages between them, two at least in each.
+
+        Those of single images are apart from those of several images or videos, whose rows are
+        `one_vision_single_share`'s.
+        """
+        taken = {category for stage in stages for category, n_rows in self.compute_targets(stage).items() if n_rows}
+        positive = [{c: s for c, s in shares.items() if s > 0} for shares in self._split_shares()]
+        return [shares for shares in positive if len(shares) > 1 and taken & shares.keys()]
 
     def _split_shares(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the shares of the categories of single images, and of those of several images or videos."""

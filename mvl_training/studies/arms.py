@@ -76,10 +76,11 @@ def resolve_arms(study: Study, profile: Profile) -> list[ResolvedArm]:
     """Return all arms with all seeds.
 
     Raises:
-        MvlError: A key cannot be overridden or does not exist, a value does not fit, the recipe has not all stages, two
-            arms are the same, or the budget and an arm both set the size of a mixture.
+        MvlError: There are fewer than two arms, two are the same, or one has a mistake (`resolve_arm`).
     """
-    arms = [_resolve_arm(study, profile, arm_id) for arm_id in study.list_runs()]
+    if len(study.arms) < 2:
+        raise MvlError(f"study {study.name}: a study compares at least two arms", hint="add one to `arms`")
+    arms = [resolve_arm(study, profile, arm_id) for arm_id in study.list_runs()]
     first_arms: dict[str, str] = {}
     for arm in arms[: len(study.arms)]:
         name = first_arms.setdefault(arm.digest, arm.arm_id.arm)
@@ -91,7 +92,13 @@ def resolve_arms(study: Study, profile: Profile) -> list[ResolvedArm]:
     return arms
 
 
-def _resolve_arm(study: Study, profile: Profile, arm_id: ArmId) -> ResolvedArm:
+def resolve_arm(study: Study, profile: Profile, arm_id: ArmId) -> ResolvedArm:
+    """Return one arm with one seed.
+
+    Raises:
+        MvlError: A key cannot be overridden or does not exist, a value does not fit, the recipe has not all stages, or
+            the budget and the arm both set the size of a mixture.
+    """
     source = f"study {study.name}, arm {arm_id.arm}"
     overrides = study.get_overrides(arm_id.arm)
     _validate_keys(study, overrides, source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import click
 
 from mvl_assets.common.installation import require_training_packages
 from mvl_assets.common.tables import as_json, format_narrow_table
-from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import list_all_categories
 from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
@@ -56,11 +55,9 @@ from mvl_training.studies.study import (
     list_studies,
     load_study,
     parse_study,
-    parse_value,
     require_study_file,
 )
-
-Command = Callable[..., Any]
+from mvl_training.studies.study_options import Command, add_study_options, apply_options
 
 
 @click.group(name="study")
@@ -71,24 +68,13 @@ def command() -> None:
     """
 
 
-def add_study_options(function: Command) -> Command:
-    """Add the options that change a study, which `plan` and `run` have."""
-    options = [
-        click.option("--vary", "variations", multiple=True, metavar="KEY=V,V", help="One arm per value of a setting."),
-        click.option(
-            "--set", "settings", multiple=True, metavar="KEY=V", help="A setting of all arms; may be repeated."
-        ),
-        click.option("--recipe", metavar="NAME", help="Train all arms by this recipe."),
-        click.option(
-            "--stage", "stages", multiple=True, type=click.Choice(TRAINING_STAGES), help="Train only this stage."
-        ),
-        click.option("--seeds", type=click.IntRange(1, 100), help="How many seeds, from 0."),
-        click.option("--samples", multiple=True, metavar="STAGE=N", help="Budget of a training stage, in rows."),
-        click.option("--name", "new_name", metavar="NAME", help="Start the study under another name."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+def add_naming_options(function: Command) -> Command:
+    """Add the options by which a study has arms, or a name, of its own."""
+    vary = click.option(
+        "--vary", "variations", multiple=True, metavar="KEY=V,V", help="One arm per value of a setting."
+    )
+    rename = click.option("--name", "new_name", metavar="NAME", help="Start the study under another name.")
+    return vary(rename(function))
 
 
 @command.command(name="list")
@@ -112,6 +98,7 @@ def list_known() -> None:
 
 @command.command()
 @click.argument("name")
+@add_naming_options
 @add_study_options
 @click.option("--mfu", default=0.4, show_default=True, type=click.FloatRange(0.01, 1.0), help="Utilisation of a GPU.")
 @click.option("--peak", default=float(PEAK_TFLOPS_BY_DEVICE["H100"]), show_default=True, help="bf16 TFLOP/s of a GPU.")
@@ -120,28 +107,29 @@ def plan(name: str, mfu: float, peak: float, json_: bool, **changes: Any) -> Non
     """Show what a study would take and what is reused, without doing anything."""
     require_training_packages()
     study, record, _ = _resolve_study(name, **changes)
-    lake = _open_lake()
+    lake = open_lake()
     arms = resolve_arms(study, asset_keys.load_active_profile())
     if record is not None:
         require_same_inputs(record, arms, compute_input_versions(lake))
     selections = select_rows(lake, study, arms)
     forecasts = forecast_study(study, arms, selections, mfu=mfu, peak_flops=peak * 1e12, is_started=record is not None)
-    n_outstanding = _count_outstanding_requests(lake)
+    n_outstanding = count_outstanding_requests(lake)
     if json_:
         click.echo(as_json(_describe_plan(forecasts, n_outstanding)))
         return
-    _print_plan(study, forecasts, n_outstanding)
+    print_plan(study, forecasts, n_outstanding)
 
 
 @command.command()
 @click.argument("name")
+@add_naming_options
 @add_study_options
 def run(name: str, **changes: Any) -> None:
     """Run what is left of a study; it may be killed, and goes on when it is called again."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     require_training_packages()
     study, record, file_content = _resolve_study(name, **changes)
-    lake = _open_lake()
+    lake = open_lake()
     arms = resolve_arms(study, asset_keys.load_active_profile())
     inputs = compute_input_versions(lake)
     if record is not None:
@@ -160,7 +148,7 @@ def run(name: str, **changes: Any) -> None:
     if tally.failed:
         click.echo("run the same command again to continue from here", err=True)
         sys.exit(1)
-    _print_report(build_report(study, read_scores(lake, study)))
+    print_report(build_report(study, read_scores(lake, study)))
 
 
 @command.command()
@@ -196,7 +184,7 @@ def status(name: str, json_: bool) -> None:
 def report(name: str, json_: bool, out: Path | None) -> None:
     """Show scores by arm, differences with their intervals, and what is settled."""
     study = require_record(name).study
-    built = build_report(study, read_scores(_open_lake(), study))
+    built = build_report(study, read_scores(open_lake(), study))
     if out is not None:
         text = render_report(built)
         if built.scores:
@@ -208,7 +196,7 @@ def report(name: str, json_: bool, out: Path | None) -> None:
     elif json_:
         click.echo(as_json(report_to_dict(built)))
     else:
-        _print_report(built)
+        print_report(built)
 
 
 @command.command(name="export")
@@ -218,7 +206,7 @@ def export_command(name: str, out: Path) -> None:
     """Write a study to a folder: its YAML, versions of all inputs, every score, the report, the environment."""
     record = require_record(name)
     arms = resolve_arms(record.study, asset_keys.load_active_profile())
-    built = bundles.export_study(out, record, arms, read_scores(_open_lake(), record.study))
+    built = bundles.export_study(out, record, arms, read_scores(open_lake(), record.study))
     missing = f"; not evaluated yet: {len(built.missing)} of {len(arms)}" if built.missing else ""
     click.echo(f"written: {out}{missing}")
 
@@ -228,8 +216,8 @@ def export_command(name: str, out: Path) -> None:
 def import_command(folder: Path) -> None:
     """Check the folder of an exported study, show its report, and compare it with this lake and its scores."""
     read = bundles.read_bundle(folder)
-    _print_report(build_report(read.study, read.rows))
-    lake, record = _open_lake(), load_record(read.study.name)
+    print_report(build_report(read.study, read.rows))
+    lake, record = open_lake(), load_record(read.study.name)
     own_rows = [] if record is None else read_scores(lake, record.study)
     for line in bundles.iter_bundle_differences(read, compute_input_versions(lake), own_rows):
         click.echo(line)
@@ -244,30 +232,23 @@ def remove(name: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"remove study {name} with {len(study.list_runs())} arms?", abort=True)
     with hold_study(name):
-        n_tables = remove_study(_open_lake(), name)
+        n_tables = remove_study(open_lake(), name)
     click.echo(f"{n_tables} tables removed; checkpoints stay in {load_settings().checkpoints_dir}")
 
 
-def _open_lake() -> Lake:
+def open_lake() -> Lake:
+    """Return the lake with the pipeline's own tables."""
     return Lake(load_settings().lake_root).get_pipeline_lake()
 
 
 def _resolve_study(
-    name: str,
-    *,
-    variations: Sequence[str],
-    settings: Sequence[str],
-    recipe: str | None,
-    stages: Sequence[str],
-    seeds: int | None,
-    samples: Sequence[str],
-    new_name: str | None,
+    name: str, *, variations: Sequence[str], new_name: str | None, **options: Any
 ) -> tuple[Study, StudyRecord | None, dict[str, Any] | None]:
     """Return the study that the words of a command mean, its record, and what its file says.
 
     A study that was started needs none of the options again. With them, it has to be the same.
     """
-    has_options = bool(variations or settings or recipe or stages or seeds or samples)
+    has_options = bool(variations) or any(options.values())
     path = find_study_file(name)
     record = load_record(new_name or (name if path is None else path.stem))
     if variations:
@@ -280,39 +261,15 @@ def _resolve_study(
         if record is not None and not has_options:
             require_same_study(replace(record, study=parse_study(dict(record.file_content or {}), name)), study)
             return record.study, record, file_content
-    study = _apply_options(study, settings, recipe, stages, seeds, samples, new_name)
+    study = apply_options(study, **options)
+    if new_name is not None:
+        study = parse_study(study.to_dict() | {"name": new_name}, f"study {new_name}")
     if record is not None:
         require_same_study(record, study)
     return study, record, file_content
 
 
-def _apply_options(
-    study: Study,
-    settings: Sequence[str],
-    recipe: str | None,
-    stages: Sequence[str],
-    seeds: int | None,
-    samples: Sequence[str],
-    new_name: str | None,
-) -> Study:
-    data = study.to_dict()
-    data["settings"] |= {key: parse_value(value) for key, value in map(_split_pair, settings)}
-    data["budget"]["samples"] |= {stage: parse_value(value) for stage, value in map(_split_pair, samples)}
-    data |= {"recipe": recipe} if recipe else {}
-    data |= {"stages": list(stages)} if stages else {}
-    data |= {"seeds": list(range(seeds))} if seeds else {}
-    data |= {"name": new_name} if new_name else {}
-    return parse_study(data, f"study {data['name']}")
-
-
-def _split_pair(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator or not key or not value:
-        raise click.UsageError(f"{text!r}: write KEY=VALUE")
-    return key, value
-
-
-def _count_outstanding_requests(lake: Lake) -> int:
+def count_outstanding_requests(lake: Lake) -> int:
     """Return the requests that rewriting and judging of the profile's sources would send now, before the study."""
     profile, n_requests = asset_keys.load_active_profile(), 0
     for sources in asset_keys.list_category_groups(list_all_categories(), profile).values():
@@ -341,7 +298,8 @@ def _describe_plan(forecasts: Sequence[ArmForecast], n_outstanding: int) -> dict
     }
 
 
-def _print_plan(study: Study, forecasts: Sequence[ArmForecast], n_outstanding: int) -> None:
+def print_plan(study: Study, forecasts: Sequence[ArmForecast], n_outstanding: int) -> None:
+    """Print what a study would take, by arm and training stage, and in all."""
     first_forecasts = forecasts[: len(study.arms)]
     rows = [
         [
@@ -376,7 +334,8 @@ def _print_plan(study: Study, forecasts: Sequence[ArmForecast], n_outstanding: i
     click.echo(f"done already: {reused or 'nothing'}")
 
 
-def _print_report(built: StudyReport) -> None:
+def print_report(built: StudyReport) -> None:
+    """Print scores, differences, and what is settled."""
     study = built.study
     if built.missing:
         click.echo(f"not evaluated yet: {', '.join(arm_id.path for arm_id in built.missing)}")

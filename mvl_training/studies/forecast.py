@@ -35,6 +35,10 @@ class StageSelection:
     digest: str
 
 
+class ShortMixtureError(MvlError):
+    """A mixture has fewer rows than its budget."""
+
+
 Selections = Mapping[str, Mapping[TrainingStage, StageSelection]]
 """What mixtures take, by arm and training stage."""
 
@@ -99,7 +103,7 @@ def select_rows(lake: Lake, study: Study, arms: Sequence[ResolvedArm]) -> Select
             f"study {study.name}: nothing is held out to ask", hint="set `holdout_fraction` in the profile above 0"
         )
     first_arms = arms[: len(study.arms)]
-    selections = {arm.arm_id.arm: _select_arm_rows(lake, study, arm) for arm in first_arms}
+    selections = {arm.arm_id.arm: select_arm_rows(lake, study, arm) for arm in first_arms}
     _require_different_rows(study, first_arms, selections)
     return selections
 
@@ -134,7 +138,12 @@ def forecast_study(
     return forecasts
 
 
-def _select_arm_rows(lake: Lake, study: Study, arm: ResolvedArm) -> dict[TrainingStage, StageSelection]:
+def select_arm_rows(lake: Lake, study: Study, arm: ResolvedArm) -> dict[TrainingStage, StageSelection]:
+    """Return what the mixtures of an arm take, by training stage.
+
+    Raises:
+        ShortMixtureError: One of them cannot fill its budget, or has no rows.
+    """
     groups = list_source_groups(study, arm.profile)
     selected = {}
     with open_mixture(lake, arm.profile, list(arm.stages), groups, arm.keep_condition) as (pool, fills):
@@ -143,7 +152,7 @@ def _select_arm_rows(lake: Lake, study: Study, arm: ResolvedArm) -> dict[Trainin
             short = [f"{f.category} {f.selected:,} of {f.target:,}" for f in fill.categories if f.shortfall]
             n_rows = sum(f.selected for f in fill.categories)
             if (stage in study.budget.samples and short) or not n_rows:
-                raise MvlError(
+                raise ShortMixtureError(
                     f"study {study.name}, arm {arm.arm_id.arm}: mixture/{stage} has {n_rows:,} rows of"
                     f" {sum(f.target for f in fill.categories):,} ({', '.join(short) or 'no category'})",
                     hint="lower the budget, change the shares, or set mixture.upsample: true in `settings`",

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,16 @@ def start_study(
     study: Study, arms: Iterable[ResolvedArm], inputs: Mapping[str, str], file_content: Mapping[str, Any] | None
 ) -> StudyRecord:
     """Write the profile and recipe of every arm, and then the record."""
-    digests = {}
-    for arm in arms:
+    return extend_study(StudyRecord(study, file_content, {}, dict(inputs)), study, arms)
+
+
+def extend_study(record: StudyRecord, study: Study, new_arms: Iterable[ResolvedArm]) -> StudyRecord:
+    """Write the profile and recipe of arms that a study did not have, and then its record with them."""
+    digests = dict(record.arm_digests)
+    for arm in new_arms:
         write_arm(arm)
         digests[arm.arm_id.path] = arm.digest
-    record = StudyRecord(study, file_content, digests, dict(inputs))
+    record = replace(record, study=study, arm_digests=digests)
     write_text_atomic(
         get_study_dir(study.name) / RECORD_FILE, json.dumps(asdict(record) | {"study": study.to_dict()}, indent=1)
     )

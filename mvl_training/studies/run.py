@@ -26,6 +26,12 @@ class RunTally:
     done: int = 0
     failed: list[str] = field(default_factory=list)
 
+    def add(self, other: RunTally) -> None:
+        """Count the steps of another call, too."""
+        self.made += other.made
+        self.done += other.done
+        self.failed += other.failed
+
 
 def run_arms(study: Study, arms: Sequence[ResolvedArm], log: Callable[[str], None]) -> RunTally:
     """Run what is left of the arms.

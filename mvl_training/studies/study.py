@@ -84,8 +84,6 @@ class Study(StrictModel):
         for name in (self.name, *self.arms):
             if not is_arm_name(name):
                 raise ValueError(f"{name!r}: names have letters, digits, `.`, `_` and `-`, and begin with the former")
-        if len(self.arms) < 2:
-            raise ValueError("a study compares at least two arms")
         if self.baseline is not None and self.baseline not in self.arms:
             raise ValueError(f"baseline {self.baseline!r} is none of the arms ({', '.join(self.arms)})")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
