@@ -1,5 +1,7 @@
 """The settings of an arm of a study: its profile and recipe are files, its tables are named by the lake's address.
 
+An arm of another lake has the root of that in a third file.
+
 Settings are the environment, which launched processes inherit; so inside `use_arm` every function and every process
 works on the arm.
 """
@@ -15,12 +17,17 @@ from mvl_assets.common.arm_address import ArmId, format_lake_address, split_lake
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 
-PROFILE_FILE, RECIPE_FILE = "profile.yaml", "recipe.yaml"
+PROFILE_FILE, RECIPE_FILE, LAKE_FILE = "profile.yaml", "recipe.yaml", "lake.txt"
 
 
 def get_arm_dir(arm_id: ArmId) -> Path:
     """Return the folder of an arm's profile, recipe and state."""
     return load_settings().studies_dir / arm_id.study / "arms" / arm_id.arm / str(arm_id.seed)
+
+
+def resolve_other_lake(name: str) -> str:
+    """Return the root of the lake that a study names: an address, or a folder, which may be relative to MVL_HOME."""
+    return name if "://" in name else str(load_settings().home / name)
 
 
 def build_arm_environment(arm_id: ArmId) -> dict[str, str]:
@@ -36,6 +43,9 @@ def build_arm_environment(arm_id: ArmId) -> dict[str, str]:
             hint="`mvl study list` names the studies, `mvl study status NAME` its arms",
         )
     root, _ = split_lake_address(load_settings().lake_root)
+    lake_path = profile_path.with_name(LAKE_FILE)
+    if lake_path.is_file():
+        root = resolve_other_lake(lake_path.read_text(encoding="utf-8"))
     return {"MVL_LAKE": format_lake_address(root, arm_id), "MVL_PROFILE": str(profile_path)}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -22,10 +23,13 @@ from mvl_assets.config.settings import load_settings
 from mvl_assets.config.study_arms import use_arm
 from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.errors import MvlError
+from mvl_assets.execution.create import create_executor
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.mixtures.candidates import SourceGroups
 from mvl_assets.orchestration.asset_keys import list_category_groups
+from mvl_training.data.pack_materializer import is_materialized, materialize_packs
 from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.raw_packs import FrameLimits
 from mvl_training.evaluation.benchmarks.benchmark_run import BenchmarkSettings, run_benchmark
 from mvl_training.evaluation.benchmarks.registry import load_suites
 from mvl_training.evaluation.clean_subset import record_touched_items
@@ -80,7 +84,7 @@ def make_mixtures(study: Study, arm: ResolvedArm, *, run_id: str) -> ArmState:
 
 
 def make_plans(study: Study, arm: ResolvedArm, *, run_id: str, launch: LaunchFn) -> ArmState:
-    """Plan the stages of an arm.
+    """Plan the stages of an arm, and write large mixtures in the order of training, as the pipeline does.
 
     Raises:
         MvlError: A mixture has fewer target tokens than the budget.
@@ -92,6 +96,14 @@ def make_plans(study: Study, arm: ResolvedArm, *, run_id: str, launch: LaunchFn)
             report_path = plan_dir / "report.json"
             launch(training_run.build_plan_command(stage, lake.address, run_id, report_path), plan_dir)
             state.pack_plan[stage] = training_run.read_json(report_path)["data_version"]
+            if is_materialized(lake, stage, arm.profile.materialize_packs):
+                materialize_packs(
+                    lake,
+                    stage,
+                    create_executor(arm.profile.executor),
+                    frame_limits=FrameLimits.for_stage(arm.recipe, stage),
+                    run_id=run_id,
+                )
         write_arm(_apply_token_budget(study, arm, lake))
     return state
 
@@ -111,7 +123,7 @@ def _apply_token_budget(study: Study, arm: ResolvedArm, lake: Lake) -> ResolvedA
         config = stages[stage]
         stages[stage] = config.model_copy(update={"steps": -(-n_samples // config.global_batch_size)})
     recipe: Recipe = arm.recipe.model_copy(update={"stages": stages})
-    return ResolvedArm(arm.arm_id, arm.profile, recipe, arm.keep_condition)
+    return replace(arm, recipe=recipe)
 
 
 def train_arm(arm: ResolvedArm, *, launch: LaunchFn, log: Callable[[str], None]) -> ArmState:

@@ -1,7 +1,7 @@
 """The profile and the recipe of every arm, checked before anything is spent, and written where launched processes read.
 
-An arm may override what mixtures and training depend on. Everything before that is made once for all arms, so a change
-of models, prompts or sources is no arm of a study: it is another lake.
+An arm may override what mixtures and training depend on. Everything before that is made once for all arms; a change of
+models, prompts or sources is another lake, which an arm may name.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.mixture_sources import require_reachable_shares
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.study_arms import PROFILE_FILE, RECIPE_FILE, get_arm_dir
+from mvl_assets.config.study_arms import LAKE_FILE, PROFILE_FILE, RECIPE_FILE, get_arm_dir, resolve_other_lake
 from mvl_assets.curation.mixing import resolve_filter
 from mvl_assets.curation.strata import resolve_strata
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.keep import format_keep_condition
+from mvl_assets.lake.lake import Lake
 from mvl_training.recipe import Recipe, load_recipe, parse_recipe
-from mvl_training.studies.study import Study
+from mvl_training.studies.study import LAKE_KEY, Study
 
 PROFILE_KEYS = ("mixture", "where", "licences", "keep")
 """What arms may change of the profile, besides the recipe."""
@@ -47,12 +48,14 @@ class ResolvedArm:
         profile: Its profile. The recipe's name in it is of no meaning.
         recipe: Its recipe, with the steps of the budget where these are known before the rows are counted.
         keep_condition: Which rewrites its mixtures may take, in SQL.
+        lake: The other lake that it is made of, as the study writes it; None: the project's.
     """
 
     arm_id: ArmId
     profile: Profile
     recipe: Recipe
     keep_condition: str
+    lake: str | None = None
 
     @property
     def digest(self) -> str:
@@ -64,7 +67,8 @@ class ResolvedArm:
             mode="json", include={*PROFILE_KEYS, "holdout_fraction", "paper_parity"}, exclude_defaults=True
         )
         recipe = self.recipe.model_dump(mode="json", exclude_defaults=True)
-        return compute_digest("arm", mixing, recipe, self.keep_condition)
+        other_lake = [] if self.lake is None else [self.lake]
+        return compute_digest("arm", mixing, recipe, self.keep_condition, *other_lake)
 
     @property
     def stages(self) -> list[TrainingStage]:
@@ -108,7 +112,7 @@ def resolve_arm(study: Study, profile: Profile, arm_id: ArmId) -> ResolvedArm:
     for key, value in overrides.items():
         if key.startswith(f"{RECIPE_KEY}."):
             _set_value(recipe_data, key.removeprefix(f"{RECIPE_KEY}."), value, f"{source}: {key}")
-        elif key != RECIPE_KEY:
+        elif key not in (RECIPE_KEY, LAKE_KEY):
             _set_value(data, key, value, f"{source}: {key}")
     sizes = {str(stage): n_rows for stage, n_rows in study.budget.samples.items()}
     data["mixture"].update(sizes | {"seed": arm_id.seed})
@@ -120,7 +124,12 @@ def resolve_arm(study: Study, profile: Profile, arm_id: ArmId) -> ResolvedArm:
             keep_condition = format_keep_condition(changed_profile.keep_rule)
         except MvlError as error:
             raise MvlError(f"{source}: {error.message}", hint=error.hint) from error
-    return ResolvedArm(arm_id, changed_profile, recipe, keep_condition)
+    lake = study.get_lake(arm_id.arm)
+    if lake is not None and (not isinstance(lake, str) or not lake):
+        raise MvlError(
+            f"{source}: {LAKE_KEY}: {lake!r} is no folder and no address", hint="name a lake, or leave it out"
+        )
+    return ResolvedArm(arm_id, changed_profile, recipe, keep_condition, lake)
 
 
 def _validate_keys(study: Study, overrides: dict[str, Any], source: str) -> None:
@@ -128,12 +137,12 @@ def _validate_keys(study: Study, overrides: dict[str, Any], source: str) -> None
         if key in SEED_KEYS:
             raise MvlError(f"{source}: {key} is the study's", hint="name the seeds in `seeds`")
         first = key.split(".")[0]
-        if first not in (*PROFILE_KEYS, RECIPE_KEY):
-            suggestion = format_suggestion(first, [*PROFILE_KEYS, RECIPE_KEY])
+        if first not in (*PROFILE_KEYS, RECIPE_KEY, LAKE_KEY):
+            suggestion = format_suggestion(first, [*PROFILE_KEYS, RECIPE_KEY, LAKE_KEY])
             raise MvlError(
                 f"{source}: {key} cannot differ between arms",
-                hint=f"{suggestion}arms share all that is before the mixtures; they may override "
-                f"{', '.join(PROFILE_KEYS)} and {RECIPE_KEY}",
+                hint=f"{suggestion}arms share all that is before the mixtures, or name another {LAKE_KEY}; they may"
+                f" override {', '.join(PROFILE_KEYS)} and {RECIPE_KEY}",
             )
         sized_stages = [*study.budget.samples] if first == "mixture" else []
         if key in {f"mixture.{stage}" for stage in sized_stages}:
@@ -197,6 +206,11 @@ def _apply_budget(study: Study, profile: Profile, data: dict[str, Any], source: 
     return parse_recipe(data | {"stages": stages}, source)
 
 
+def open_source_lake(lake: Lake, name: str | None) -> Lake:
+    """Return the lake that arms are made of: the one that they name, or else the project's."""
+    return lake if name is None else Lake(resolve_other_lake(name))
+
+
 def write_arm(arm: ResolvedArm) -> Path:
     """Write the profile and the recipe of an arm, and return its folder."""
     folder = get_arm_dir(arm.arm_id)
@@ -204,6 +218,8 @@ def write_arm(arm: ResolvedArm) -> Path:
     profile = arm.profile.model_dump(mode="json") | {"recipe": str(folder / RECIPE_FILE)}
     for model in profile["models"].values():
         model["headers"] = {}  # arms ask no model, and headers may hold secrets
+    if arm.lake is not None:
+        write_text_atomic(folder / LAKE_FILE, arm.lake)
     for name, data in ((RECIPE_FILE, arm.recipe.to_dict()), (PROFILE_FILE, profile)):
         write_text_atomic(folder / name, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
     return folder

@@ -90,7 +90,7 @@ def _build_step_asset(name: str, step: StepName, upstream_keys: Sequence[dg.Asse
 
         if step == "mixture":
             lake = Lake(load_settings().lake_root).get_pipeline_lake()
-            require_same_inputs(record, arms, compute_input_versions(lake))
+            require_same_inputs(record, arms, compute_input_versions(lake, record.study))
             state = arm_steps.make_mixtures(record.study, arm, run_id=context.run_id)
         elif step == "pack_plan":
             state = arm_steps.make_plans(record.study, arm, run_id=context.run_id, launch=run_command)

@@ -110,7 +110,7 @@ def plan(name: str, mfu: float, peak: float, json_: bool, **changes: Any) -> Non
     lake = open_lake()
     arms = resolve_arms(study, asset_keys.load_active_profile())
     if record is not None:
-        require_same_inputs(record, arms, compute_input_versions(lake))
+        require_same_inputs(record, arms, compute_input_versions(lake, study))
     selections = select_rows(lake, study, arms)
     forecasts = forecast_study(study, arms, selections, mfu=mfu, peak_flops=peak * 1e12, is_started=record is not None)
     n_outstanding = count_outstanding_requests(lake)
@@ -131,7 +131,7 @@ def run(name: str, **changes: Any) -> None:
     study, record, file_content = _resolve_study(name, **changes)
     lake = open_lake()
     arms = resolve_arms(study, asset_keys.load_active_profile())
-    inputs = compute_input_versions(lake)
+    inputs = compute_input_versions(lake, study)
     if record is not None:
         require_same_inputs(record, arms, inputs)
     if record is None or not all(is_step_done(study, arm, STEP_NAMES[0]) for arm in arms):
@@ -219,7 +219,7 @@ def import_command(folder: Path) -> None:
     print_report(build_report(read.study, read.rows))
     lake, record = open_lake(), load_record(read.study.name)
     own_rows = [] if record is None else read_scores(lake, record.study)
-    for line in bundles.iter_bundle_differences(read, compute_input_versions(lake), own_rows):
+    for line in bundles.iter_bundle_differences(read, compute_input_versions(lake, read.study), own_rows):
         click.echo(line)
 
 

@@ -13,13 +13,14 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.curation.mixing import open_mixture
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.stages import CATEGORY
 from mvl_training.evaluation.benchmarks.benchmark_run import is_lmms_eval_installed
 from mvl_training.evaluation.benchmarks.registry import load_suites
 from mvl_training.model.cost_model import ModelSizes, compute_recipe_sizes
 from mvl_training.recipe import Recipe
 from mvl_training.runs.forecast import forecast_stage
 from mvl_training.studies.arm_steps import STEP_NAMES, StepName, is_step_done, list_source_groups
-from mvl_training.studies.arms import ResolvedArm
+from mvl_training.studies.arms import ResolvedArm, open_source_lake
 from mvl_training.studies.study import HELD_OUT, Study
 
 BYTES_PER_MIXTURE_ROW = 400
@@ -143,7 +144,14 @@ def select_arm_rows(lake: Lake, study: Study, arm: ResolvedArm) -> dict[Training
 
     Raises:
         ShortMixtureError: One of them cannot fill its budget, or has no rows.
+        MvlError: There is no lake where the arm names one.
     """
+    lake = open_source_lake(lake, arm.lake)
+    if arm.lake is not None and not lake.list_tables(CATEGORY.name):
+        raise MvlError(
+            f"study {study.name}, arm {arm.arm_id.arm}: there is no lake with rows at {lake.root}",
+            hint="make it with another model or other prompts: docs/studies.md says how",
+        )
     groups = list_source_groups(study, arm.profile)
     selected = {}
     with open_mixture(lake, arm.profile, list(arm.stages), groups, arm.keep_condition) as (pool, fills):

@@ -21,7 +21,7 @@ from mvl_assets.config.settings import load_settings
 from mvl_assets.config.study_arms import get_arm_dir
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import ARM_FAMILIES, Lake
-from mvl_training.studies.arms import ResolvedArm, iter_differing_keys, write_arm
+from mvl_training.studies.arms import ResolvedArm, iter_differing_keys, open_source_lake, write_arm
 from mvl_training.studies.study import Study, parse_study
 
 RECORD_FILE, STATE_FILE = "study.json", "state.json"
@@ -113,10 +113,17 @@ def require_record(name: str) -> StudyRecord:
     return record
 
 
-def compute_input_versions(lake: Lake) -> dict[str, str]:
-    """Return the data versions of the tables that mixtures read."""
-    names = [*(name for family in INPUT_FAMILIES for name in lake.list_tables(family)), *INPUT_TABLES]
-    return {name: lake.get_table(name).compute_data_version() for name in names if lake.get_table(name).exists()}
+def compute_input_versions(lake: Lake, study: Study) -> dict[str, str]:
+    """Return the data versions of the tables that mixtures read; those of other lakes have their name before them."""
+    versions = {}
+    for lake_name in study.list_lakes():
+        source_lake = open_source_lake(lake, lake_name)
+        prefix = "" if lake_name is None else f"{lake_name}: "
+        for name in (*(n for family in INPUT_FAMILIES for n in source_lake.list_tables(family)), *INPUT_TABLES):
+            table = source_lake.get_table(name)
+            if table.exists():
+                versions[prefix + name] = table.compute_data_version()
+    return versions
 
 
 def start_study(
@@ -195,15 +202,13 @@ def remove_study(lake: Lake, name: str) -> int:
 
     The record goes last, so a removal that was killed is simply run again.
     """
-    tables = [
-        table
-        for family in ARM_FAMILIES
-        for table in lake.list_tables_with_arms(family)
-        if table.startswith(f"{family}/{name}/")
-    ]
-    for family in ARM_FAMILIES:
-        lake.remove_folder(f"{family}/{name}")
+    n_tables = 0
+    for lake_name in require_record(name).study.list_lakes():
+        arm_lake = open_source_lake(lake, lake_name)
+        for family in ARM_FAMILIES:
+            n_tables += sum(t.startswith(f"{family}/{name}/") for t in arm_lake.list_tables_with_arms(family))
+            arm_lake.remove_folder(f"{family}/{name}")
     folder = get_study_dir(name)
     shutil.rmtree(folder / "arms", ignore_errors=True)
     shutil.rmtree(folder)
-    return len(tables)
+    return n_tables

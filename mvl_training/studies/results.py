@@ -18,6 +18,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.clean_subset import read_touched_items
 from mvl_training.evaluation.compare import QuestionScore, read_question_scores
 from mvl_training.evaluation.paired_statistics import compute_stratified_mean
+from mvl_training.studies.arms import open_source_lake
 from mvl_training.studies.record import load_state
 from mvl_training.studies.statistics import OVERALL, ArmPairs, Difference, adjust_differences, compare_arms, pair_arms
 from mvl_training.studies.study import Study
@@ -86,7 +87,8 @@ def read_scores(lake: Lake, study: Study) -> list[ArmQuestion]:
     for arm_id in study.list_runs():
         versions = set(load_state(arm_id).evaluation.values())
         for version in versions:
-            rows += _read_arm_scores(Lake(format_lake_address(lake.root, arm_id)), arm_id, version)
+            root = open_source_lake(lake, study.get_lake(arm_id.arm)).root
+            rows += _read_arm_scores(Lake(format_lake_address(root, arm_id)), arm_id, version)
     return rows
 
 

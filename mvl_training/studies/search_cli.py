@@ -83,7 +83,7 @@ def command(budget: int, n_confirm_seeds: int, name: str, dry_run: bool, json_: 
     lake, profile = open_lake(), asset_keys.load_active_profile()
     study, record = _resolve_search(name, profile, options)
     require_budget(study, budget)
-    search, inputs = MixtureSearch(lake, profile, study), compute_input_versions(lake)
+    search, inputs = MixtureSearch(lake, profile, study), compute_input_versions(lake, study)
     if record is not None:
         require_same_inputs(record, search.resolve_arms(), inputs)
     if dry_run:

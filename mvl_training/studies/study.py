@@ -24,6 +24,7 @@ from mvl_assets.errors import MvlError
 STUDIES_DIR = Path(__file__).parent / "shipped"
 MAX_RUNS = 100
 HELD_OUT = "held_out"
+LAKE_KEY = "lake"
 
 Overrides = dict[str, Any]
 
@@ -104,6 +105,14 @@ class Study(StrictModel):
     def get_overrides(self, arm: str) -> Overrides:
         """Return the overrides of an arm, those of all arms included."""
         return self.settings | self.arms[arm]
+
+    def get_lake(self, arm: str) -> str | None:
+        """Return the other lake that an arm is made of, as the study writes it; None: the project's."""
+        return self.get_overrides(arm).get(LAKE_KEY)
+
+    def list_lakes(self) -> list[str | None]:
+        """Return the lakes that arms are made of."""
+        return list(dict.fromkeys(self.get_lake(arm) for arm in self.arms))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the study as plain data, which `parse_study` reads."""

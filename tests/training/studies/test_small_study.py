@@ -88,7 +88,7 @@ def arms(lake: Lake, profile: Profile) -> list[ResolvedArm]:
     study = build_study()
     arms = resolve_arms(study, profile)
     select_rows(lake, study, arms)
-    record.start_study(study, arms, record.compute_input_versions(lake), None)
+    record.start_study(study, arms, record.compute_input_versions(lake, build_study()), None)
     for arm in arms:
         arm_steps.make_mixtures(study, arm, run_id="run")
     return arms
@@ -113,7 +113,7 @@ def test_arms_have_mixtures_of_their_own_and_common_rows_in_the_same_order(lake:
 
 def test_a_study_whose_inputs_changed_does_not_go_on(lake: Lake, profile: Profile, arms: list[ResolvedArm]) -> None:
     started = record.require_record("size")
-    inputs = record.compute_input_versions(lake)
+    inputs = record.compute_input_versions(lake, build_study())
     record.require_same_study(started, build_study())
     record.require_same_inputs(started, arms, inputs)
     with pytest.raises(MvlError, match=r"another seeds, arms\.few\.mixture\.single_image|arms\.few"):
@@ -177,7 +177,7 @@ def test_two_arms_are_trained_asked_and_compared_and_a_second_call_does_nothing(
     export_study(folder, record.require_record("size"), arms, rows)
     bundle = read_bundle(folder)
     assert list(bundle.rows) == rows and bundle.study == study
-    inputs = record.compute_input_versions(lake)
+    inputs = record.compute_input_versions(lake, build_study())
     assert next(iter_bundle_differences(bundle, inputs, rows)).startswith(
         f"tables: {len(inputs)} of {len(inputs)} have"
     )
@@ -189,7 +189,8 @@ def test_two_arms_are_trained_asked_and_compared_and_a_second_call_does_nothing(
 
 def test_a_budget_of_target_tokens_sets_the_steps(lake: Lake, profile: Profile) -> None:
     study = build_study(name="tokens", budget={"target_tokens": {"single_image": 20}}, settings=build_study().settings)
-    arm = resolve_arms(study, profile)[1]
+    written = {"materialize_packs": True, "executor": profile.executor.model_copy(update={"processes": 1})}
+    arm = resolve_arms(study, profile.model_copy(update=written))[1]
     record.start_study(study, [arm], {}, None)
     arm_steps.make_mixtures(study, arm, run_id="run")
     # In this process: a launched one would import torch again.
@@ -199,8 +200,10 @@ def test_a_budget_of_target_tokens_sets_the_steps(lake: Lake, profile: Profile) 
     )
     plan = Lake(f"{lake.root}#arm={arm.arm_id.path}").get_table("pack_plan/single_image")
     counts = [row["n_loss_tokens"] for row in plan.iter_rows(["n_loss_tokens"])]
+    packed = Lake(f"{lake.root}#arm={arm.arm_id.path}").get_table("packed_rows/single_image")
+    assert packed.count() == plan.count() == 8, "a plan that is written out is the arm's own"
     steps, batch = recipe["stages"]["single_image"]["steps"], recipe["stages"]["single_image"]["global_batch_size"]
     assert sum(counts[: (steps - 1) * batch]) < 20 <= sum(counts[: steps * batch])
-    assert record.remove_study(lake, "tokens") == 2
+    assert record.remove_study(lake, "tokens") == 3
     assert "tokens" not in record.list_started_studies() and record.load_record("tokens") is None
     assert "tokens" not in {arm_id.study for family in ARM_FAMILIES for arm_id in lake.list_arms(family)}
