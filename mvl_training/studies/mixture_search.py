@@ -28,7 +28,7 @@ SHARES_KEY = "mixture.shares."
 MAX_PROPOSALS_IN_VAIN = 20
 """Proposals in a row without another mixture before it is said that none is left to try."""
 
-MAX_SOFTENINGS = 6
+MAX_MOVES_TO_DEFAULT = 6
 
 Targets = tuple[tuple[str, str, int], ...]
 """Rows by training stage and category."""
@@ -119,16 +119,16 @@ class MixtureSearch:
                 break
             n_in_vain += 1
             name = f"trial-{len(self.study.arms):02}"
-            fitting = self._soften_to_fit(name, shares, known_targets)
+            fitting = self._find_fitting_shares(name, shares, known_targets)
             if fitting is not None:
                 known_targets.add(self._compute_targets(fitting))
                 self.study, n_in_vain = self._add_arm(name, fitting), 0
         new_names = list(self.study.arms)[first_new:]
         return [arm for arm in self.resolve_arms() if arm.arm_id.arm in new_names] if new_names else []
 
-    def _soften_to_fit(self, name: str, shares: Shares, known_targets: Collection[Targets]) -> Shares | None:
+    def _find_fitting_shares(self, name: str, shares: Shares, known_targets: Collection[Targets]) -> Shares | None:
         """Return the shares, or softer ones where the lake has too few rows; None if they are no other mixture."""
-        for _ in range(MAX_SOFTENINGS):
+        for _ in range(MAX_MOVES_TO_DEFAULT):
             # Mixtures that fill the budget are the same if they take the same number of rows of every category.
             if self._compute_targets(shares) in known_targets:
                 return None
@@ -137,7 +137,7 @@ class MixtureSearch:
                 select_arm_rows(self._lake, study, resolve_arm(study, self._profile, self._build_arm_id(name)))
                 return shares
             except ShortMixtureError:
-                shares = self.space.soften(shares)
+                shares = self.space.move_to_default(shares)
         return None
 
     def _add_arm(self, name: str, shares: Shares) -> Study:

@@ -100,7 +100,7 @@ def command(budget: int, n_confirm_seeds: int, name: str, dry_run: bool, json_: 
         confirmation = None
         if best is not None and n_confirm_seeds:
             confirmed_study = build_confirmation(search.study, best, n_confirm_seeds)
-            confirmation = _confirm(lake, profile, confirmed_study, inputs, tally, log)
+            confirmation = _run_confirmation(lake, profile, confirmed_study, inputs, tally, log)
     if json_:
         click.echo(as_json(_describe_result(report, best, confirmation, tally)))
     else:
@@ -130,7 +130,7 @@ def _resolve_search(name: str, profile: Profile, options: dict[str, Any]) -> tup
     return record.study, record
 
 
-def _confirm(
+def _run_confirmation(
     lake: Lake,
     profile: Profile,
     study: Study,
@@ -209,8 +209,8 @@ def describe_gain(study: Study, n_trials: int, gain: Difference, confirmation: D
     ]
     if confirmation is None:
         return [*lines, f"not confirmed: nothing shows that {gain.arm} is better than the default; see --confirm"]
-    found = f"with seeds that did not choose it ({confirmation.n_seeds}): {confirmation.difference:+.1f} points"
-    lines.append(f"{found} ({_format_interval(confirmation)}), on the same {confirmation.n_questions} questions")
+    measured = f"with seeds that did not choose it ({confirmation.n_seeds}): {confirmation.difference:+.1f} points"
+    lines.append(f"{measured} ({_format_interval(confirmation)}), on the same {confirmation.n_questions} questions")
     if confirmation.seed_spread is None:
         return [*lines, f"one seed does not tell {gain.arm} and the default apart; see --confirm"]
     if confirmation.ci_low <= 0 <= confirmation.ci_high:

@@ -46,14 +46,14 @@ class ShareSpace:
         ]
         self.defaults: Shares = {category: share for group in self._groups for category, share in group.items()}
 
-    def scale(self, factors: Mapping[str, float]) -> Shares:
+    def build_shares(self, factors: Mapping[str, float]) -> Shares:
         """Return the default shares times factors, each kept in its range, and their sums as they were."""
-        shares = {c: share for group in self._groups for c, share in _scale_to_sum(group, factors).items()}
+        shares = {c: share for group in self._groups for c, share in _apply_factors(group, factors).items()}
         return {category: float(f"{share:.{SIGNIFICANT_DIGITS}g}") for category, share in shares.items()}
 
-    def soften(self, shares: Mapping[str, float]) -> Shares:
+    def move_to_default(self, shares: Mapping[str, float]) -> Shares:
         """Return the shares half the way back to the default, on a scale of logarithms."""
-        return self.scale({c: math.sqrt(factor) for c, factor in self.compute_factors(shares).items()})
+        return self.build_shares({c: math.sqrt(factor) for c, factor in self.compute_factors(shares).items()})
 
     def compute_factors(self, shares: Mapping[str, float]) -> dict[str, float]:
         """Return by how much each share is larger than the default."""
@@ -80,13 +80,13 @@ class ShareSpace:
             factors = self.compute_factors(trial.shares)
             study.add_trial(optuna.trial.create_trial(params=factors, distributions=distributions, value=trial.gain))
         while True:
-            yield self.scale(study.ask(distributions).params)
+            yield self.build_shares(study.ask(distributions).params)
 
 
-def _scale_to_sum(defaults: Mapping[str, float], factors: Mapping[str, float]) -> Shares:
+def _apply_factors(defaults: Mapping[str, float], factors: Mapping[str, float]) -> Shares:
     """Return defaults times factors times the one number that leaves the sum of the defaults, each in its range."""
 
-    def build_shares(scale: float) -> Shares:
+    def compute_shares(scale: float) -> Shares:
         return {
             category: default * min(max(scale * factors[category], 1 / MAX_FACTOR), MAX_FACTOR)
             for category, default in defaults.items()
@@ -95,5 +95,5 @@ def _scale_to_sum(defaults: Mapping[str, float], factors: Mapping[str, float]) -
     low, high, total = 0.0, MAX_FACTOR**2, sum(defaults.values())
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if sum(build_shares(middle).values()) <= total else (low, middle)
-    return build_shares(low)
+        low, high = (middle, high) if sum(compute_shares(middle).values()) <= total else (low, middle)
+    return compute_shares(low)

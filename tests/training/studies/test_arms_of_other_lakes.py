@@ -25,7 +25,7 @@ from tests.training.studies import drawn_project
 
 def build_study(**other: Any) -> Study:
     arms = {"own": {}, "other": {"lake": "lake-other"} | other}
-    return parse_study({"name": "lakes", "arms": arms, "seeds": [0], "budget": {"samples": {"single_image": 20}}}, "t")
+    return parse_study({"name": "lakes", "arms": arms, "seeds": [0], "budget": {"samples": {"single_image": 10}}}, "t")
 
 
 def read_bytes(root: Path) -> dict[str, bytes]:
@@ -51,8 +51,7 @@ def test_an_arm_of_another_lake_is_made_and_kept_there(tmp_path: Path, monkeypat
         select_rows(own, study, arms)
     stored = read_bytes(Path(own.root))
     other = Lake(str(home.folder / "lake-other"))
-    first = min(row["sample_id"] for row in other.get_table("category/general").iter_rows(["sample_id"]))
-    other.get_table("category/general").delete(f"sample_id <= '{first[:1]}z'")
+    other.get_table("category/general").delete("sample_id < '8'")
     assert read_bytes(Path(own.root)) == stored, "what a copy of links changes leaves the original as it was"
     select_rows(own, study, arms)
 

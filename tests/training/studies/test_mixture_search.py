@@ -75,7 +75,7 @@ def test_trials_fill_the_budget_with_other_rows_each_and_are_the_same_again(home
     require_search(search.study)
 
 
-def test_shares_that_the_lake_cannot_fill_are_softened(home: Home, profile: Profile) -> None:
+def test_shares_that_the_lake_cannot_fill_are_moved_to_the_default(home: Home, profile: Profile) -> None:
     tight = make_search(
         profile,
         home,

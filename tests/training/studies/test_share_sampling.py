@@ -47,7 +47,7 @@ def test_categories_that_compete_for_rows_are_those_of_the_trained_stages() -> N
 
 @given(factors=st.fixed_dictionaries(dict.fromkeys(SINGLE, st.floats(1 / MAX_FACTOR, MAX_FACTOR))))
 def test_scaled_shares_stay_in_their_range_and_keep_their_sum(factors: dict[str, float]) -> None:
-    shares = ShareSpace([SINGLE]).scale(factors)
+    shares = ShareSpace([SINGLE]).build_shares(factors)
     assert sum(shares.values()) == pytest.approx(sum(SINGLE.values()), rel=1e-3)
     assert all(1 / MAX_FACTOR <= shares[c] / SINGLE[c] * 1.001 <= MAX_FACTOR * 1.002 for c in SINGLE)
     ratios = [shares[category] / SINGLE[category] for category in sorted(SINGLE, key=lambda c: factors[c])]
@@ -60,12 +60,12 @@ def test_relative_shares_that_add_up_to_more_than_one_are_proposed_as_shares_of_
     assert sum(propose(space, 1, [])[0].values()) == pytest.approx(1.0)
 
 
-def test_softer_shares_go_back_to_the_default(space: ShareSpace) -> None:
+def test_moved_shares_reach_the_default(space: ShareSpace) -> None:
     (shares,) = propose(space, 1, [])
     distances = []
     for _ in range(8):
         distances.append(max(abs(math.log(factor)) for factor in space.compute_factors(shares).values()))
-        shares = space.soften(shares)
+        shares = space.move_to_default(shares)
     assert distances == sorted(distances, reverse=True) and distances[-1] < 0.05
 
 
