@@ -77,7 +77,6 @@ def command(budget: int, n_confirm_seeds: int, name: str, dry_run: bool, json_: 
     the trials before gained. The best one is trained once more with other seeds, because the best of many looks better
     than it is. The search may be killed, and goes on when it is called again.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     require_training_packages()
     require_packages("a search for mixture shares", SEARCH_PACKAGES, extra="search")
     lake, profile = open_lake(), asset_keys.load_active_profile()
@@ -93,6 +92,7 @@ def command(budget: int, n_confirm_seeds: int, name: str, dry_run: bool, json_: 
     def log(line: str) -> None:
         click.echo(line, err=json_)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with hold_study(name):
         tally = run_search(search, record, inputs, budget, log)
         report = search.build_report()

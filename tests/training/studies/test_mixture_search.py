@@ -17,6 +17,7 @@ from mvl_assets.cli import cli
 from mvl_assets.common.installation import require_packages
 from mvl_assets.config.profile import Profile, load_profile
 from mvl_assets.errors import MvlError
+from mvl_assets.orchestration.asset_keys import load_active_profile
 from mvl_training.studies import record
 from mvl_training.studies.mixture_search import (
     DEFAULT_ARM,
@@ -47,7 +48,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             patch.setenv(name, value)
         patch.setenv("MVL_PROJECT", str(home.project))
         drawn_project.fill_lake(home)
+        load_active_profile.cache_clear()
         yield home
+    load_active_profile.cache_clear()
 
 
 @pytest.fixture
