@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import click
 
 from mvl_assets.common.installation import require_packages, require_training_packages
-from mvl_assets.common.tables import as_json, format_narrow_table
+from mvl_assets.common.tables import format_narrow_table
 from mvl_assets.config.profile import Profile
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
@@ -69,8 +67,7 @@ DEFAULT_MFU = 0.4
 @click.option("--name", default="mix-search", show_default=True, help="Name of the study.")
 @add_study_options
 @click.option("--dry-run", is_flag=True, help="Show what the first trials would take, and do nothing.")
-@click.option("--json", "json_", is_flag=True, help="Print a JSON object.")
-def command(budget: int, n_confirm_seeds: int, name: str, dry_run: bool, json_: bool, **options: Any) -> None:
+def command(budget: int, n_confirm_seeds: int, name: str, dry_run: bool, **options: Any) -> None:
     """Search for mixture shares that a small recipe learns more from than from the profile's.
 
     Every trial is an arm of a study and is trained on the same number of rows. Optuna chooses the next shares by what
@@ -89,22 +86,16 @@ def command(budget: int, n_confirm_seeds: int, name: str, dry_run: bool, json_: 
         _print_dry_run(search, record, budget, n_confirm_seeds)
         return
 
-    def log(line: str) -> None:
-        click.echo(line, err=json_)
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with hold_study(name):
-        tally = run_search(search, record, inputs, budget, log)
+        tally = run_search(search, record, inputs, budget, click.echo)
         report = search.build_report()
         best = find_best_trial(report)
         confirmation = None
         if best is not None and n_confirm_seeds:
             confirmed_study = build_confirmation(search.study, best, n_confirm_seeds)
-            confirmation = _run_confirmation(lake, profile, confirmed_study, inputs, tally, log)
-    if json_:
-        click.echo(as_json(_describe_result(report, best, confirmation, tally)))
-    else:
-        _print_result(search, report, best, confirmation)
+            confirmation = _run_confirmation(lake, profile, confirmed_study, inputs, tally)
+    _print_result(search, report, best, confirmation)
     for failure in tally.failed:
         click.secho(f"error: {failure}", fg="red", err=True)
     if tally.failed:
@@ -136,7 +127,6 @@ def _run_confirmation(
     study: Study,
     inputs: dict[str, str],
     tally: RunTally,
-    log: Callable[[str], None],
 ) -> Difference | None:
     """Train the best trial and the default with other seeds; return its gain, or None where a step failed."""
     arms, record = resolve_arms(study, profile), load_record(study.name)
@@ -146,7 +136,7 @@ def _run_confirmation(
     with hold_study(study.name):
         if record is None:
             start_study(study, arms, inputs, None)
-        tally.add(run_arms(study, arms, log))
+        tally.add(run_arms(study, arms, click.echo))
     gains = list_gains(build_report(study, read_scores(lake, study)))
     return next(iter(gains.values()), None)
 
@@ -221,17 +211,3 @@ def describe_gain(study: Study, n_trials: int, gain: Difference, confirmation: D
 
 def _format_interval(gain: Difference) -> str:
     return f"{gain.ci_low:+.1f} to {gain.ci_high:+.1f}"
-
-
-def _describe_result(
-    report: StudyReport, best: str | None, confirmation: Difference | None, tally: RunTally
-) -> dict[str, Any]:
-    return {
-        "study": report.study.name,
-        "trials": [
-            asdict(gain) | {"shares": get_shares(report.study, arm)} for arm, gain in list_gains(report).items()
-        ],
-        "best": best,
-        "confirmation": None if confirmation is None else asdict(confirmation),
-        "failed": tally.failed,
-    }
