@@ -7,6 +7,7 @@ process's output during it, so two runs in threads of one process deadlock.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +37,9 @@ SUMMARY_METADATA_KEYS = (
     metadata_keys.LOSS_FIRST,
     metadata_keys.LOSS_LAST,
 )
+
+
+CHECK_HINT = "`mvl ui` shows the check on the page of the asset; what needs the asset is not made until it passes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class StepRunner:
         """Materialise the step as a run of its own; a failure is returned, an interrupt is raised."""
         started_at = time.monotonic()
         user_error, figures = None, {}
+        run_id = str(uuid.uuid4())
         try:
             result = self._jobs[step.location].execute_in_process(
                 instance=self.instance,
@@ -101,13 +106,29 @@ class StepRunner:
                 partition_key=step.partition_key,
                 run_config=QUIET_RUN_CONFIG,
                 tags=build_process_tags() | ({RETRY_TAG: step.retry_errors} if step.retry_errors else {}),
+                run_id=run_id,
             )
             figures = _collect_figures(result)
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None
         except Exception as error:
-            user_error = to_user_facing_error(error) or build_unexpected_error(error)
+            user_error = (
+                to_user_facing_error(error)
+                or _build_check_report(self.instance, run_id)
+                or build_unexpected_error(error)
+            )
         return StepResult(step, user_error, figures, time.monotonic() - started_at)
+
+
+def _build_check_report(instance: dg.DagsterInstance, run_id: str) -> ErrorReport | None:
+    """Return what the blocking check that failed in a run says; None if it says nothing."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
+    for record in records:
+        event = record.event_log_entry.dagster_event
+        evaluation = event.asset_check_evaluation_data if event is not None else None
+        if evaluation is not None and evaluation.blocking and not evaluation.passed and evaluation.description:
+            return ErrorReport(f"check {evaluation.check_name}: {evaluation.description}", CHECK_HINT, is_fatal=False)
+    return None
 
 
 @cache

@@ -88,6 +88,8 @@ class PipelineRunner:
         self.selected_keys = selected_keys
         self.tallies: dict[str, StageTally] = {name: StageTally() for name in STAGE_NAMES}
         self.failed_sources: set[str] = set()
+        # Assets of all sources together that failed, or that were skipped behind one.
+        self.failed_keys: set[dg.AssetKey] = set()
         self.rechecked_steps: set[AssetStep] = set()
         self.warnings: dict[str, str] = {}
         self.n_rejected = 0
@@ -247,8 +249,15 @@ class PipelineRunner:
         return pending
 
     def _skip_after_failure(self, step: AssetStep) -> bool:
-        """Return whether an earlier stage of this run failed for the step's source, and count the step if so."""
-        if step.partition_key not in self.failed_sources:
+        """Return whether what the step needs failed in this run, and count the step if so.
+
+        That is an earlier stage of its source, or an asset upstream that is of all sources.
+        """
+        key = dg.AssetKey(step.key)
+        has_failed_parent = not self.failed_keys.isdisjoint(self.asset_graphs[step.location].get(key).parent_keys)
+        if has_failed_parent and step.partition_key is None:
+            self.failed_keys.add(key)
+        if not has_failed_parent and step.partition_key not in self.failed_sources:
             return False
         self.tallies[step.stage].skipped += 1
         return True
@@ -298,7 +307,9 @@ class PipelineRunner:
                     raise InfrastructureError(f"{result.step.name}: {result.error.message}", hint=result.error.hint)
                 else:
                     tally.failed.append((result.step.name, result.error))
-                    if result.step.partition_key is not None:
+                    if result.step.partition_key is None:
+                        self.failed_keys.add(dg.AssetKey(result.step.key))
+                    else:
                         self.failed_sources.add(result.step.partition_key)
                     self.display.log(f"{result.step.name}  FAILED: {result.error.first_line}", is_error=True)
                     if result.error.hint:

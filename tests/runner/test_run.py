@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -169,6 +170,19 @@ def test_nothing_is_made_behind_a_failed_ingest_and_the_next_run_makes_it_right(
     mended = fresh.run("run", "--source", KEPT, "--until", "category")
     assert lines_with(mended, ["-- category: 1 made, 0 up to date, 0 failed,"])
     assert fresh.lake.get_table("category/general").count()
+
+
+def test_nothing_is_mixed_behind_a_blocking_check_that_fails(fresh: Home) -> None:
+    copy = "allava_vflan"
+    shutil.copytree(fresh.folder / "raw" / KEPT, fresh.folder / "raw" / copy)
+    words = ("run", "--source", KEPT, "--source", copy, "--until", "mixture")
+    done = fresh.mvl(*words)
+    one_error(done, "curation/duplicates: check sources_keep_their_samples: ", "`mvl ui` shows the check")
+    assert f"{KEPT} (80%) would lose more than 50%" in done.stderr
+    assert lines_with(done.stdout, ["-- mixture: 0 made, 0 up to date, 0 failed, 3 skipped"])
+    assert fresh.lake.list_tables("mixture") == []
+    fresh.profile(duplicates={"allow_removed": {KEPT: "a copy made for a test"}})
+    assert lines_with(fresh.run(*words), ["-- mixture: 3 made"])
 
 
 # -- stopped in the middle -----------------------------------------------------------------------------------------
