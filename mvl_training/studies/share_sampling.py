@@ -63,7 +63,7 @@ class ShareSpace:
     def iter_proposals(self, trials: Sequence[ShareTrial]) -> Iterator[Shares]:
         """Yield shares to try next, for as long as more are wanted; the trials are told the sampler in their order."""
         import optuna
-        from optuna.distributions import FloatDistribution
+        from optuna.distributions import BaseDistribution, FloatDistribution
         from optuna.exceptions import ExperimentalWarning
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -75,7 +75,9 @@ class ShareSpace:
                 else optuna.samplers.QMCSampler(scramble=True, seed=SEED)
             )
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        distributions = dict.fromkeys(self.defaults, FloatDistribution(1 / MAX_FACTOR, MAX_FACTOR, log=True))
+        distributions: dict[str, BaseDistribution] = {
+            category: FloatDistribution(1 / MAX_FACTOR, MAX_FACTOR, log=True) for category in self.defaults
+        }
         for trial in [ShareTrial(self.defaults, 0.0), *trials]:
             factors = self.compute_factors(trial.shares)
             study.add_trial(optuna.trial.create_trial(params=factors, distributions=distributions, value=trial.gain))
