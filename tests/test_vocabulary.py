@@ -20,24 +20,24 @@ BANNED = frozenset(
 VERBS = frozenset(
     """
     abort accepts acquire adapt add adds adjust admit advance allocate allow answer append apply apportion arrange as
-    assemble attach attempt begin block bootstrap build calibrate call can cancel categorise check choose classify
-    clear close collapse collate collect combine commit compact compare compile compute concatenate conform connect
-    consolidate construct contains continue convert cool copy count create cut damage decode dedupe defer delete
-    deliver demote descend describe detach detect diagnose digest discard dispatch download drain draw drop embed
-    enable encode end enqueue ensure equals escape estimate evaluate exchange exclude execute exists exit expand
-    expire export extend extract fail fetch fill filter finalize find finish fit flatten flip flush fold follow
-    forecast format forward from fsync gather generate get group gzip handle has hedge hold identify ignore index
-    infer ingest init insert inspect interpolate interrupt is isolate iter join judge keep kill label lay lengthen
-    link list load locate lock log lookup maintain make mark mask match matches materialize may measure merge move
-    needs normalize number observe on open order overlay pack pair parse patch peek permits permute pick plan plant
-    plot pluralize poll pop prefetch prepare prepend pretrain print probe process publish push put queue quote raise
-    read rebuild receive reclaim record reduce refuse register rehash reject rejects release reload remove rename
-    render renew repair replace report request requeue require resample reset resize resolve restrict retain retry
-    rewrite rotate round run runs sample save scan schedule score screen search seek select send serve set settle ship
-    show shut shutdown simulate skip skips snapshot sniff sort spawn spill split spool standardise start states step
-    stop store stream strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to
-    toggle trace train translate transliterate trim truncate try unload unpack unshare unwrap update upgrade upsample
-    use validate vary verify wait warm wrap write zero
+    assemble attach attempt begin block bootstrap build calibrate call can cancel categorise check choose classify clear
+    close collapse collate collect combine commit compact compare compile compute concatenate conform connect
+    consolidate construct contains continue convert cool copy count create cut damage decode dedupe defer delete deliver
+    demote dequantize descend describe detach detect diagnose digest discard dispatch download drain draw drop embed
+    enable encode end enqueue ensure equals escape estimate evaluate exchange exclude execute exists exit expand expire
+    export extend extract fail fetch fill filter finalize find finish fit flatten flip flush fold follow forecast format
+    forward from fsync gather generate get group gzip handle has hedge hold identify ignore index infer ingest init
+    insert inspect interpolate interrupt is isolate iter join judge keep kill label lay lengthen link list load locate
+    lock log lookup maintain make mark mask match matches materialize may measure merge move needs normalize number
+    observe on open order overlay pack pair parse patch peek permits permute pick plan plant plot pluralize poll pop
+    prefetch prepare prepend pretrain print probe process publish push put quantize queue quote raise read rebuild
+    receive reclaim record reduce refuse register rehash reject rejects release reload remove rename render renew repair
+    replace report request requeue require resample reset resize resolve restrict retain retry rewrite rotate round run
+    runs sample save scan schedule score screen search seek select send serve set settle ship show shut shutdown
+    simulate skip skips snapshot sniff sort spawn spill split spool standardise start states step stop store stream
+    strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to toggle trace train
+    translate transliterate trim truncate try unload unpack unshare unwrap update upgrade upsample use validate vary
+    verify wait warm wrap write zero
     """.split()
 )
 """A new verb is added here, if it is one."""

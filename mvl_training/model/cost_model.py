@@ -23,6 +23,8 @@ from mvl_training.recipe import ModelComponent, Recipe, StageConfig
 _Count = TypeVar("_Count", float, np.ndarray)
 
 GIB = 1 << 30
+NF4_BYTES = 1 / 2 + 1 / 64
+"""Of a weight in 4 bits: one byte of scale for 64 of them."""
 MODEL_COMPONENTS: tuple[ModelComponent, ...] = ("language", "projector", "vision")
 
 PEAK_TFLOPS_BY_DEVICE = {
@@ -150,6 +152,15 @@ def count_trained_params(sizes: ModelSizes, stage_config: StageConfig) -> dict[M
     return trained
 
 
+def compute_weight_bytes(sizes: ModelSizes, stage_config: StageConfig) -> float:
+    """Return the bytes of a model's weights, in the precision of the stage or, where the recipe says so, in 4 bits."""
+    n_quantized = 0
+    if stage_config.lora is not None and stage_config.lora.quantization is not None:
+        n_quantized = sizes.matmul_params["language"] - sizes.head_params
+    n_whole = sum(sizes.params.values()) - n_quantized
+    return n_whole * (2 if stage_config.precision == "bf16" else 4) + n_quantized * NF4_BYTES
+
+
 def compute_sample_flops(
     sizes: ModelSizes, stage_config: StageConfig, n_tokens: _Count, n_tiles: _Count, n_loss_tokens: _Count | None = None
 ) -> _Count:
@@ -223,14 +234,13 @@ def estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: in
         n_gpus: Number of GPUs.
     """
     is_bf16 = stage_config.precision == "bf16"
-    n_params = sum(sizes.params.values())
     n_trained_params = sum(count_trained_params(sizes, stage_config).values())
     n_shards = {level: n_gpus if zero_stage >= level else 1 for level in (1, 2, 3)}
     # AdamW's two moments, and in bf16 the weights once more in fp32.
     optimizer_gib = n_trained_params * (12 if is_bf16 else 8) / n_shards[1] / GIB
     is_offloaded = stage_config.offload and zero_stage > 0
     return GpuMemory(
-        weights_gib=n_params * (2 if is_bf16 else 4) / n_shards[3] / GIB,
+        weights_gib=compute_weight_bytes(sizes, stage_config) / n_shards[3] / GIB,
         gradients_gib=n_trained_params * 4 / n_shards[2] / GIB,
         optimizer_gib=0.0 if is_offloaded else optimizer_gib,
         activations_gib=_estimate_activation_bytes(sizes, stage_config, 2 if is_bf16 else 4) / GIB,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mvl_assets.errors import MvlError
+from mvl_training.model.quantization import dequantize_weights, quantize_linear_layers
 from mvl_training.model.student_model import Student
 from mvl_training.recipe import LoraConfig
 
@@ -22,13 +23,15 @@ _DOWN, _UP = (f".lora_{matrix}.{ADAPTER}.weight" for matrix in "AB")
 def add_adapters(student: Student, lora: LoraConfig, *, seed: int) -> None:
     """Put adapters into a student, the same on every rank; a new one adds nothing to its layer.
 
+    With `quantization` the layers of the language tower have weights in 4 bits from then on.
+
     Args:
         student: The student.
         lora: What the recipe says.
         seed: Of the first matrix of each adapter.
 
     Raises:
-        MvlError: The language tower has no layer of the name of a target.
+        MvlError: The language tower has no layer of the name of a target, or `quantization` lacks its package.
     """
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
@@ -40,6 +43,10 @@ def add_adapters(student: Student, lora: LoraConfig, *, seed: int) -> None:
             f"`lora` names {', '.join(unknown)}, which the language tower has not",
             hint=f"its linear layers are {', '.join(sorted(leaves))}",
         )
+
+    if lora.quantization is not None:
+        quantize_linear_layers(tower)
+        student.llava.is_loaded_in_4bit = True  # where peft looks before it wraps such a layer
 
     dtype = student.llava.model.multi_modal_projector.linear_1.weight.dtype
     config = PeftConfig(
@@ -69,6 +76,8 @@ def merge_adapters(weights: Mapping[str, torch.Tensor], lora: LoraConfig) -> dic
         weights: By name, of a student with adapters; sums are taken in float32.
         lora: What the recipe says.
     """
+    if lora.quantization is not None:
+        weights = dequantize_weights(weights)
     merged: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
         if is_adapter(name):

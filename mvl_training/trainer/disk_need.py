@@ -7,18 +7,18 @@ import shutil
 from pathlib import Path
 
 from mvl_assets.errors import MvlError
-from mvl_training.model.cost_model import GIB, ModelSizes, count_trained_params
+from mvl_training.model.cost_model import GIB, ModelSizes, compute_weight_bytes, count_trained_params
 from mvl_training.recipe import StageConfig
 
 
 def forecast_checkpoint_bytes(sizes: ModelSizes, stage_config: StageConfig) -> int:
     """Return the bytes of a checkpoint: weights, and of what learns AdamW's moments and, with ZeRO, fp32 weights."""
-    n_params = sum(sizes.params.values())
     n_trained = sum(count_trained_params(sizes, stage_config).values())
-    bytes_per_weight = 2 if stage_config.precision == "bf16" else 4
-    # ZeRO-3 divides the weights that learn, and saves only their fp32 copy.
-    n_plain = n_params - n_trained if stage_config.zero_stage == 3 else n_params
-    return n_plain * bytes_per_weight + n_trained * (12 if stage_config.zero_stage else 8)
+    weight_bytes = compute_weight_bytes(sizes, stage_config)
+    if stage_config.zero_stage == 3:
+        # The weights that learn are divided, and saved in fp32 only.
+        weight_bytes -= n_trained * (2 if stage_config.precision == "bf16" else 4)
+    return round(weight_bytes + n_trained * (12 if stage_config.zero_stage else 8))
 
 
 def count_checkpoints(stage_config: StageConfig, n_steps: int) -> int:

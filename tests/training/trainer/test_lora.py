@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.chat_format import ChatTokenizer
+from mvl_training.model.cost_model import GIB, compute_recipe_sizes, estimate_memory
 from mvl_training.model.lora import add_adapters, is_adapter, merge_adapters
 from mvl_training.model.student_model import assemble_student
-from mvl_training.recipe import LoraConfig, RecipeError, parse_recipe
-from mvl_training.runs.training_run import EXPORT_TOLERANCE
+from mvl_training.recipe import LoraConfig, RecipeError, load_recipe, parse_recipe
+from mvl_training.runs.training_run import EXPORT_TOLERANCE, MERGED_EXPORT_TOLERANCE
 from mvl_training.trainer.engine import build_parameter_groups
 from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
@@ -38,9 +39,14 @@ def train(recipe: Path, lake: Lake, out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_a_run_goes_on_bit_for_bit_and_exports_the_sum(tmp_path: Path, tokenizer: Path, lake: Lake) -> None:
+@pytest.mark.parametrize(("quantization", "precision", "zero_stage"), [(None, "fp32", 3), ("nf4", "bf16", 2)])
+def test_a_run_goes_on_bit_for_bit_and_exports_the_sum(
+    quantization: str | None, precision: str, zero_stage: int, tmp_path: Path, tokenizer: Path, lake: Lake
+) -> None:
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(small.build_recipe_data(tokenizer, steps=4, lora=LORA)), encoding="utf-8")
+    lora = LORA | {"quantization": quantization}
+    data = small.build_recipe_data(tokenizer, steps=4, lora=lora, precision=precision, zero_stage=zero_stage)
+    recipe.write_text(yaml.safe_dump(data), encoding="utf-8")
     whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
     steps = train(recipe, lake, whole)
     shutil.copytree(whole, interrupted)
@@ -53,7 +59,8 @@ def test_a_run_goes_on_bit_for_bit_and_exports_the_sum(tmp_path: Path, tokenizer
     exports = [load_file(folder / "export" / "model.safetensors") for folder in (whole, interrupted)]
     assert all(torch.equal(exports[0][name], exports[1][name]) for name in exports[0])
     result = json.loads((whole / "result.json").read_text("utf-8"))
-    assert result["export_max_difference"] <= EXPORT_TOLERANCE
+    tolerance = EXPORT_TOLERANCE if precision == "fp32" else MERGED_EXPORT_TOLERANCE
+    assert result["export_max_difference"] <= tolerance
     assert (
         result["merged_adapters"] == json.loads((whole / "export" / "mvl.json").read_text("utf-8"))["merged_adapters"]
     )
@@ -62,7 +69,14 @@ def test_a_run_goes_on_bit_for_bit_and_exports_the_sum(tmp_path: Path, tokenizer
     layer = before.llava.model.language_model.layers[0]
     name = "language_model.model.layers.0."
     assert not torch.equal(exports[0][name + "mlp.down_proj.weight"], layer.mlp.down_proj.weight)
-    assert torch.equal(exports[0][name + "mlp.up_proj.weight"], layer.mlp.up_proj.weight)
+    frozen = exports[0][name + "mlp.up_proj.weight"]
+    if quantization is None:
+        assert torch.equal(frozen, layer.mlp.up_proj.weight)
+    else:
+        # 16 values for each block of 64 weights, relative to the largest of the block.
+        assert len(frozen.reshape(-1, 64)[0].unique()) <= 16
+        difference = (frozen.float() - layer.mlp.up_proj.weight).abs().max()
+        assert 0 < difference < 0.2 * frozen.abs().max()
 
 
 def test_only_adapters_and_the_other_components_learn(tokenizer: Path, tokens: ChatTokenizer) -> None:
@@ -83,8 +97,8 @@ def test_only_adapters_and_the_other_components_learn(tokenizer: Path, tokens: C
 def test_mistakes_are_named(tokenizer: Path, tokens: ChatTokenizer) -> None:
     with pytest.raises(RecipeError, match="`lora` needs a learning rate of `language`"):
         parse_recipe(small.build_recipe_data(tokenizer, lora=LORA, learning_rates={"projector": 1e-3}))
-    with pytest.raises(RecipeError, match="`lora` needs `zero_stage` 0, 1 or 2"):
-        parse_recipe(small.build_recipe_data(tokenizer, lora=LORA, zero_stage=3))
+    with pytest.raises(RecipeError, match=r"`lora\.quantization` needs `zero_stage` 0, 1 or 2"):
+        parse_recipe(small.build_recipe_data(tokenizer, lora=LORA | {"quantization": "nf4"}, zero_stage=3))
     student = assemble_student(parse_recipe(small.build_recipe_data(tokenizer)), tokens)
     with pytest.raises(MvlError, match=r"names fc1, which the language tower has not .*down_proj, gate_proj, k_proj"):
         add_adapters(student, LoraConfig(targets=("fc1",)), seed=1)
@@ -94,4 +108,21 @@ def test_a_recipe_without_adapters_keeps_its_identity(tokenizer: Path) -> None:
     recipe = parse_recipe(small.build_recipe_data(tokenizer))
     assert "lora" not in recipe.build_training_inputs("single_image")["settings"]
     other = parse_recipe(small.build_recipe_data(tokenizer, lora=LORA))
-    assert other.build_training_inputs("single_image")["settings"]["lora"]["rank"] == 4
+    settings = other.build_training_inputs("single_image")["settings"]["lora"]
+    assert settings["rank"] == 4 and "quantization" not in settings
+    quantized = parse_recipe(small.build_recipe_data(tokenizer, lora=LORA | {"quantization": "nf4"}))
+    assert quantized.build_training_inputs("single_image")["settings"]["lora"]["quantization"] == "nf4"
+
+
+def test_weights_in_4_bits_take_about_half_a_byte() -> None:
+    recipe = load_recipe("paper-7b")
+    sizes, stage_config = compute_recipe_sizes(recipe), recipe.get_stage("single_image")
+    adapted, quantized = (
+        stage_config.model_copy(update={"lora": LoraConfig(quantization=quantization)})
+        for quantization in (None, "nf4")
+    )
+    whole_gib = estimate_memory(sizes, adapted, 2, 1).weights_gib
+    assert whole_gib == pytest.approx(2 * sum(sizes.params.values()) / GIB)
+    # 6.5 billion weights of the language tower's linear layers.
+    saved_gib = whole_gib - estimate_memory(sizes, quantized, 2, 1).weights_gib
+    assert saved_gib == pytest.approx(6.53e9 * (2 - 33 / 64) / GIB, rel=0.01)

@@ -33,6 +33,7 @@ from mvl_training.data.processing import SampleProcessor, load_tokenizer
 from mvl_training.data.step_packs import PackLimits, StepPacker
 from mvl_training.model import student_model
 from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
+from mvl_training.model.lora import add_adapters
 from mvl_training.recipe import load_recipe
 from mvl_training.trainer import engine as engines, loop
 from mvl_training.trainer.finish import compute_probe_logits
@@ -66,6 +67,8 @@ for zero_stage in (2, 3):
     else:
         student = student_model.assemble_student(recipe, tokenizer)
         sizes = compute_model_sizes(student.llava, student.grid)
+    if stage_config.lora is not None:
+        add_adapters(student, stage_config.lora, seed=recipe.seed)
     engine = engines.build_engine(student, stage_config)
     packer = StepPacker(
         plan,
@@ -102,10 +105,12 @@ dist.destroy_process_group()
 """
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=[None, {"rank": 4}], ids=["whole", "lora"])
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizer: Path
+) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("partitions")
-    data = small.build_recipe_data(tokenizer, steps=4, gradient_checkpointing=True)
+    data = small.build_recipe_data(tokenizer, steps=4, gradient_checkpointing=True, lora=request.param)
     data["language"]["config"]["tie_word_embeddings"] = False
     (folder / "tiny.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
