@@ -46,7 +46,8 @@ def add_adapters(student: Student, lora: LoraConfig, *, seed: int) -> None:
 
     if lora.quantization is not None:
         quantize_linear_layers(tower)
-        student.llava.is_loaded_in_4bit = True  # where peft looks before it wraps such a layer
+        # Where peft looks before it wraps such a layer.
+        student.llava.is_loaded_in_4bit = True  # type: ignore[assignment]
 
     dtype = student.llava.model.multi_modal_projector.linear_1.weight.dtype
     config = PeftConfig(
