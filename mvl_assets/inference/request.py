@@ -115,7 +115,8 @@ class Request:
 
     Attributes:
         messages: OpenAI chat messages; an image is the content part `{"type": "image", "image": "<image id>"}`, whose
-            bytes are loaded when the request is sent.
+            bytes are loaded when the request is sent, and the frames of a video are
+            `{"type": "video", "frames": ["<image id>", ...]}`.
         sampling: OpenAI sampling fields; must bound the answer with `max_tokens`.
         prompt_hash: `Prompt.hash` of the prompt file.
         cut_answer: What the answer took that this request asks for with more room; None for any other request.
@@ -184,3 +185,5 @@ def iter_image_ids(messages: Sequence[Message]) -> Iterator[str]:
             for part in content:
                 if part["type"] == "image":
                     yield part["image"]
+                elif part["type"] == "video":
+                    yield from part["frames"]

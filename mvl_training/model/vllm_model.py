@@ -1,23 +1,32 @@
-"""vLLM's LLaVA-OneVision with the N of "anyres_max_N" read from the model's config, where vLLM always takes 9.
+"""vLLM's LLaVA-OneVision with images laid out as in training, where vLLM differs.
 
-Contains only what differs from vLLM's class, and is imported by vLLM only (`vllm_plugin`). A model whose config says
-"anyres_max_9", the default, is treated as vLLM treats it.
+The N of "anyres_max_N" is the config's; vLLM always takes 9. Each of several images in a prompt is one padded tile
+and a newline; vLLM cuts them all into tiles. Contains only what differs from vLLM's class, and is imported by vLLM
+only (`vllm_plugin`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
+from PIL import Image
 from vllm.model_executor.models import llava_onevision as upstream
 from vllm.model_executor.models.llava_next import LlavaNextProcessingInfo
 from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm.multimodal.parse import ImageSize
+from vllm.multimodal.parse import ImageProcessorItems, ImageSize, MultiModalDataItems
+from vllm.multimodal.processing import PromptReplacement
 
 SHRINK_THRESHOLD = 1.1
-"""Same as in `mvl_assets.media.tiles`, which cannot be imported where this package is installed alone."""
+PADDING_LEVEL = 127
+"""Both as in `mvl_assets.media.tiles`, which cannot be imported where this package is installed alone."""
+
+IS_PADDED = "mvl_is_padded"
+"""Option of the processor: images become one padded tile each. Options are part of the keys of vLLM's cache."""
 
 
 class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
@@ -58,8 +67,53 @@ class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
         )
 
 
+class MultiModalProcessor(upstream.LlavaOnevisionMultiModalProcessor):  # type: ignore[type-arg]
+    """Pads each of several images to a square, and keeps the tile that shows all of it."""
+
+    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Process a prompt. How its images are laid out depends on their number."""
+        if "image" in inputs.mm_data_items and inputs.mm_data_items.get_count("image") > 1:
+            options = {**inputs.hf_processor_mm_kwargs, IS_PADDED: True}
+            inputs = dataclasses.replace(inputs, hf_processor_mm_kwargs=options)
+        return super().apply(inputs, timing_ctx)
+
+    def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
+        if IS_PADDED not in hf_kwargs:
+            return super()._apply_hf_processor_main(mm_items, hf_kwargs)
+        hf_kwargs = {name: value for name, value in hf_kwargs.items() if name != IS_PADDED}
+        # Those that vLLM's cache does not hold yet, which may be none.
+        if images := mm_items.get("image"):
+            padded = ImageProcessorItems([add_padding(image) for image in images.get_all()])
+            mm_items = MultiModalDataItems({**mm_items, "image": padded})
+        processed = super()._apply_hf_processor_main(mm_items, hf_kwargs)
+        if images:
+            # The first tile of each image shows the whole.
+            processed["pixel_values"] = torch.stack([tiles[:1] for tiles in processed["pixel_values"]])
+        return processed
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
+    ) -> Sequence[Any]:
+        hf_kwargs = {name: value for name, value in hf_processor_mm_kwargs.items() if name != IS_PADDED}
+        updates = super()._get_prompt_updates(mm_items, hf_kwargs, out_mm_kwargs)
+        if IS_PADDED not in hf_processor_mm_kwargs:
+            return updates
+        image_token: int = self.info.get_hf_config().image_token_index
+        n_features = self.info.get_vision_encoder_info().get_patch_grid_length() ** 2
+        padded = PromptReplacement("image", target=[image_token], replacement=[image_token] * (n_features + 1))
+        return [padded if update.modality == "image" else update for update in updates]
+
+
+def add_padding(image: Image.Image) -> Image.Image:
+    """Return an RGB image in the middle of a grey square of its longer side."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), (PADDING_LEVEL,) * 3)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
 @MULTIMODAL_REGISTRY.register_processor(
-    upstream.LlavaOnevisionMultiModalProcessor,
+    MultiModalProcessor,
     info=ProcessingInfo,
     dummy_inputs=upstream.LlavaOnevisionDummyInputsBuilder,
 )

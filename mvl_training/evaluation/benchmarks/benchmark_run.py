@@ -30,8 +30,10 @@ from mvl_training.evaluation.benchmarks.registry import (
     parse_benchmark_result,
     read_stratum,
 )
+from mvl_training.recipe import parse_recipe
 from mvl_training.runs.process_group import CommandFailed, LaunchFn
 from mvl_training.runs.training_run import Checkpoint
+from mvl_training.trainer.run_files import PROVENANCE_FILE
 
 TABLE, ANSWERS_TABLE = "evaluation_benchmarks", "evaluation_benchmark_answers"
 LMMS_RUN_MODULE = "mvl_training.evaluation.lmms.run"
@@ -191,6 +193,7 @@ def _build_job(
     else:
         model = benchmark_settings.model or f"mvl-{checkpoint.stage}"
         model_args = {**common, "lake_root": lake.root, "model": model, "run_id": run_id}
+        model_args["max_frames"] = read_max_frames(checkpoint)
         model_args |= (
             {"base_urls": benchmark_settings.base_urls}
             if benchmark_settings.base_urls
@@ -228,8 +231,21 @@ def build_benchmark_server_spec(checkpoint: Checkpoint) -> ServerSpec:
         served_model_name=f"mvl-{checkpoint.stage}",
         max_model_len=min(checkpoint.max_seq_len + MAX_ANSWER_TOKENS, config["text_config"]["max_position_embeddings"]),
         idle_timeout_s=IDLE_TIMEOUT_S,
-        args=("--limit-mm-per-prompt", json.dumps({"image": MAX_IMAGES})),
+        args=build_media_args(MAX_IMAGES),
     )
+
+
+def build_media_args(max_images: int) -> tuple[str, ...]:
+    """Return flags of vLLM for so many images in a prompt, and for one video whose frames are all shown."""
+    limits = json.dumps({"image": max_images, "video": 1})
+    return ("--limit-mm-per-prompt", limits, "--media-io-kwargs", json.dumps({"video": {"num_frames": -1}}))
+
+
+def read_max_frames(checkpoint: Checkpoint) -> int | None:
+    """Return the most frames of a video that a checkpoint was trained on; None if vLLM lays videos out otherwise."""
+    provenance = json.loads((checkpoint.export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
+    recipe = parse_recipe(provenance["recipe"], str(checkpoint.export_dir / PROVENANCE_FILE))
+    return recipe.get_stage(provenance["stage"]).max_frames if recipe.video_newlines == "one" else None
 
 
 def _compute_settings_hash(benchmark: Benchmark, benchmark_settings: BenchmarkSettings, result: BenchmarkResult) -> str:

@@ -26,7 +26,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.media.image import MAX_SIDE
 from mvl_assets.stages import BENCHMARK_ANSWERS
-from mvl_training.evaluation.benchmarks.local_backend import LocalBackend
+from mvl_training.evaluation.benchmarks.local_backend import LocalBackend, load_frames
 from mvl_training.evaluation.benchmarks.protocol import AnswerJob, BackendError, BenchmarkQuestion, VideoPath
 
 
@@ -45,7 +45,7 @@ class ServerBackend:
         """Return the answers in order; a server is started only if one is missing.
 
         Raises:
-            BackendError: A question failed, or shows a video.
+            BackendError: A question failed, or shows a video that the server cannot show.
         """
         from mvl_assets.inference.request import ModelRef
         from mvl_assets.model_stage.loop import answer_requests
@@ -92,26 +92,41 @@ class ServerBackend:
 
         messages = []
         for role, parts in question.messages:
-            content: list[Mapping[str, str]] = []
+            content: list[Mapping[str, Any]] = []
             for part in parts:
-                if isinstance(part, VideoPath):
-                    raise BackendError(
-                        "the server backend supports images only, and this benchmark has videos",
-                        hint="use the local backend (backend: local)",
-                    )
                 if isinstance(part, str):
                     content.append({"type": "text", "text": part})
+                elif isinstance(part, VideoPath):
+                    content.append(
+                        {"type": "video", "frames": [_add_image(images, f) for f in self._load_frames(part)]}
+                    )
                 else:
-                    images[compute_digest(part)] = part
-                    content.append({"type": "image", "image": compute_digest(part)})
+                    content.append({"type": "image", "image": _add_image(images, part)})
             messages.append({"role": role, "content": content})
+        n_images = sum(isinstance(part, bytes) for _, parts in question.messages for part in parts)
         return Request(
             messages=tuple(messages),
             model=ModelRef(self._job.model, self._job.version),
             sampling={"temperature": 0.0, "max_tokens": question.max_new_tokens},
             prompt_name=BENCHMARK_ANSWERS,
-            prompt_hash="as-asked",
+            # Several images were cut into tiles before: answers from then are not reused.
+            prompt_hash="as-asked-padded" if n_images > 1 else "as-asked",
         )
+
+    def _load_frames(self, video: VideoPath) -> list[bytes]:
+        if self._job.max_frames is None:
+            raise BackendError(
+                "this benchmark has videos, which the server would not show as the checkpoint's training did",
+                hint="use the local backend (backend: local)",
+            )
+        return load_frames(video, self._job.max_frames)
+
+
+def _add_image(images: dict[str, bytes], data: bytes) -> str:
+    """Add an image to those of a request, and return its id."""
+    image_id = compute_digest(data)
+    images[image_id] = data
+    return image_id
 
 
 def answer_lines(

@@ -107,7 +107,7 @@ def _answer_questions(checkpoint: Path, questions: Sequence[BenchmarkQuestion]) 
     conversations = [
         Conversation(
             [
-                (role, [_load_frames(part, max_frames) if isinstance(part, VideoPath) else part for part in parts])
+                (role, [load_frames(part, max_frames) if isinstance(part, VideoPath) else part for part in parts])
                 for role, parts in question.messages
             ],
             question.max_new_tokens,
@@ -118,8 +118,8 @@ def _answer_questions(checkpoint: Path, questions: Sequence[BenchmarkQuestion]) 
     return replies
 
 
-def _load_frames(video: VideoPath, max_frames: int) -> list[bytes]:
-    """Return at most as many frames as the checkpoint's stage was trained on."""
+def load_frames(video: VideoPath, max_frames: int) -> list[bytes]:
+    """Return at most as many frames of a video as a checkpoint's stage was trained on, as image files."""
     from mvl_assets.media.video import sample_frames
 
     if not video.path.is_dir():

@@ -34,6 +34,8 @@ class AnswerJob(BaseModel):
         model: The model's name there.
         api_key_env: Environment variable with the servers' key.
         server_spec: The server to start when there are no `base_urls`.
+        max_frames: Most frames of a video that the server is sent (`server`); None: it does not lay videos out as the
+            checkpoint was trained on them.
         lake_root: The lake that keeps the answers (`server`).
         run_id: Run that the stored answers name.
     """
@@ -48,6 +50,7 @@ class AnswerJob(BaseModel):
     model: str = "default"
     api_key_env: str | None = None
     server_spec: ServerSpec | None = None
+    max_frames: int | None = None
     lake_root: str | None = None
     run_id: str = ""
 

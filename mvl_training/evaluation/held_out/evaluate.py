@@ -93,8 +93,7 @@ def evaluate_checkpoints(
 ) -> suite.HeldOutReport:
     """Ask all checkpoints the suite's questions and publish the scores.
 
-    The last checkpoint answers through its server, except for questions with several images
-    (`local_worker.has_multiple_images`).
+    The last checkpoint answers through its server.
 
     Args:
         lake: The lake with the held-out rows; it gets the scores.
@@ -114,20 +113,19 @@ def evaluate_checkpoints(
     *earlier, last = checkpoints
     log(f"asking {len(earlier)} checkpoints locally and {last.stage} through its server: {len(questions)} questions")
     # The server takes a minute to load; meanwhile the other checkpoints are asked.
-    server_questions = [question for question in questions if not local_worker.has_multiple_images(question)]
-    server_client.start_server(lake, last, server_questions, max_new_tokens=max_new_tokens)
+    server_client.start_server(lake, last, questions, max_new_tokens=max_new_tokens)
     local_answers = run_local_worker(
         lake,
         questions,
-        [*((checkpoint, "all") for checkpoint in earlier), (last, "multi_image")],
+        [*((checkpoint, "all") for checkpoint in earlier), (last, "none")],
         max_new_tokens=max_new_tokens,
         launch=launch,
     )
     server_answers = server_client.request_answers(
-        lake, last, server_questions, max_new_tokens=max_new_tokens, run_id=run_id, log=log
+        lake, last, questions, max_new_tokens=max_new_tokens, run_id=run_id, log=log
     )
     last_local_answers = local_answers[last.stage]
-    last_answers = dict(last_local_answers) | {
+    last_answers = {
         question_id: dataclasses.replace(
             answer,
             loss=last_local_answers[question_id].loss,

@@ -22,8 +22,8 @@ from mvl_training.evaluation.held_out.questions import HeldOutQuestion
 
 BATCH_SIZE = 8
 
-AnswerScope = Literal["all", "multi_image"]
-"""Which questions a checkpoint answers: all, or only those with several images."""
+AnswerScope = Literal["all", "none"]
+"""Which questions a checkpoint answers here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,7 @@ def answer_questions(
         # A question without images is asked once: with grey images it would be the same question.
         image_positions = [index for index, question in enumerate(batch) if question.image_ids]
         blank_images = [[build_blank_image(data) for data in images[index]] for index in image_positions]
-        answer_positions = [
-            i for i, question in enumerate(batch) if answer_scope == "all" or has_multiple_images(question)
-        ]
+        answer_positions = list(range(len(batch))) if answer_scope == "all" else []
         answers_by_position = _index_by_position(
             _generate_answers(runner, batch, [images[i] for i in answer_positions], answer_positions), answer_positions
         )
@@ -144,11 +142,6 @@ def answer_questions(
                 loss=losses_by_position.get(index),
                 blank_image_loss=blank_image_losses.get(index),
             )
-
-
-def has_multiple_images(question: HeldOutQuestion) -> bool:
-    """Return whether a question has several images: vLLM cuts each into several tiles, training makes each one tile."""
-    return len(question.image_ids) > 1
 
 
 def _generate_answers(

@@ -54,7 +54,7 @@ def select_held_out_questions(
 ) -> list[HeldOutQuestion]:
     """Return up to `per_category` questions of each category, in a stable order.
 
-    Rows with videos are left out: a chat request cannot show frames as training does.
+    Rows with videos are left out.
 
     Args:
         lake: The lake.

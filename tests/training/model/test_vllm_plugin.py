@@ -19,13 +19,15 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_in
 from mvl_assets.media.image import compute_standard_size
 from mvl_assets.media.tiles import compute_anyres_layout
 from mvl_training.data.planning import build_pack_plan
-from mvl_training.evaluation.student_runner import StudentRunner
+from mvl_training.evaluation.benchmarks.benchmark_run import build_media_args
+from mvl_training.evaluation.student_runner import Conversation, StudentRunner
 from mvl_training.recipe import parse_recipe
 from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
-from tests.training.chat_request import asked
+from tests.training.chat_request import asked, asked_about_video
 
 QUESTION = "Which colour?"
+SERVER_ARGS = ("--dtype", "float32", *build_media_args(4))
 
 
 def wide_recipe(tokenizer: Path) -> dict[str, Any]:
@@ -72,9 +74,32 @@ def sizes_to_ask() -> list[tuple[int, int]]:
     return named + [(rng.randint(224, 900), rng.randint(224, 900)) for _ in range(16)]
 
 
+def check_several_images(base_url: str, runner: StudentRunner) -> None:
+    """Also images that the server's cache holds: as a prompt's only one, or as one of several."""
+    rng = random.Random(2)
+    alone = [plain(colour, (rng.randint(100, 700), rng.randint(100, 700))) for colour in small.COLOURS]
+    for pictures in (alone[:2], alone[:1], alone[1:4], alone[::-1], [alone[2], alone[2]], alone[3:]):
+        body = asked(base_url, pictures, QUESTION)
+        assert body["usage"]["prompt_tokens"] == len(runner.build_prompt_ids(pictures, QUESTION))
+        answer = body["choices"][0]["message"]["content"].strip()
+        assert answer == runner.answer_questions([(pictures, QUESTION)])[0]
+
+
+def check_videos(base_url: str, runner: StudentRunner) -> None:
+    """Frames as training takes them: the server must not choose among them."""
+    for n_frames in (1, 5, 40):
+        frames = [plain(list(small.COLOURS)[n % 3], (320, 180)) for n in range(n_frames)]
+        body = asked_about_video(base_url, frames, QUESTION)
+        messages = [("user", [frames, QUESTION])]
+        prompt = runner._build_prompt(Conversation(messages, max_new_tokens=8))
+        assert body["usage"]["prompt_tokens"] == len(prompt.encoded.input_ids)
+        answer = body["choices"][0]["message"]["content"].strip()
+        assert answer == runner.generate_reply(messages)
+
+
 @pytest.mark.server
 @pytest.mark.soak
-def test_vllm_counts_tokens_and_answers_like_our_runner_for_images_of_every_shape(
+def test_vllm_counts_tokens_and_answers_like_our_runner_for_images_of_every_shape_and_videos(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_vllm_installed():
@@ -87,9 +112,7 @@ def test_vllm_counts_tokens_and_answers_like_our_runner_for_images_of_every_shap
     assert sum(layout.shrunk_size is not None for layout in layouts) >= 8, "these would tell max_4 from max_9"
     assert sum(layout.shrunk_size is None for layout in layouts) >= 2
     monkeypatch.setenv("MVL_HOME", str(tmp_path))
-    spec = ServerSpec(
-        str(trained / "export"), "student", max_model_len=1024, max_num_seqs=4, args=("--dtype", "float32")
-    )
+    spec = ServerSpec(str(trained / "export"), "student", max_model_len=1024, max_num_seqs=4, args=SERVER_ARGS)
     endpoint = ensure_server(spec)
     try:
         answers = set()
@@ -102,5 +125,7 @@ def test_vllm_counts_tokens_and_answers_like_our_runner_for_images_of_every_shap
             assert answer == runner.answer_questions([(pictures, QUESTION)])[0], size
             answers.add(answer)
         assert len(answers) == 4, "the model sees its pictures"
+        check_several_images(endpoint.base_url, runner)
+        check_videos(endpoint.base_url, runner)
     finally:
         stop_servers(spec.name)

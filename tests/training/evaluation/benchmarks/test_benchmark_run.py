@@ -27,6 +27,7 @@ from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import compare_checkpoints
 from mvl_training.evaluation.lmms.question import PREVIEW_FILE, summarize_question
 from mvl_training.orchestration.report import render_benchmark_preview
+from mvl_training.recipe import load_recipe
 from mvl_training.runs.process_group import CommandFailed
 from mvl_training.runs.training_run import Checkpoint
 from tests.raw_files import make_image
@@ -46,6 +47,8 @@ def _checkpoint(home: Path, version: str = "a" * 32) -> Checkpoint:
     (folder / "export").mkdir(parents=True, exist_ok=True)
     config = {"text_config": {"max_position_embeddings": 2048}}
     (folder / "export" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    provenance = {"recipe": load_recipe("demo").model_dump(mode="json"), "stage": "single_image"}
+    (folder / "export" / "mvl.json").write_text(json.dumps(provenance), encoding="utf-8")
     return Checkpoint("one_vision", folder, version, max_seq_len=512)
 
 
@@ -225,6 +228,7 @@ def test_the_job_names_the_weights_and_the_server_to_start(lake: Lake, home: Pat
     assert started["server_spec"]["max_model_len"] == 2048, "what the model has positions for"
     assert (running["base_urls"], running["model"]) == (["http://a:8000/v1", "http://b:8000/v1"], "m")
     assert "server_spec" not in running
+    assert started["max_frames"] == running["max_frames"] == load_recipe("demo").get_stage("single_image").max_frames
     assert jobs[0]["include_path"] is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
@@ -169,8 +171,28 @@ def test_a_refused_question_and_a_video_are_errors_of_the_server_backend(lake: L
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question("Hi"))])
         video = tmp_path / "film"
         video.mkdir()
-        with pytest.raises(BackendError, match="has videos"):
+        with pytest.raises(BackendError, match="has videos, which the server would not show"):
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(video, "What?"))])
+
+
+def test_the_server_backend_sends_as_many_frames_of_a_video_as_the_checkpoint_was_trained_on(
+    lake: Lake, tmp_path: Path
+) -> None:
+    video = tmp_path / "film"
+    video.mkdir()
+    for number in range(5):
+        (video / f"{number}.png").write_bytes(RED if number % 2 else BLUE)
+    with serving() as (server, endpoint):
+        server.record_bodies = True
+        job = AnswerJob(version="v1", base_urls=(endpoint.base_url,), model="fake", max_frames=3, lake_root=lake.root)
+        ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(video, "What?"))])
+    (part, text) = server.bodies[0]["messages"][0]["content"]
+    assert (part["type"], text["type"]) == ("video_url", "text")
+    scheme, _, frames = part["video_url"]["url"].partition(",")
+    assert scheme == "data:video/jpeg;base64"
+    sent = [Image.open(io.BytesIO(base64.b64decode(frame))).convert("RGB") for frame in frames.split(",")]
+    sizes = {Image.open(io.BytesIO(data)).size for data in (RED, BLUE)}
+    assert len(sent) == 3 and {frame.size for frame in sent} <= sizes
 
 
 def test_output_of_libraries_does_not_disturb_the_protocol(tmp_path: Path) -> None:

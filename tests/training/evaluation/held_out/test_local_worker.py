@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,16 +56,12 @@ def test_each_question_is_asked_with_its_images_and_once_with_grey_ones(lake: La
     assert all("<image>" not in text for _, text in runner.questions)
 
 
-def test_scope_multi_image_asks_only_those_and_measures_losses_of_all(lake: Lake) -> None:
+def test_scope_none_asks_nothing_and_measures_losses_of_all(lake: Lake) -> None:
     questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=2)
     runner = RecordingRunner()
-    rows = list(local_worker.answer_questions(lake, runner, questions, answer_scope="multi_image"))
+    rows = list(local_worker.answer_questions(lake, runner, questions, answer_scope="none"))
     assert runner.questions == []
     assert all(row.answer is None and row.loss is not None for row in rows)
-    two = dataclasses.replace(questions[0], question_id="b" * 32, image_ids=questions[0].image_ids * 2)
-    one, both = local_worker.answer_questions(lake, runner, [questions[1], two], answer_scope="multi_image")
-    assert one.answer is None and both.answer is not None and both.blank_image_answer is not None
-    assert len(runner.questions) == 2
 
 
 def test_a_torn_line_is_skipped_and_the_file_is_rewritten_whole(tmp_path: Path) -> None:
