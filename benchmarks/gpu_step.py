@@ -13,7 +13,7 @@ weights: they are random, in the sizes of the recipe `paper-7b`. On a machine wi
 Measured, interleaved, medians with minimum and maximum, on the same samples (from `mvl_training.runs.sample_shapes`):
   reference   one sample at a time, SDPA, gradient checkpointing, all logits at once: the released training's step
   dense       packed, one mask of the whole sequence, all logits at once
-  ours        `mvl_training.model.student_model.Student`: samples attend within themselves (varlen), the head in chunks;
+  ours        `mvl_training.model.LlavaOnevisionStudent`: samples attend within themselves (varlen), the head in chunks;
               at 8k and 16k with gradient checkpointing, and at 8k without
 Each in loss tokens per second, share of the peak (989 TFLOP/s, dense bf16) and of the measured GEMM, and peak memory.
 Loss and gradient norm of `reference` and `ours` are compared, also in fp32 on two layers. Images are decoded and tiled
@@ -89,8 +89,11 @@ from mvl_training.data.pack_loader import PackedBatch, collate  # noqa: E402
 from mvl_training.data.pack_plan import SampleCounts  # noqa: E402
 from mvl_training.data.processing import ProcessedSample  # noqa: E402
 from mvl_training.data.step_packs import PackLimits, pack_samples  # noqa: E402
-from mvl_training.model import student_model  # noqa: E402
+from mvl_training.data.students.llava_onevision import build_blank_tiles  # noqa: E402
+from mvl_training.model import student_model, varlen_attention  # noqa: E402
 from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes  # noqa: E402
+from mvl_training.model.students import llava_onevision  # noqa: E402
+from mvl_training.model.students.llava_onevision import LlavaOnevisionStudent  # noqa: E402
 from mvl_training.recipe import Recipe, load_recipe  # noqa: E402
 from mvl_training.runs.sample_shapes import draw_samples  # noqa: E402
 
@@ -122,11 +125,11 @@ def build_recipe(*, tiny: bool, n_layers: int | None = None) -> Recipe:
     return Recipe.model_validate(data)
 
 
-def build_student(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> student_model.Student:
+def build_student(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> LlavaOnevisionStudent:
     """Return a student with random weights; all are trained but the unused post-layernorm."""
     torch.manual_seed(SEED)
-    text_config, vision_config = student_model.load_tower_configs(recipe)
-    config = student_model.build_llava_config(
+    text_config, vision_config = llava_onevision.load_tower_configs(recipe)
+    config = llava_onevision.build_llava_config(
         recipe,
         text_config,
         vision_config,
@@ -136,28 +139,32 @@ def build_student(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> s
     torch.set_default_dtype(dtype)
     try:
         with device:
-            llava = student_model.LlavaOnevisionForConditionalGeneration(config)
+            llava = llava_onevision.LlavaOnevisionForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(torch.float32)
-    student = student_model.Student(llava, recipe.grid.to_tile_grid())
+    student = LlavaOnevisionStudent(llava, recipe.grid.to_tile_grid())
     for name, parameter in student.named_parameters():
-        parameter.requires_grad_(student_model.find_model_component(name) is not None)
+        parameter.requires_grad_(llava_onevision.find_model_component(name) is not None)
         if name.endswith("image_newline"):
             torch.nn.init.normal_(parameter, std=1 / math.sqrt(parameter.numel()))
     return student.train()
 
 
 def build_workloads(
-    student: student_model.Student, recipe: Recipe, max_tokens: int, n_packs: int, device: torch.device
+    student: LlavaOnevisionStudent, recipe: Recipe, max_tokens: int, n_packs: int, device: torch.device
 ) -> list[StepWorkload]:
     """Return `n_packs` packs of up to `max_tokens` tokens, as training makes them."""
     grid = recipe.grid.to_tile_grid()
     vocab_size = student.llava.config.text_config.vocab_size
     shapes = draw_samples(40 * n_packs, grid, SEED, max_tokens)
     counts = SampleCounts(shapes.tokens_N, shapes.loss_tokens_N, shapes.tiles_N)
-    flops_N = build_sample_flops(compute_model_sizes(student.llava, grid), recipe.get_stage("single_image"))(counts)
+    flops_N = build_sample_flops(compute_model_sizes(student), recipe.get_stage("single_image"))(counts)
     (packs,) = pack_samples(
-        np.arange(len(flops_N)), counts, flops_N, PackLimits.from_tokens(max_tokens, grid), world_size=1
+        np.arange(len(flops_N)),
+        counts,
+        flops_N,
+        PackLimits.from_tokens(max_tokens, grid.patches_per_side**2),
+        world_size=1,
     ).packs_by_rank
     rng = np.random.default_rng(SEED)
     rng.shuffle(packs)  # the largest come first
@@ -177,7 +184,7 @@ def build_workloads(
             samples.append(ProcessedSample(str(n), EncodedSample(ids, labels), pixels, layouts))
             size = shapes.image_sizes[shapes.image_index_N[n]][::-1] if layouts else None
             sample_inputs.append(to_hf_inputs(samples[-1], size, device))
-        batch = collate(samples, (vocab_size - 2, vocab_size - 1), grid.tile_size).to(device)
+        batch = collate(samples, (vocab_size - 2, vocab_size - 1), build_blank_tiles(grid.tile_size)).to(device)
         n_tokens, flops = batch.input_ids_1L.shape[1], float(flops_N[pack].sum())
         workloads.append(StepWorkload(batch, sample_inputs, batch.n_loss_tokens, n_tokens, len(samples), flops))
     return workloads
@@ -200,7 +207,7 @@ def to_hf_inputs(
 # -- the steps -----------------------------------------------------------------------------------------------------
 
 
-def run_reference_step(student: student_model.Student, workload: StepWorkload) -> float:
+def run_reference_step(student: LlavaOnevisionStudent, workload: StepWorkload) -> float:
     total_loss = 0.0
     for inputs in workload.sample_inputs:
         model_inputs = dict(inputs)
@@ -214,7 +221,7 @@ def run_reference_step(student: student_model.Student, workload: StepWorkload) -
     return total_loss
 
 
-def run_dense_step(student: student_model.Student, workload: StepWorkload) -> float:
+def run_dense_step(student: LlavaOnevisionStudent, workload: StepWorkload) -> float:
     batch = workload.batch
     positions_L = torch.arange(batch.input_ids_1L.shape[1], device=batch.input_ids_1L.device)
     sample_L = torch.bucketize(positions_L, batch.cu_seqlens[1:], right=True)
@@ -232,7 +239,7 @@ def run_dense_step(student: student_model.Student, workload: StepWorkload) -> fl
     return float(loss.detach())
 
 
-def run_student_step(student: student_model.Student, workload: StepWorkload) -> float:
+def run_student_step(student: LlavaOnevisionStudent, workload: StepWorkload) -> float:
     loss = student(workload.batch) / workload.n_loss_tokens
     loss.backward()
     return float(loss.detach())
@@ -242,12 +249,12 @@ def run_student_step(student: student_model.Student, workload: StepWorkload) -> 
 class StepCase:
     """A way to take a step: attention, gradient checkpointing, and length of the packs."""
 
-    run_step: Callable[[student_model.Student, StepWorkload], float]
+    run_step: Callable[[LlavaOnevisionStudent, StepWorkload], float]
     attention: str
     checkpointing: bool
     length_name: str
 
-    def prepare(self, student: student_model.Student, n_tokens: int) -> None:
+    def prepare(self, student: LlavaOnevisionStudent, n_tokens: int) -> None:
         student.llava.model.language_model.set_attn_implementation(self.attention)
         student.n_head_chunks = -(-n_tokens // student_model.HEAD_CHUNK_TOKENS)
         if self.checkpointing:
@@ -259,14 +266,14 @@ class StepCase:
 STEP_CASES = {
     "reference": StepCase(run_reference_step, "sdpa", True, "8k"),
     "dense": StepCase(run_dense_step, "sdpa", True, "8k"),
-    "ours_8k": StepCase(run_student_step, student_model.varlen_attention.ATTENTION_NAME, True, "8k"),
-    "ours_8k_no_checkpointing": StepCase(run_student_step, student_model.varlen_attention.ATTENTION_NAME, False, "8k"),
-    "ours_16k": StepCase(run_student_step, student_model.varlen_attention.ATTENTION_NAME, True, "16k"),
+    "ours_8k": StepCase(run_student_step, varlen_attention.ATTENTION_NAME, True, "8k"),
+    "ours_8k_no_checkpointing": StepCase(run_student_step, varlen_attention.ATTENTION_NAME, False, "8k"),
+    "ours_16k": StepCase(run_student_step, varlen_attention.ATTENTION_NAME, True, "16k"),
 }
 
 
 def measure_cases(
-    student: student_model.Student,
+    student: LlavaOnevisionStudent,
     workloads_by_length: dict[str, list[StepWorkload]],
     steps: int,
     device: torch.device,
@@ -340,7 +347,7 @@ def summarize_case(
     }
 
 
-def measure_parity(student: student_model.Student, workload: StepWorkload) -> dict[str, float]:
+def measure_parity(student: LlavaOnevisionStudent, workload: StepWorkload) -> dict[str, float]:
     """Return relative differences of loss and gradient norm between `reference` and `ours` on the same samples."""
     loss_and_norm_by_case = {}
     for name in ("reference", "ours_8k"):

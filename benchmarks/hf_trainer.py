@@ -30,7 +30,7 @@ from mvl_assets.lake_queries import views
 from mvl_assets.media.image import compute_standard_size
 from mvl_training.data.chat_format import IGNORE_INDEX
 from mvl_training.data.processing import ProcessedSample, SampleProcessor, load_tokenizer
-from mvl_training.model.student_model import assemble_student
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import Recipe, load_recipe
 
 STAGE = "single_image"
@@ -113,7 +113,7 @@ def run_trainer(recipe: Recipe, options: argparse.Namespace) -> None:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     tokenizer = load_tokenizer(recipe)
-    llava: Any = assemble_student(recipe, tokenizer).llava
+    llava: Any = start_student(recipe, tokenizer).llava
     llava.model.language_model.set_attn_implementation("sdpa")
     arguments = TrainingArguments(
         output_dir=str(options.out.with_suffix(".trainer")),

@@ -12,14 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.config.project import RECIPES_DIR, find_own_dir, list_files
-from mvl_assets.config.strict_yaml import iter_documents
+from mvl_assets.config.strict_yaml import StrictModel, iter_documents
 from mvl_assets.errors import MvlError
-from mvl_assets.media.tiles import TileGrid
+from mvl_training.recipe_student import (
+    NATIVE_IMAGE_MODE,
+    GridConfig,
+    StudentConfig,
+    TowerConfig,
+    Towers,
+    fill_in_student_options,
+    find_student_mistakes,
+)
 
 ModelComponent = Literal["projector", "language", "vision"]
 
@@ -62,71 +70,7 @@ class RecipeError(MvlError):
     """A recipe cannot be found, or is invalid."""
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TowerConfig(_StrictModel):
-    """A tower: either pretrained weights (`model`) or a configuration to start from scratch (`config`).
-
-    Attributes:
-        model: A local folder or a hub id with safetensors.
-        revision: Revision of the hub id.
-        config: Arguments of a transformers config of type `config.model_type`.
-        sizes: Sizes in the config of `model`, for forecasts before it is downloaded.
-        tokenizer: Language tower only: a local folder, the name of a model that
-            `mvl_assets.inference.local_server.local_models` prepares, or a hub id. With `model` it defaults to the
-            model's own.
-    """
-
-    model: str | None = None
-    revision: str | None = None
-    config: dict[str, Any] | None = None
-    sizes: dict[str, Any] | None = None
-    tokenizer: str | None = None
-
-    @model_validator(mode="after")
-    def _validate_origin(self) -> Self:
-        if (self.model is None) == (self.config is None):
-            raise ValueError("give either `model` (pretrained weights) or `config` (from scratch)")
-        if self.config is not None and self.sizes is not None:
-            raise ValueError("`sizes` belongs to a `model`; a `config` holds them itself")
-        for name in ("config", "sizes"):
-            if (field_value := getattr(self, name)) is not None and "model_type" not in field_value:
-                raise ValueError(f"`{name}` needs `model_type`")
-        return self
-
-
-class GridConfig(_StrictModel):
-    """How images are tiled.
-
-    Attributes:
-        tile: Side of a tile in pixels.
-        patch: Side of a vision tower's patch in pixels.
-        side: Tile shapes are 1x1 to `side` x `side` ...
-        tiles: ... with at most this many tiles; None: no further limit.
-        anyres_max: The N of "anyres_max_N": features of more than N tiles are shrunk to N tiles.
-    """
-
-    tile: int = Field(gt=0)
-    patch: int = Field(gt=0)
-    side: int = Field(ge=1)
-    tiles: int | None = Field(default=None, ge=1)
-    anyres_max: int = Field(ge=1)
-
-    def to_tile_grid(self) -> TileGrid:
-        """Return the grid as tiling takes it, with all its tile shapes."""
-        limit = self.tiles or self.side**2
-        shapes = tuple(
-            (rows, columns)
-            for rows in range(1, self.side + 1)
-            for columns in range(1, self.side + 1)
-            if rows * columns <= limit
-        )
-        return TileGrid(self.tile, self.patch, shapes, self.anyres_max)
-
-
-class ExpectedData(_StrictModel):
+class ExpectedData(StrictModel):
     """What a forecast assumes of a stage's data until it is planned.
 
     Attributes:
@@ -140,7 +84,7 @@ class ExpectedData(_StrictModel):
     tiles: float = Field(ge=0)
 
 
-class LoraConfig(_StrictModel):
+class LoraConfig(StrictModel):
     """Low-rank adapters in place of the language tower's own weights, which stay as they are.
 
     Attributes:
@@ -180,14 +124,14 @@ UNTRAINED_SETTINGS = frozenset(
 )
 
 
-class StageConfig(_StrictModel):
+class StageConfig(StrictModel):
     """One training stage.
 
     Attributes:
         learning_rates: Learning rate of each component that learns; components not named are frozen.
         chat_format: How conversations become tokens.
         image_mode: `flat` gives every image one tile without newline (the released alignment script), `anyres` tiles
-            a sample's only image and pads several.
+            a sample's only image and pads several, `native` is what the processor of a whole `student` does.
         global_batch_size: Samples per optimizer step over all ranks.
         max_seq_len: Token limit of a sample.
         max_pack_tokens: Most tokens of a pack, which one forward pass takes; None: `max_seq_len`. Larger packs take
@@ -225,7 +169,7 @@ class StageConfig(_StrictModel):
 
     learning_rates: dict[ModelComponent, float] = Field(min_length=1)
     chat_format: ChatFormat
-    image_mode: Literal["flat", "anyres"]
+    image_mode: Literal["flat", "anyres", "native"]
     global_batch_size: int = Field(ge=1)
     max_seq_len: int = Field(ge=16)
     max_pack_tokens: int | None = Field(default=None, ge=16)
@@ -283,7 +227,7 @@ class StageConfig(_StrictModel):
         return self.max_pack_tokens or self.max_seq_len
 
 
-class Recipe(_StrictModel):
+class Recipe(StrictModel):
     """What is trained, from the towers to the last checkpoint.
 
     Attributes:
@@ -301,6 +245,7 @@ class Recipe(_StrictModel):
         folder_frames: Most frames of a video that ShareGPT4Video's folders hold as images; None: `max_frames`.
         nproc_per_node: Number of ranks per machine that the recipe is meant for.
         system_prompt: System prompt of conversations that have none of their own.
+        student: The model that training starts from; None: LLaVA-OneVision, assembled from the next three.
         language: The language tower.
         vision: The vision tower.
         grid: How images are tiled.
@@ -317,9 +262,10 @@ class Recipe(_StrictModel):
     folder_frames: int | None = Field(ge=1)
     nproc_per_node: int = Field(default=1, ge=1)
     system_prompt: str = "You are a helpful assistant."
-    language: TowerConfig
-    vision: TowerConfig
-    grid: GridConfig
+    student: StudentConfig | None = None
+    language: TowerConfig | None = None
+    vision: TowerConfig | None = None
+    grid: GridConfig | None = None
     stages: dict[TrainingStage, StageConfig] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -327,27 +273,47 @@ class Recipe(_StrictModel):
     def _fill_in_options(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        return (PARITY_OPTIONS if data.get("paper_parity") else DEFAULT_OPTIONS) | dict(data)
+        return (PARITY_OPTIONS if data.get("paper_parity") else DEFAULT_OPTIONS) | fill_in_student_options(data)
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
-        if self.language.config is not None and self.language.tokenizer is None:
+        if self.student is not None:
+            stages: dict[str, Any] = {name: stage_config.model_dump() for name, stage_config in self.stages.items()}
+            if mistakes := find_student_mistakes(self.student, dict(self), stages):
+                raise ValueError("; ".join(mistakes))
+            return self
+        if missing := [name for name in ("language", "vision", "grid") if getattr(self, name) is None]:
+            raise ValueError(f"{', '.join(missing)}: missing; a recipe has these three, or a `student`")
+        language, vision, grid = self.towers
+        if language.config is not None and language.tokenizer is None:
             raise ValueError("language: a tower from scratch needs a `tokenizer`")
-        if self.vision.tokenizer is not None:
+        if vision.tokenizer is not None:
             raise ValueError("vision: a vision tower has no `tokenizer`")
-        config = self.vision.config
+        config = vision.config
         if config is not None:
             tower_sides = (config.get("image_size"), config.get("patch_size"))
-            if tower_sides != (self.grid.tile, self.grid.patch):
+            if tower_sides != (grid.tile, grid.patch):
                 raise ValueError(
-                    f"grid: tile {self.grid.tile} px in patches of {self.grid.patch} px, "
-                    f"but the vision tower takes {tower_sides}"
+                    f"grid: tile {grid.tile} px in patches of {grid.patch} px, but the vision tower takes {tower_sides}"
                 )
-        patches_per_side = self.grid.tile // self.grid.patch
+        patches_per_side = grid.tile // grid.patch
         for name, stage_config in self.stages.items():
             if stage_config.max_seq_len < patches_per_side**2 + 16:
                 raise ValueError(f"stages.{name}.max_seq_len: one image alone takes {patches_per_side**2} tokens")
+            if stage_config.image_mode == NATIVE_IMAGE_MODE:
+                raise ValueError(f"stages.{name}.image_mode: native belongs to a recipe with a `student`")
         return self
+
+    @property
+    def towers(self) -> Towers:
+        """What LLaVA-OneVision is assembled from.
+
+        Raises:
+            ValueError: The recipe names a whole student instead.
+        """
+        if self.language is None or self.vision is None or self.grid is None:
+            raise ValueError(f"recipe {self.name} has no towers")
+        return Towers(self.language, self.vision, self.grid)
 
     @property
     def is_demo(self) -> bool:
@@ -377,7 +343,11 @@ class Recipe(_StrictModel):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data, which `parse_recipe` reads."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=self._list_absent_parts())
+
+    def _list_absent_parts(self) -> set[str]:
+        """Return which parts of a student the recipe has not: data and digests leave them out."""
+        return {name for name in ("student", "language", "vision", "grid") if getattr(self, name) is None}
 
     def build_plan_inputs(self, stage: TrainingStage) -> dict[str, Any]:
         """Return the fields a pack plan depends on, and no others: a changed learning rate keeps the plan.
@@ -386,9 +356,7 @@ class Recipe(_StrictModel):
         """
         stage_config = self.get_stage(stage)
         return {
-            "tokenizer": self.language.tokenizer or self.language.model,
-            "tokenizer_revision": self.language.revision,
-            "grid": _use_digest_keys(self.grid.model_dump(mode="json")),
+            **self._build_student_inputs(),
             "seed": self.seed,
             "paper_parity": self.paper_parity,
             # Only where they differ, so that plans made before there was a choice keep their identity.
@@ -404,6 +372,17 @@ class Recipe(_StrictModel):
             ),
         }
 
+    def _build_student_inputs(self) -> dict[str, Any]:
+        """Return what decides how the student takes text and images."""
+        if self.student is not None:
+            return {"student": self.student.model_dump(mode="json")}
+        language, _, grid = self.towers
+        return {
+            "tokenizer": language.tokenizer or language.model,
+            "tokenizer_revision": language.revision,
+            "grid": _use_digest_keys(grid.model_dump(mode="json")),
+        }
+
     def build_training_inputs(self, stage: TrainingStage) -> dict[str, Any]:
         """Return what the weights of a stage depend on besides its data and its initial weights.
 
@@ -417,10 +396,12 @@ class Recipe(_StrictModel):
         elif stage_config["lora"]["quantization"] is None:
             del stage_config["lora"]["quantization"]
         excluded: Any = {"name": True, "description": True, "stages": True, "nproc_per_node": True}
-        common = self.model_dump(mode="json", exclude=excluded | {"language": {"sizes"}, "vision": {"sizes"}})
+        excluded |= {"language": {"sizes"}, "vision": {"sizes"}} | dict.fromkeys(self._list_absent_parts(), True)
+        common = self.model_dump(mode="json", exclude=excluded)
+        if self.grid is not None:
+            common["grid"] = _use_digest_keys(common["grid"])
         return {
             **_use_digest_keys(common),
-            "grid": _use_digest_keys(common["grid"]),
             "stage": stage,
             "settings": _use_digest_keys(stage_config),
             "code": TRAIN_CODE_VERSION,

@@ -65,10 +65,34 @@ class EncodedSample:
 
 @dataclass(frozen=True, slots=True)
 class VisualPlaceholder:
-    """The placeholder tokens of one marker: an image, or a whole video."""
+    """What stands for one marker in the tokens: an image, or a whole video.
+
+    Attributes:
+        kind: What the marker says.
+        n_tokens: Placeholder tokens, whose embeddings become visual features.
+        parts: Text and ids in order, where a student has more than the placeholder tokens of the kind; text is
+            tokenised together with that before it.
+    """
 
     kind: Literal["image", "video"]
     n_tokens: int
+    parts: tuple[str | tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatStyle:
+    """How a student's chat template differs from LLaVA-OneVision's.
+
+    Attributes:
+        newline_after_visual: Whether a newline follows each image and video; None: where the data has one.
+        has_empty_system: Whether an empty system prompt is a turn of its own.
+    """
+
+    newline_after_visual: bool | None = None
+    has_empty_system: bool = True
+
+
+LLAVA_STYLE = ChatStyle()
 
 
 def build_chat_template(system_prompt: str) -> str:
@@ -78,38 +102,54 @@ def build_chat_template(system_prompt: str) -> str:
 
 
 class ChatTokenizer:
-    """A tokenizer with the markers `<image>` and `<video>` as tokens of their own.
+    """A tokenizer with placeholder tokens for images and videos.
 
     Text of samples is always tokenised as text: `<|im_end|>` written inside a question does not end the turn.
 
+    Args:
+        tokenizer: The tokenizer.
+        source_name: Where it is from, for errors.
+        visual_tokens: Its placeholder tokens of images and videos; None: the markers `<image>` and `<video>`, which are
+            added to it.
+
     Raises:
-        MvlError: The tokenizer lacks ChatML's tokens.
+        MvlError: The tokenizer lacks ChatML's tokens, or a placeholder token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, source_name: str = "tokenizer") -> None:
-        for marker in (IM_START, IM_END):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        source_name: str = "tokenizer",
+        visual_tokens: tuple[str, str] | None = None,
+    ) -> None:
+        for marker in (IM_START, IM_END, *(visual_tokens or ())):
             if tokenizer.token_to_id(marker) is None:
                 raise MvlError(
-                    f"{source_name}: the tokenizer has no token {marker}", hint="use a tokenizer of a ChatML model"
+                    f"{source_name}: the tokenizer has no token {marker}",
+                    hint="use the student's own tokenizer" if visual_tokens else "use a tokenizer of a ChatML model",
                 )
-        tokenizer.add_special_tokens(
-            [AddedToken(token, special=True, normalized=False) for token in (IMAGE_MARKER, VIDEO_MARKER)]
-        )
+        if visual_tokens is None:
+            visual_tokens = (IMAGE_MARKER, VIDEO_MARKER)
+            tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in visual_tokens])
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self._encoding_cache: dict[str, list[int]] = {}
-        self.image_token_id = self._get_token_id(IMAGE_MARKER)
-        self.video_token_id = self._get_token_id(VIDEO_MARKER)
-        self.im_start_id = self._get_token_id(IM_START)
-        self.im_end_id = self._get_token_id(IM_END)
+        self.image_token_id, self.video_token_id = map(self.get_token_id, visual_tokens)
+        self.im_start_id = self.get_token_id(IM_START)
+        self.im_end_id = self.get_token_id(IM_END)
         newline_ids = self.encode("\n")
         self.newline_id = newline_ids[0] if len(newline_ids) == 1 else None
 
     @classmethod
-    def load(cls, folder: Path) -> ChatTokenizer:
+    def load(cls, folder: Path, visual_tokens: tuple[str, str] | None = None) -> ChatTokenizer:
         """Load from a folder with `tokenizer.json`.
+
+        Args:
+            folder: The folder.
+            visual_tokens: As of the class.
 
         Raises:
             MvlError: The file is missing or cannot be read.
@@ -119,7 +159,12 @@ class ChatTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
             raise MvlError(f"{path}: cannot be read as a tokenizer ({error})") from error
-        return cls(tokenizer, source_name=str(path))
+        return cls(tokenizer, source_name=str(path), visual_tokens=visual_tokens)
+
+    @property
+    def placeholder_ids(self) -> tuple[int, int]:
+        """Ids of the placeholder tokens of images and of videos."""
+        return self.image_token_id, self.video_token_id
 
     @property
     def vocab_size(self) -> int:
@@ -142,34 +187,53 @@ class ChatTokenizer:
         """Return the tokenizer as JSON, which is part of a plan's hash."""
         return self._tokenizer.to_str()
 
-    def _get_token_id(self, token: str) -> int:
+    def get_token_id(self, token: str) -> int:
+        """Return the id of a token of the vocabulary.
+
+        Raises:
+            MvlError: There is no such token.
+        """
         token_id = self._tokenizer.token_to_id(token)
-        assert token_id is not None
+        if token_id is None:
+            raise MvlError(f"the tokenizer has no token {token}", hint="use the student's own tokenizer")
         return token_id
 
 
 class _TokenBuilder:
     """Collects tokens with their labels."""
 
-    def __init__(self, tokenizer: ChatTokenizer, visuals: Sequence[VisualPlaceholder]) -> None:
+    def __init__(
+        self, tokenizer: ChatTokenizer, visuals: Sequence[VisualPlaceholder], style: ChatStyle = LLAVA_STYLE
+    ) -> None:
         self.tokenizer = tokenizer
+        self.style = style
         self.input_ids: list[int] = []
         self.labels: list[int] = []
         self._visuals = list(visuals)
         self._n_used_visuals = 0
+        self._pending_text = ""
 
     def add(self, ids: Sequence[int], with_loss: bool) -> None:
+        if self._pending_text:
+            text_ids = self.tokenizer.encode(self._pending_text)
+            self._pending_text = ""
+            self.add(text_ids, with_loss=False)
         self.input_ids.extend(ids)
         self.labels.extend(ids if with_loss else [IGNORE_INDEX] * len(ids))
+
+    def add_text(self, text: str) -> None:
+        """Add text without loss, which is tokenised together with the text that follows."""
+        self._pending_text += text
 
     def add_text_with_markers(self, text: str) -> None:
         """Add text without loss in which each marker becomes its image's or video's placeholder tokens."""
         for index, segment in enumerate(_split_at_markers(text)):
-            if index % 2 == 0:
-                if segment:
-                    self.add(self.tokenizer.encode(segment), with_loss=False)
-            else:
+            if index % 2 == 1:
                 self.add_visual("image" if segment == IMAGE_MARKER else "video")
+            elif index and self.style.newline_after_visual is not None:
+                self.add_text("\n" * self.style.newline_after_visual + segment.removeprefix("\n"))
+            else:
+                self.add_text(segment)
 
     def add_visual(self, kind: str) -> None:
         if self._n_used_visuals >= len(self._visuals) or self._visuals[self._n_used_visuals].kind != kind:
@@ -177,9 +241,14 @@ class _TokenBuilder:
         visual = self._visuals[self._n_used_visuals]
         self._n_used_visuals += 1
         placeholder_id = self.tokenizer.image_token_id if kind == "image" else self.tokenizer.video_token_id
-        self.add([placeholder_id] * visual.n_tokens, with_loss=False)
+        for part in visual.parts or ((placeholder_id,) * visual.n_tokens,):
+            if isinstance(part, str):
+                self.add_text(part)
+            else:
+                self.add(part, with_loss=False)
 
     def build(self) -> EncodedSample:
+        self.add((), with_loss=False)
         if self._n_used_visuals != len(self._visuals):
             raise RejectError(
                 "marker_mismatch", f"{len(self._visuals)} images or videos, {self._n_used_visuals} markers"
@@ -196,6 +265,7 @@ def encode_conversation(
     system_prompt: str,
     paper_parity: bool = False,
     image_first: bool = False,
+    style: ChatStyle = LLAVA_STYLE,
 ) -> EncodedSample:
     """Encode one conversation with its labels.
 
@@ -212,6 +282,7 @@ def encode_conversation(
             every `<|im_start|>`, `<|im_end|>` and newline token anywhere; `system_prompt` replaces a system turn of
             the data.
         image_first: Move the only marker of a human turn to its front, as the released code does.
+        style: Of the student's chat template.
 
     Raises:
         RejectError: The conversation cannot be trained on.
@@ -227,7 +298,7 @@ def encode_conversation(
             {**turn, "value": move_marker_to_front(turn["value"] or "")} if turn["from"] == "human" else turn
             for turn in turns
         ]
-    builder = _TokenBuilder(tokenizer, visuals)
+    builder = _TokenBuilder(tokenizer, visuals, style)
     if chat_format == "plain":
         return _encode_plain(turns, builder)
     _append_chatml(turns, builder, system_prompt, paper_parity)
@@ -244,7 +315,12 @@ def encode_conversation(
 
 
 def encode_prompt(
-    question: str, visuals: Sequence[VisualPlaceholder], tokenizer: ChatTokenizer, *, system_prompt: str
+    question: str,
+    visuals: Sequence[VisualPlaceholder],
+    tokenizer: ChatTokenizer,
+    *,
+    system_prompt: str,
+    style: ChatStyle = LLAVA_STYLE,
 ) -> list[int]:
     """Return the ids up to where the assistant's answer begins, with the visuals before the question.
 
@@ -253,12 +329,17 @@ def encode_prompt(
         visuals: Placeholders of its images or frames, in order.
         tokenizer: The student's tokenizer.
         system_prompt: Text of the system turn.
+        style: Of the student's chat template.
     """
-    return encode_chat_prompt([("user", [*visuals, question])], tokenizer, system_prompt=system_prompt)
+    return encode_chat_prompt([("user", [*visuals, question])], tokenizer, system_prompt=system_prompt, style=style)
 
 
 def encode_chat_prompt(
-    messages: Sequence[tuple[str, Sequence[str | VisualPlaceholder]]], tokenizer: ChatTokenizer, *, system_prompt: str
+    messages: Sequence[tuple[str, Sequence[str | VisualPlaceholder]]],
+    tokenizer: ChatTokenizer,
+    *,
+    system_prompt: str,
+    style: ChatStyle = LLAVA_STYLE,
 ) -> list[int]:
     """Return the ids up to where the assistant's answer begins, with each visual in its place among the words.
 
@@ -269,11 +350,14 @@ def encode_chat_prompt(
         messages: (role, parts) with the roles system, user and assistant.
         tokenizer: The student's.
         system_prompt: Used unless the first message is a system message.
+        style: Of the student's chat template.
     """
     builder = _TokenBuilder(
-        tokenizer, [part for _, parts in messages for part in parts if isinstance(part, VisualPlaceholder)]
+        tokenizer, [part for _, parts in messages for part in parts if isinstance(part, VisualPlaceholder)], style
     )
-    default_system_message = [] if messages and messages[0][0] == "system" else [("system", (system_prompt,))]
+    has_own_system = bool(messages) and messages[0][0] == "system"
+    has_default_system = not has_own_system and (style.has_empty_system or system_prompt != "")
+    default_system_message = [("system", (system_prompt,))] if has_default_system else []
     for role, parts in [*default_system_message, *messages]:
         builder.add([tokenizer.im_start_id], with_loss=False)
         text = f"{role}\n"
@@ -281,15 +365,13 @@ def encode_chat_prompt(
             # As in training, where header and answer are tokenised separately.
             builder.add(tokenizer.encode_cached(text), with_loss=False)
             text = ""
+        builder.add_text(text)
         for part in parts:
             if isinstance(part, VisualPlaceholder):
-                if text:
-                    builder.add(tokenizer.encode(text), with_loss=False)
                 builder.add_visual(part.kind)
-                text = "\n"
+                builder.add_text("" if style.newline_after_visual is False else "\n")
             else:
-                text += part
-        builder.add(tokenizer.encode(text), with_loss=False)
+                builder.add_text(part)
         _close_turn(builder, loss_on_end=False, loss_on_newline=False)
     builder.add([tokenizer.im_start_id], with_loss=False)
     builder.add(tokenizer.encode_cached("assistant\n"), with_loss=False)
@@ -302,10 +384,11 @@ def _append_chatml(
     tokenizer = builder.tokenizer
     own_system_prompt = turns[0]["value"] if turns and turns[0]["from"] == "system" and not paper_parity else None
     dialogue_turns = [dialogue_turn for dialogue_turn in turns if dialogue_turn["from"] != "system"]
-    builder.add([tokenizer.im_start_id], with_loss=False)
-    header = f"system\n{own_system_prompt or system_prompt}"
-    builder.add(tokenizer.encode(header) if own_system_prompt else tokenizer.encode_cached(header), with_loss=False)
-    _close_turn(builder, loss_on_end=False, loss_on_newline=False)
+    if own_system_prompt or system_prompt or builder.style.has_empty_system:
+        builder.add([tokenizer.im_start_id], with_loss=False)
+        header = f"system\n{own_system_prompt or system_prompt}"
+        builder.add(tokenizer.encode(header) if own_system_prompt else tokenizer.encode_cached(header), with_loss=False)
+        _close_turn(builder, loss_on_end=False, loss_on_newline=False)
     for turn in dialogue_turns:
         value = turn["value"] or ""
         if turn["from"] == "human":

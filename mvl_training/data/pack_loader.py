@@ -21,7 +21,6 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import ImageError
-from mvl_assets.media.tiles import TileLayout
 from mvl_training.data.chat_format import IGNORE_INDEX
 from mvl_training.data.loss_weights import compute_sample_weights, compute_token_weights
 from mvl_training.data.pack_plan import PackPlan
@@ -29,9 +28,8 @@ from mvl_training.data.packed_rows import PackedRows
 from mvl_training.data.planned_packs import PlannedPackReader
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.data.raw_packs import RawPack
+from mvl_training.data.students.inputs import VisualLayout
 from mvl_training.recipe import LossWeighting
-
-BLANK_PIXEL = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +54,15 @@ class PackedBatch:
         loss_positions_K: int64 (K,): positions of the targets that the loss is taken on. Known beforehand, so that a
             device is not asked for them, which would make it wait.
         visual_positions_V: int64 (V,): positions of the placeholder tokens, in order.
-        tiles_T3PP: uint8 (T, 3, P, P).
-        layouts: Layouts of the images and videos in order; empty if the only tile is a dummy.
+        tiles_T3PP: uint8 (T, 3, P, P); whole students may have another form of tiles, (T, …).
+        layouts: Layouts of the images and videos in order; empty if the tiles are a dummy's.
         n_loss_tokens_by_sample: Tokens that the loss is taken on; none of an empty pack.
         loss_weight: Their weights, summed.
         token_weights_L: float32 (L,): weights of the tokens in the loss; None: all are 1.
         row_ids: The mixture rows of the samples.
         categories: Of the samples.
         skipped: Samples of the pack that are left out because an image of theirs cannot be decoded.
+        rope_ids_31L: int64 (3, 1, L): positions in time, height and width, of a student that has them.
     """
 
     input_ids_1L: torch.Tensor
@@ -74,13 +73,14 @@ class PackedBatch:
     loss_positions_K: torch.Tensor
     visual_positions_V: torch.Tensor
     tiles_T3PP: torch.Tensor
-    layouts: tuple[TileLayout, ...]
+    layouts: tuple[VisualLayout, ...]
     n_loss_tokens_by_sample: tuple[int, ...]
     loss_weight: float
     token_weights_L: torch.Tensor | None = None
     row_ids: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     skipped: tuple[SkippedSample, ...] = ()
+    rope_ids_31L: torch.Tensor | None = None
 
     @property
     def n_loss_tokens(self) -> int:
@@ -103,25 +103,26 @@ class PackedBatch:
             token_weights_L=(
                 None if self.token_weights_L is None else self.token_weights_L.to(device, non_blocking=True)
             ),
+            rope_ids_31L=None if self.rope_ids_31L is None else self.rope_ids_31L.to(device, non_blocking=True),
         )
 
 
 def collate(
     samples: Sequence[ProcessedSample],
     placeholder_ids: tuple[int, int],
-    tile_size: int,
+    blank_tiles: np.ndarray,
     loss_weighting: LossWeighting = "token",
     categories: Sequence[str] = (),
 ) -> PackedBatch:
     """Join samples into one sequence.
 
-    Without samples, or without images in them, the batch gets one grey tile, so that every rank calls the vision tower
-    every time (ranks that skip it hang ZeRO-3 and crash ZeRO-2).
+    Without samples, or without images in them, the batch gets the tiles of a grey image, so that every rank calls the
+    vision tower every time (ranks that skip it hang ZeRO-3 and crash ZeRO-2).
 
     Args:
         samples: The samples to join; may be empty.
         placeholder_ids: Ids of the image and the video token.
-        tile_size: Side of a tile in pixels.
+        blank_tiles: Tiles of a grey image, uint8 (T, …).
         loss_weighting: What counts alike in the loss.
         categories: Of the samples, where they are reported apart.
     """
@@ -137,8 +138,8 @@ def collate(
         input_ids_L = np.zeros(2, dtype=np.int64)
         targets_L = np.full(2, IGNORE_INDEX, dtype=np.int64)
         visual_positions_V = np.empty(0, dtype=np.int64)
-    blank_tile_13PP = np.full((1, 3, tile_size, tile_size), BLANK_PIXEL, dtype=np.uint8)
-    tiles = [sample.tiles for sample in samples if len(sample.tiles)] or [blank_tile_13PP]
+    tiles = [sample.tiles for sample in samples if len(sample.tiles)] or [blank_tiles]
+    rope_ids = [sample.rope_ids_3L for sample in samples if sample.rope_ids_3L is not None]
     n_loss_tokens_N = np.array([sample.encoded.n_loss_tokens for sample in samples] or [0])
     token_weights_L = np.repeat(compute_token_weights(n_loss_tokens_N, loss_weighting), lengths).astype(np.float32)
     return PackedBatch(
@@ -156,6 +157,7 @@ def collate(
         token_weights_L=None if loss_weighting == "token" else torch.from_numpy(token_weights_L),
         row_ids=tuple(sample.row_id for sample in samples),
         categories=tuple(categories),
+        rope_ids_31L=torch.from_numpy(np.concatenate(rope_ids, axis=1))[:, None] if rope_ids else None,
     )
 
 
@@ -200,7 +202,6 @@ class PackLoader:
         return map(self._collate_pack, self.reader.iter_raw_packs(packs))
 
     def _collate_pack(self, raw_pack: RawPack) -> PackedBatch:
-        placeholder_ids = (self.processor.tokenizer.image_token_id, self.processor.tokenizer.video_token_id)
         samples, categories, skipped = [], [], []
         for planned_row in raw_pack.planned_rows:
             row_id, length = planned_row.row_id, planned_row.n_tokens
@@ -220,7 +221,13 @@ class PackLoader:
                 )
             samples.append(sample)
             categories.append(row["category"])
-        batch = collate(samples, placeholder_ids, self.processor.grid.tile_size, self.loss_weighting, categories)
+        batch = collate(
+            samples,
+            self.processor.tokenizer.placeholder_ids,
+            self.processor.inputs.blank_tiles,
+            self.loss_weighting,
+            categories,
+        )
         return replace(batch, skipped=tuple(skipped))
 
 

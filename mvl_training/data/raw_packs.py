@@ -57,12 +57,19 @@ class FrameLimits:
     def select_image_ids(self, row: Mapping[str, Any]) -> list[str]:
         """Return the ids of the images that a mixture row shows, in order: all, or the chosen frames of a video."""
         image_ids = list(row["image_ids"] or [])
-        if row["video"] is None:
-            return image_ids
+        return image_ids if row["video"] is None else [image_ids[index] for index in self._pick_frames(row)]
+
+    def select_seconds(self, row: Mapping[str, Any]) -> list[float]:
+        """Return the times of a video's chosen frames; none of images, or if the row has not one for each frame."""
+        seconds = (row["video"] or {}).get("seconds") or []
+        return [] if len(seconds) != len(row["image_ids"] or []) else [seconds[i] for i in self._pick_frames(row)]
+
+    def _pick_frames(self, row: Mapping[str, Any]) -> list[int]:
+        """Return which frames of a video are chosen."""
         n_frames = self.max_frames
         if self.folder_frames is not None and FRAME_FOLDER_MARK in (row["video"]["name"] or ""):
             n_frames = min(n_frames, self.folder_frames)
-        return [image_ids[index] for index in pick_evenly(len(image_ids), n_frames, "down")]
+        return pick_evenly(len(row["image_ids"] or []), n_frames, "down")
 
 
 def iter_group_ends(sizes: Iterable[int]) -> Iterator[int]:

@@ -23,9 +23,9 @@ from typing import Protocol
 import numpy as np
 
 from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.media.tiles import TileGrid
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import SampleCounts
+from mvl_training.data.students.open_inputs import count_tile_tokens
 from mvl_training.recipe import Recipe
 
 TILE_LIMIT_FACTOR = 8
@@ -67,12 +67,12 @@ class PackLimits:
     @classmethod
     def for_stage(cls, recipe: Recipe, stage: TrainingStage) -> PackLimits:
         """Return the limits of a stage's packs."""
-        return cls.from_tokens(recipe.get_stage(stage).pack_tokens, recipe.grid.to_tile_grid())
+        return cls.from_tokens(recipe.get_stage(stage).pack_tokens, count_tile_tokens(recipe))
 
     @classmethod
-    def from_tokens(cls, max_tokens: int, grid: TileGrid) -> PackLimits:
-        """Return the limits of packs of at most `max_tokens` tokens."""
-        return cls(max_tokens, max(8, TILE_LIMIT_FACTOR * max_tokens // grid.patches_per_side**2))
+    def from_tokens(cls, max_tokens: int, tokens_per_tile: int) -> PackLimits:
+        """Return the limits of packs of at most `max_tokens` tokens, of a student whose tiles become so many each."""
+        return cls(max_tokens, max(8, TILE_LIMIT_FACTOR * max_tokens // tokens_per_tile))
 
 
 @dataclass(frozen=True, slots=True)

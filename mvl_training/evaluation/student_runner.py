@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from mvl_assets.common.markers import IMAGE_MARKER
 from mvl_assets.errors import MvlError
 from mvl_assets.media.image import standardise_image
-from mvl_assets.media.tiles import TileLayout
 from mvl_training.data.chat_format import (
     IGNORE_INDEX,
     ChatTokenizer,
@@ -27,7 +25,9 @@ from mvl_training.data.chat_format import (
 from mvl_training.data.pack_loader import PackedBatch, collate
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.data.raw_packs import FrameLimits
-from mvl_training.model.student_model import load_student
+from mvl_training.data.students.inputs import VisualLayout
+from mvl_training.data.students.open_inputs import load_student_tokenizer, open_inputs
+from mvl_training.model.students.choose import load_student
 from mvl_training.recipe import parse_recipe
 from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
 from mvl_training.trainer.run_files import EXPORT_DIR, PROVENANCE_FILE
@@ -79,23 +79,24 @@ class StudentRunner:
         stage_config = recipe.get_stage(self._provenance["stage"])
         self.max_new_tokens = max_new_tokens
         self.batch_tokens = batch_tokens
-        self.tokenizer = ChatTokenizer.load(export_dir)
+        self.tokenizer = (
+            ChatTokenizer.load(export_dir)
+            if recipe.student is None
+            else load_student_tokenizer(recipe.student.family, export_dir)
+        )
         self.system_prompt = recipe.system_prompt
         # As it was trained: in float32 a model of bf16 would take twice the memory and give other answers.
         dtype = DTYPE_BY_PRECISION[stage_config.precision]
-        self.student = load_student(export_dir, recipe.grid.to_tile_grid(), dtype).eval()
+        self.student = load_student(recipe, export_dir, dtype).eval()
         self.device = torch.device("cuda", device) if torch.cuda.is_available() else torch.device("cpu")
         self.student.to(self.device)
-        text_config: Any = self.student.llava.config.text_config
+        text_config: Any = self.student.vlm.config.text_config
         self.processor = SampleProcessor(
-            self.tokenizer,
-            recipe.grid.to_tile_grid(),
-            image_mode=stage_config.image_mode,
+            open_inputs(recipe, self._provenance["stage"], self.tokenizer, export_dir),
             chat_format="chatml",
             system_prompt=recipe.system_prompt,
             paper_parity=False,
             frame_limits=FrameLimits(stage_config.max_frames),
-            video_newlines=recipe.video_newlines,
             image_first=False,
             max_seq_len=text_config.max_position_embeddings,
         )
@@ -146,12 +147,12 @@ class StudentRunner:
 
     def build_prompt_ids(self, images: list[bytes], question: str) -> list[int]:
         """Return the tokens of a question's prompt, placeholders included."""
+        inputs = self.processor.inputs
         sizes = [standardise_image(image).size for image in images]
-        visuals = [
-            VisualPlaceholder("image", layout.n_tokens)
-            for layout in self.processor.compute_layouts(sizes, is_video=False)
-        ]
-        return encode_prompt(question, visuals, self.tokenizer, system_prompt=self.system_prompt)
+        visuals = [inputs.build_placeholder(layout) for layout in inputs.compute_layouts(sizes, is_video=False)]
+        return encode_prompt(
+            question, visuals, self.tokenizer, system_prompt=self.system_prompt, style=inputs.chat_style
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return recipe (name and content), training stage, step, run, plan version and library versions."""
@@ -200,11 +201,11 @@ class StudentRunner:
             yield batch
 
     def _build_prompt(self, conversation: Conversation) -> ProcessedSample:
-        messages, token_budget = conversation.messages, conversation.max_new_tokens
+        messages, token_budget, inputs = conversation.messages, conversation.max_new_tokens, self.processor.inputs
         images = [standardise_image(part) for _, parts in messages for part in parts if isinstance(part, bytes)]
-        image_tiles, layouts = self.processor.tile_images(images, is_video=False)
+        image_tiles, layouts = inputs.cut_tiles(images, is_video=False)
         tiled_images = iter(zip(layouts, _split_by_layout(image_tiles, layouts), strict=True))
-        visual_tiles: list[tuple[TileLayout, np.ndarray]] = []
+        visual_tiles: list[tuple[VisualLayout, np.ndarray]] = []
         prompt_messages: list[tuple[str, list[str | VisualPlaceholder]]] = []
         for role, parts in messages:
             prompt_parts: list[str | VisualPlaceholder] = []
@@ -215,13 +216,13 @@ class StudentRunner:
                 if isinstance(part, bytes):
                     layout, tiles = next(tiled_images)
                 else:
-                    tiles, (layout,) = self.processor.tile_images(
-                        [standardise_image(frame) for frame in part], is_video=True
-                    )
+                    tiles, (layout,) = inputs.cut_tiles([standardise_image(frame) for frame in part], is_video=True)
                 visual_tiles.append((layout, tiles))
-                prompt_parts.append(VisualPlaceholder("video" if layout.is_video else "image", layout.n_tokens))
+                prompt_parts.append(inputs.build_placeholder(layout))
             prompt_messages.append((role, prompt_parts))
-        input_ids = encode_chat_prompt(prompt_messages, self.tokenizer, system_prompt=self.system_prompt)
+        input_ids = encode_chat_prompt(
+            prompt_messages, self.tokenizer, system_prompt=self.system_prompt, style=inputs.chat_style
+        )
         if len(input_ids) + token_budget > self.processor.max_seq_len:
             raise MvlError(
                 f"a question of {len(input_ids)} tokens and an answer of {token_budget} do not fit into the"
@@ -235,36 +236,21 @@ class StudentRunner:
         """Return the greedy answers to prompts, each of at most as many tokens as its budget."""
         batch = self._build_batch(list(samples))
         with torch.no_grad():
-            # One pass of the vision tower over all images, as in training.
-            prompts = self.student.embed_inputs(batch)[0].split(batch.cu_seqlens.diff().tolist())
-            inputs_embeds = pad_sequence(list(prompts), batch_first=True, padding_side="left")
-            lengths = batch.cu_seqlens.diff().to(self.device)
-            attention_mask = torch.arange(inputs_embeds.shape[1], 0, -1, device=self.device)[None] <= lengths[:, None]
-            generated_ids: Any = self.student.llava.generate(  # type: ignore[misc]
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask.long(),
-                max_new_tokens=max(budgets),
-                do_sample=False,
-                eos_token_id=self.tokenizer.im_end_id,
-                pad_token_id=self.tokenizer.im_end_id,
-            )
-        return [
-            self.tokenizer.decode(ids[:budget]).strip()
-            for ids, budget in zip(generated_ids.tolist(), budgets, strict=True)
-        ]
+            generated_ids = self.student.generate(batch, max_new_tokens=max(budgets), end_id=self.tokenizer.im_end_id)
+        return [self.tokenizer.decode(ids[:budget]).strip() for ids, budget in zip(generated_ids, budgets, strict=True)]
 
     def _build_batch(self, samples: list[ProcessedSample]) -> PackedBatch:
-        placeholder_ids = (self.tokenizer.image_token_id, self.tokenizer.video_token_id)
-        return collate(samples, placeholder_ids, self.processor.grid.tile_size).to(self.device)
+        blank_tiles = self.processor.inputs.blank_tiles
+        return collate(samples, self.tokenizer.placeholder_ids, blank_tiles).to(self.device)
 
 
-def _split_by_layout(tiles: np.ndarray, layouts: Sequence[TileLayout]) -> list[np.ndarray]:
+def _split_by_layout(tiles: np.ndarray, layouts: Sequence[VisualLayout]) -> list[np.ndarray]:
     """Split tiles by the layout they belong to."""
     return np.split(tiles, np.cumsum([layout.n_tiles for layout in layouts])[:-1]) if layouts else []
 
 
 def _build_unlabelled_sample(
-    input_ids: list[int], image_tiles: np.ndarray, layouts: tuple[TileLayout, ...]
+    input_ids: list[int], image_tiles: np.ndarray, layouts: tuple[VisualLayout, ...]
 ) -> ProcessedSample:
     array = np.array(input_ids, dtype=np.int32)
     return ProcessedSample(

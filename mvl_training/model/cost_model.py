@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from mvl_assets.media.tiles import TileGrid
 from mvl_training.data.pack_plan import SampleCounts
 from mvl_training.data.step_packs import SampleFlops
 from mvl_training.recipe import ModelComponent, Recipe, StageConfig
+
+if TYPE_CHECKING:
+    from mvl_training.model.student_model import Student  # needs torch, which forecasts of studies do without
 
 _Count = TypeVar("_Count", float, np.ndarray)
 
@@ -53,7 +55,9 @@ class ModelSizes:
         intermediate_size: Width of its feed-forward layers.
         n_vision_layers: Layers of the vision tower.
         vision_hidden_size: Width of the vision tower.
-        patches_per_tile: Vision features of one tile.
+        patches_per_tile: Patches of one tile, which the vision tower works on.
+        attended_patches: Patches that a patch attends to in the vision tower, on average.
+        features_per_tile: Features of one tile that the projector works on.
         linear_widths: Inputs and outputs of the language tower's linear layers, summed by name, of which adapters of
             rank 1 have as many parameters.
     """
@@ -67,6 +71,8 @@ class ModelSizes:
     n_vision_layers: int
     vision_hidden_size: int
     patches_per_tile: int
+    attended_patches: float
+    features_per_tile: int
     linear_widths: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -99,47 +105,42 @@ def compute_recipe_sizes(recipe: Recipe) -> ModelSizes:
     Raises:
         MvlError: The config of a tower cannot be read.
     """
-    import torch
+    from mvl_training.model.students.choose import choose_student_class
 
-    from mvl_training.model import student_model
-
-    text_config, vision_config = student_model.load_tower_configs(recipe)
-    with torch.device("meta"):
-        llava = student_model.LlavaOnevisionForConditionalGeneration(
-            student_model.build_llava_config(recipe, text_config, vision_config, image_token_id=0, video_token_id=1)
-        )
-    return compute_model_sizes(llava, recipe.grid.to_tile_grid())
+    return compute_model_sizes(choose_student_class(recipe).build_shell(recipe))
 
 
-def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
-    """Return the sizes of a model whose parameters are whole (not yet partitioned by ZeRO-3)."""
-    from mvl_training.model.student_model import find_model_component
-
-    text_config, vision_config = llava.config.text_config, llava.config.vision_config
+def compute_model_sizes(student: Student) -> ModelSizes:
+    """Return the sizes of a student whose parameters are whole (not yet partitioned by ZeRO-3)."""
+    vlm, vision = student.vlm, student.describe_vision()
+    text_config = vlm.config.text_config
     params = dict.fromkeys(MODEL_COMPONENTS, 0)
     matmul_params = dict.fromkeys(MODEL_COMPONENTS, 0)
-    word_embedding = llava.get_input_embeddings().weight
-    for name, parameter in llava.named_parameters():
-        component = find_model_component(name) or "vision"
+    word_embedding, head = vlm.get_input_embeddings().weight, vlm.get_output_embeddings().weight
+    for name, parameter in student.named_parameters():
+        component = student.find_component(name) or "vision"
         params[component] += parameter.numel()
         # The word embedding is looked up, not multiplied with; tied to the head, it is both.
-        is_lookup_only = parameter is word_embedding and not text_config.tie_word_embeddings
-        if parameter.dim() >= 2 and not is_lookup_only and "position_embedding" not in name:
+        is_lookup_only = parameter is word_embedding and word_embedding is not head
+        is_position = "position_embedding" in name or "pos_embed." in name
+        if parameter.dim() >= 2 and not is_lookup_only and not is_position:
             matmul_params[component] += parameter.numel()
     linear_widths: Counter[str] = Counter()
-    for name, module in llava.model.language_model.named_modules():
+    for name, module in vlm.model.language_model.named_modules():
         if hasattr(module, "in_features"):
             linear_widths[name.rpartition(".")[2]] += module.in_features + module.out_features
     return ModelSizes(
         params=params,
         matmul_params=matmul_params,
-        head_params=llava.get_output_embeddings().weight.numel(),
+        head_params=head.numel(),
         n_layers=text_config.num_hidden_layers,
         hidden_size=text_config.hidden_size,
         intermediate_size=text_config.intermediate_size,
-        n_vision_layers=vision_config.num_hidden_layers,
-        vision_hidden_size=vision_config.hidden_size,
-        patches_per_tile=grid.patches_per_side**2,
+        n_vision_layers=vision.n_layers,
+        vision_hidden_size=vision.hidden_size,
+        patches_per_tile=vision.patches_per_tile,
+        attended_patches=vision.attended_patches,
+        features_per_tile=vision.features_per_tile,
         linear_widths=linear_widths,
     )
 
@@ -191,11 +192,11 @@ def compute_sample_flops(
         n_tokens * (sizes.matmul_params["language"] + attention_macs) - skipped_head_macs
     )
     n_patches = n_tiles * sizes.patches_per_tile
-    vision_attention_macs = 2 * sizes.n_vision_layers * sizes.vision_hidden_size * sizes.patches_per_tile
+    vision_attention_macs = 2 * sizes.n_vision_layers * sizes.vision_hidden_size * sizes.attended_patches
     return (
         language_flops
         + flops_factors["vision"] * n_patches * (sizes.matmul_params["vision"] + vision_attention_macs)
-        + flops_factors["projector"] * n_patches * sizes.matmul_params["projector"]
+        + flops_factors["projector"] * n_tiles * sizes.features_per_tile * sizes.matmul_params["projector"]
     )
 
 

@@ -36,7 +36,7 @@ def add_adapters(student: Student, lora: LoraConfig, *, seed: int) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
-    tower = student.llava.model.language_model
+    tower = student.vlm.model.language_model
     leaves = {name.rpartition(".")[2] for name, module in tower.named_modules() if isinstance(module, nn.Linear)}
     if unknown := sorted(set(lora.targets) - leaves):
         raise MvlError(
@@ -47,19 +47,19 @@ def add_adapters(student: Student, lora: LoraConfig, *, seed: int) -> None:
     if lora.quantization is not None:
         quantize_linear_layers(tower)
         # Where peft looks before it wraps such a layer.
-        student.llava.is_loaded_in_4bit = True  # type: ignore[assignment]
+        student.vlm.is_loaded_in_4bit = True
 
-    dtype = student.llava.model.multi_modal_projector.linear_1.weight.dtype
+    dtype = student.vlm.get_input_embeddings().weight.dtype
     config = PeftConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        # SigLIP's layers have some of the same names.
+        # Layers of the vision tower have some of the same names.
         target_modules=rf".*language_model\..*\.({'|'.join(lora.targets)})",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, student.llava, adapter_name=ADAPTER)
+        inject_adapter_in_model(config, student.vlm, adapter_name=ADAPTER)
     for name, parameter in student.named_parameters():
         if is_adapter(name):
             parameter.data = parameter.data.to(dtype)

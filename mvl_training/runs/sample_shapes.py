@@ -6,13 +6,17 @@ take them where there is no data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.media.tiles import TileGrid, TileLayout, compute_anyres_layout, compute_video_layout
+from mvl_assets.media.tiles import TileGrid, compute_anyres_layout, compute_video_layout
 from mvl_training.data.pack_plan import SampleCounts
+from mvl_training.data.processing import load_tokenizer
+from mvl_training.data.students.inputs import VisualLayout
+from mvl_training.data.students.open_inputs import open_inputs
 from mvl_training.recipe import Recipe
 
 TEXT_ONLY_FRACTION = 0.12
@@ -53,7 +57,7 @@ class SampleShapes:
     text_tokens_N: np.ndarray
     loss_tokens_N: np.ndarray
     image_index_N: np.ndarray
-    layouts: tuple[TileLayout, ...]
+    layouts: tuple[VisualLayout, ...]
     image_sizes: tuple[tuple[int, int], ...]
 
     @property
@@ -68,10 +72,16 @@ class SampleShapes:
 
 
 def draw_samples(n_samples: int, grid: TileGrid, seed: int, max_tokens: int) -> SampleShapes:
-    """Return samples of at most `max_tokens` tokens; equal arguments give equal samples."""
+    """Return samples of LLaVA-OneVision of at most `max_tokens` tokens; equal arguments give equal samples."""
+    return _draw_shapes(n_samples, lambda width, height: compute_anyres_layout(height, width, grid), seed, max_tokens)
+
+
+def _draw_shapes(
+    n_samples: int, compute_layout: Callable[[int, int], VisualLayout], seed: int, max_tokens: int
+) -> SampleShapes:
     rng = np.random.default_rng(seed)
     image_sizes = tuple(draw_image_size(rng) for _ in range(min(N_IMAGE_SIZES, n_samples)))
-    layouts = tuple(compute_anyres_layout(height, width, grid) for width, height in image_sizes)
+    layouts = tuple(compute_layout(width, height) for width, height in image_sizes)
     is_text_only_N = rng.random(n_samples) < TEXT_ONLY_FRACTION
     text_tokens_N = np.where(
         is_text_only_N, 40 + rng.lognormal(np.log(350), 0.8, n_samples), 30 + rng.lognormal(np.log(110), 0.7, n_samples)
@@ -94,9 +104,11 @@ def draw_stage_counts(
         stage: One of its stages.
         n_samples: Number of samples.
         seed: Seed of the drawing.
-        video_share: Share of samples that are videos of as many frames as the stage takes.
+        video_share: Share of samples that are videos of as many frames as the stage takes; of LLaVA-OneVision.
     """
-    stage_config, grid = recipe.get_stage(stage), recipe.grid.to_tile_grid()
+    if recipe.student is not None:
+        return _draw_student_counts(recipe, stage, n_samples, seed)
+    stage_config, grid = recipe.get_stage(stage), recipe.towers.grid.to_tile_grid()
     if stage_config.image_mode == "flat":
         rng = np.random.default_rng(seed)
         captions_N = np.clip(rng.lognormal(np.log(CAPTION_TOKENS), 0.6, n_samples), 4, 400).astype(np.int64)
@@ -109,6 +121,27 @@ def draw_stage_counts(
     n_tokens_N = np.where(is_video_N, video.n_tokens + shapes.text_tokens_N, shapes.tokens_N)
     n_tiles_N = np.where(is_video_N, video.n_tiles, shapes.tiles_N)
     return DrawnCounts(SampleCounts(n_tokens_N, shapes.loss_tokens_N, n_tiles_N))
+
+
+def _draw_student_counts(recipe: Recipe, stage: TrainingStage, n_samples: int, seed: int) -> DrawnCounts:
+    """Return counts of a whole student's samples, without videos; those that are too long are drawn again as text."""
+    inputs = open_inputs(recipe, stage, load_tokenizer(recipe))
+    max_tokens = recipe.get_stage(stage).max_seq_len
+    shapes = _draw_shapes(
+        n_samples,
+        lambda width, height: inputs.compute_layouts([(width, height)], is_video=False)[0],
+        seed,
+        max_tokens=1 << 30,
+    )
+    is_too_long_N = shapes.tokens_N > max_tokens
+    text_tokens_N = np.minimum(shapes.text_tokens_N, max_tokens)
+    return DrawnCounts(
+        SampleCounts(
+            np.where(is_too_long_N, text_tokens_N, shapes.tokens_N),
+            np.minimum(shapes.loss_tokens_N, text_tokens_N),
+            np.where(is_too_long_N, 0, shapes.tiles_N),
+        )
+    )
 
 
 def draw_image_size(rng: np.random.Generator) -> tuple[int, int]:

@@ -214,7 +214,9 @@ class _Sizer:
         self._gpu_hours: dict[str, float] = {}
 
     def compute_sizes(self, recipe: Recipe) -> ModelSizes:
-        key = compute_digest(recipe.language.model_dump(), recipe.vision.model_dump(), recipe.grid.model_dump())
+        key = compute_digest(
+            *(part and part.model_dump() for part in (recipe.student, recipe.language, recipe.vision, recipe.grid))
+        )
         if key not in self._sizes:
             self._sizes[key] = compute_recipe_sizes(recipe)
         return self._sizes[key]

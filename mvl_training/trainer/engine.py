@@ -10,7 +10,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 from mvl_assets.errors import MvlError
 from mvl_training.model.lora import is_adapter
-from mvl_training.model.student_model import HEAD_CHUNK_TOKENS, Student, find_model_component
+from mvl_training.model.student_model import HEAD_CHUNK_TOKENS, Student
 from mvl_training.recipe import StageConfig
 
 ATTENTION_OPERATORS = ("scaled_dot_product", "varlen_attn")
@@ -51,7 +51,7 @@ def build_parameter_groups(student: Student, stage_config: StageConfig) -> list[
     """
     groups: dict[str, list[torch.nn.Parameter]] = {component: [] for component in stage_config.learning_rates}
     for name, parameter in student.named_parameters():
-        component = find_model_component(name)
+        component = student.find_component(name)
         learns = component in groups and (stage_config.lora is None or component != "language" or is_adapter(name))
         parameter.requires_grad_(learns)
         if component is not None and learns:
@@ -88,7 +88,8 @@ def build_engine(student: Student, stage_config: StageConfig, *, load_universal:
     )
     if stage_config.zero_stage == 3:
         # Read in Student's own forward, not in that of the module that owns it.
-        deepspeed.zero.register_external_parameter(student, student.llava.model.image_newline)
+        for parameter in student.list_own_parameters():
+            deepspeed.zero.register_external_parameter(student, parameter)
     engine, *_ = deepspeed.initialize(
         model=student,
         optimizer=optimizer,
@@ -108,12 +109,12 @@ def enable_checkpointing(student: Student, stage_config: StageConfig) -> None:
     options: dict[str, Any] = {"use_reentrant": False}
     if stage_config.recompute == "attention_kept":
         options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _choose_kept)
-    student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    student.vlm.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def compile_layers(student: Student) -> None:
     """Compile the layers of the language tower, one by one: they are equal, so one graph serves all."""
-    for layer in student.llava.model.language_model.layers:
+    for layer in student.vlm.model.language_model.layers:
         # Packs have other lengths in each step.
         layer.compile(dynamic=True)
 
@@ -134,7 +135,7 @@ def apply_liger_kernels(student: Student) -> None:
         raise MvlError(
             "`liger_kernels` needs a CUDA device: its kernels are written in Triton", hint="remove it from the recipe"
         )
-    tower = student.llava.model.language_model
+    tower = student.vlm.model.language_model
     try:
         from liger_kernel.transformers import monkey_patch
     except ImportError as error:

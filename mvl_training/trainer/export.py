@@ -1,4 +1,4 @@
-"""Exports: checkpoints as folders in llava-hf layout, which transformers and vLLM load as they are."""
+"""Exports: checkpoints as folders in Hugging Face form, which transformers and vLLM load as they are."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from mvl_assets.common.atomic_write import replace_dir
-from mvl_training.model.hf_layout import to_hub_name
 from mvl_training.model.lora import merge_adapters
-from mvl_training.recipe import LoraConfig
+from mvl_training.model.student_model import Student
+from mvl_training.model.students.choose import choose_student_class
+from mvl_training.recipe import LoraConfig, parse_recipe
 from mvl_training.trainer.checkpoint import DEEPSPEED_TAG, MODEL_DIR, CheckpointError, read_state
 from mvl_training.trainer.run_files import PROVENANCE_FILE
 
@@ -26,7 +27,7 @@ DTYPE_BY_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
-    """Turn a training checkpoint into a llava-hf folder.
+    """Turn a training checkpoint into a folder in Hugging Face form: of LLaVA-OneVision, llava-hf's.
 
     The folder holds config, processor, tokenizer, chat template, safetensors in the stage's precision, and `mvl.json`
     (run, recipe, plan and package versions; `merged_adapters` if the weights are the sum of a tower's and its
@@ -48,9 +49,10 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
     config = json.loads((checkpoint / MODEL_DIR / "config.json").read_text(encoding="utf-8"))
     dtype = DTYPE_BY_PRECISION[stage_config["precision"]]
     lora = LoraConfig.model_validate(stage_config["lora"]) if stage_config.get("lora") else None
-    weights = _load_export_weights(checkpoint, state.zero_stage, dtype, state.parameter_names, lora)
-    if config.get("tie_word_embeddings"):
-        weights.pop("language_model.lm_head.weight", None)
+    student_class = choose_student_class(parse_recipe(state.recipe, str(checkpoint)))
+    weights = _load_export_weights(student_class, checkpoint, state.zero_stage, dtype, state.parameter_names, lora)
+    if student_class.hub_head_name not in map(student_class.to_hub_name, state.parameter_names):
+        weights.pop(student_class.hub_head_name, None)  # it is the word embedding
     config["dtype"] = str(dtype).removeprefix("torch.")
     provenance: dict[str, Any] = {
         "run_hash": state.run_hash,
@@ -69,6 +71,7 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
 
 
 def _load_export_weights(
+    student_class: type[Student],
     checkpoint: Path,
     zero_stage: int,
     dtype: torch.dtype,
@@ -81,7 +84,10 @@ def _load_export_weights(
         raise CheckpointError(f"{checkpoint} lacks {len(missing)} weights, such as {missing[0]}")
     if lora is not None:
         own_weights = merge_adapters(own_weights, lora)
-    return {to_hub_name(name): own_weights.pop(name).to(dtype, copy=True).contiguous() for name in list(own_weights)}
+    return {
+        student_class.to_hub_name(name): own_weights.pop(name).to(dtype, copy=True).contiguous()
+        for name in list(own_weights)
+    }
 
 
 def consolidate_weights(checkpoint: Path, zero_stage: int) -> dict[str, torch.Tensor]:

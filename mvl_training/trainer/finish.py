@@ -11,7 +11,8 @@ import torch.distributed as dist
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_training.data.pack_loader import PackedBatch, PackLoader
-from mvl_training.model.student_model import Student, load_student
+from mvl_training.model.student_model import Student
+from mvl_training.model.students.choose import load_student
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.collective import wait_for_all_ranks
 from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
@@ -33,7 +34,7 @@ def export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_s
         last_checkpoint = job.output_dir / CHECKPOINTS_DIR / checkpoints.format_checkpoint_name(job.n_steps)
         export_dir = export_checkpoint(last_checkpoint, job.output_dir / EXPORT_DIR)
         reloaded = (
-            load_student(export_dir, job.recipe.grid.to_tile_grid(), DTYPE_BY_PRECISION[job.stage_config.precision])
+            load_student(job.recipe, export_dir, DTYPE_BY_PRECISION[job.stage_config.precision])
             .to(engine.device)
             .eval()
         )
@@ -76,5 +77,5 @@ def _load_probe_batch(loader: PackLoader) -> PackedBatch:
 
 def compute_probe_logits(student: Student, batch: PackedBatch) -> torch.Tensor:
     """Return the logits at the loss tokens of a pack, float32 (loss tokens, vocabulary)."""
-    logits: torch.Tensor = student.llava.lm_head(student.compute_last_hidden(batch)[batch.loss_positions_K]).float()
+    logits: torch.Tensor = student.vlm.lm_head(student.compute_last_hidden(batch)[batch.loss_positions_K]).float()
     return logits

@@ -129,10 +129,8 @@ class HeldOutEvaluator:
             yield samples
 
     def _collate(self, samples: Sequence[ProcessedSample], rows: Sequence[Mapping[str, Any]]) -> _HeldOutPack:
-        tokenizer = self._processor.tokenizer
-        placeholder_ids = (tokenizer.image_token_id, tokenizer.video_token_id)
-        categories = [row["category"] for row in rows]
-        return collate(samples, placeholder_ids, self._processor.grid.tile_size, categories=categories), rows
+        placeholder_ids, blank_tiles = self._processor.tokenizer.placeholder_ids, self._processor.inputs.blank_tiles
+        return collate(samples, placeholder_ids, blank_tiles, categories=[row["category"] for row in rows]), rows
 
 
 def _has_any_rank(pack: _HeldOutPack | None, device: torch.device) -> bool:

@@ -15,7 +15,7 @@ Leaves in DIR:
   metrics.jsonl          one object per optimizer step (see `loop.train`)
   tensorboard/           the same numbers
   checkpoints/step-…/    atomic, the newest `keep_checkpoints` of the recipe
-  export/                llava-hf layout (loaded by the next stage, `StudentRunner` and vLLM)
+  export/                Hugging Face form (loaded by the next stage, `StudentRunner`, transformers and vLLM)
   failure.json           why it failed, where starting it again would not help
   result.json            written last: stage, n_steps, first_loss, last_loss, samples, loss_tokens, train_time_s,
                          checkpoint_dir, export_dir, export_max_difference (largest difference of a logit after loading
@@ -53,12 +53,13 @@ from mvl_assets.lake_queries.holdout import read_held_out_samples
 from mvl_assets.lake_queries.views import list_mixture_categories
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
-from mvl_training.data.processing import SampleProcessor, load_tokenizer, resolve_model_dir
+from mvl_training.data.processing import SampleProcessor, load_tokenizer
 from mvl_training.data.step_packs import PackLimits, StepPacker
+from mvl_training.data.students.model_files import resolve_model_dir
 from mvl_training.model.cost_model import ModelSizes, build_sample_flops, compute_model_sizes
-from mvl_training.model.hf_layout import write_model_files
 from mvl_training.model.lora import add_adapters
-from mvl_training.model.student_model import Student, assemble_student, load_student
+from mvl_training.model.student_model import Student
+from mvl_training.model.students.choose import load_student, start_student
 from mvl_training.recipe import Recipe
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
@@ -213,20 +214,19 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         )
     else:
         student = _build_student(job, tokenizer)
-        sizes = compute_model_sizes(student.llava, student.grid)
+        sizes = compute_model_sizes(student)
     run_on_rank_0(lambda: check_disk(job.output_dir, sizes, job.stage_config, job.n_steps))
     staging_dir = _create_staging_dir(job, sizes)
     if job.stage_config.lora is not None:
         add_adapters(student, job.stage_config.lora, seed=job.recipe.seed)
+    processor = SampleProcessor.for_stage(job.recipe, job.stage, tokenizer)
     model_dir = job.output_dir / "model"
-    if is_rank_0:
+
+    def write_model_files() -> None:
         shutil.rmtree(model_dir, ignore_errors=True)
-        tokenizer_dir = job.init_from or resolve_model_dir(
-            job.recipe.language.tokenizer or job.recipe.language.model or ""
-        )
-        write_model_files(
-            student.llava, tokenizer_dir, model_dir, grid=student.grid, system_prompt=job.recipe.system_prompt
-        )
+        student.write_model_files(job.init_from or _resolve_source_dir(job.recipe), model_dir, processor)
+
+    run_on_rank_0(write_model_files)
     parameter_names = [name for name, _ in student.named_parameters()]
     engine = build_engine(student, job.stage_config, load_universal=load_universal)
     start_step = 0
@@ -234,7 +234,6 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         checkpoint, state = resume_point
         checkpoints.load(engine, checkpoint, state, world_size=world_size, zero_stage=job.stage_config.zero_stage)
         start_step = state.step
-    processor = SampleProcessor.for_stage(job.recipe, job.stage, tokenizer)
     loader = PackLoader(job.lake, job.stage, job.plan, processor, job.recipe.loss_weighting)
     step_packer = StepPacker(
         job.plan,
@@ -335,8 +334,16 @@ def _check_ranks_agree(run_hash: str) -> None:
 def _build_student(job: TrainingJob, tokenizer: ChatTokenizer) -> Student:
     """Return the student with its weights from before the stage."""
     if job.init_from is None:
-        return assemble_student(job.recipe, tokenizer)
-    return load_student(job.init_from, job.recipe.grid.to_tile_grid())
+        return start_student(job.recipe, tokenizer)
+    return load_student(job.recipe, job.init_from)
+
+
+def _resolve_source_dir(recipe: Recipe) -> Path:
+    """Return the folder of the model or tokenizer that a recipe starts from."""
+    if recipe.student is not None:
+        return resolve_model_dir(recipe.student.model, recipe.student.revision)
+    language = recipe.towers.language
+    return resolve_model_dir(language.tokenizer or language.model or "")
 
 
 def _find_resume_point(job: TrainingJob, checkpoints_dir: Path) -> tuple[Path, CheckpointState] | None:

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 
 from mvl_training.model.cost_model import ModelSizes, compute_model_sizes
-from mvl_training.model.student_model import LlavaOnevisionForConditionalGeneration, Student
+from mvl_training.model.student_model import Student
+from mvl_training.model.students.llava_onevision import LlavaOnevisionForConditionalGeneration, LlavaOnevisionStudent
 from mvl_training.trainer.collective import run_on_rank_0
 
 
 def build_student_zero3(
     build_student: Callable[[], Student], deepspeed_config: dict[str, Any], dtype: torch.dtype
 ) -> tuple[Student, ModelSizes]:
-    """Build a student whose weights are partitioned over the ranks from the start. Collective.
+    """Build a LLaVA-OneVision student whose weights are partitioned over the ranks from the start. Collective.
 
     Only rank 0 calls `build_student`, so a machine holds the whole weights once, not once per rank. Buffers (the
     rotary frequencies) are copied from rank 0 unchanged: in bf16, positions would differ from the exported model's.
@@ -42,8 +43,9 @@ def build_student_zero3(
     def build_and_describe() -> tuple[Any, ...]:
         nonlocal full_student
         full_student = build_student()
+        assert isinstance(full_student, LlavaOnevisionStudent)  # a recipe with another is refused
         llava = full_student.llava
-        sizes, buffers = compute_model_sizes(llava, full_student.grid), dict(full_student.named_buffers())
+        sizes, buffers = compute_model_sizes(full_student), dict(full_student.named_buffers())
         return llava.config, llava.generation_config, full_student.grid, sizes, buffers
 
     config, generation_config, grid, sizes, buffers = run_on_rank_0(build_and_describe)
@@ -54,7 +56,7 @@ def build_student_zero3(
         raise RuntimeError(f"DeepSpeed built weights of {dtypes}, not {dtype}")
     llava.tie_weights()
     llava.generation_config = generation_config
-    student = Student(llava, grid)
+    student = LlavaOnevisionStudent(llava, grid)
     weights = {} if full_student is None else dict(full_student.named_parameters())
     for name, parameter in student.named_parameters():
         with torch.no_grad(), deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
@@ -73,5 +75,5 @@ def gather_own_parameters(student: Student) -> AbstractContextManager[Any]:
     """
     import deepspeed
 
-    gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters([student.llava.model.image_newline])
+    gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(student.list_own_parameters())
     return gathered

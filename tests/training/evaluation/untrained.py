@@ -10,7 +10,7 @@ from huggingface_hub import save_torch_state_dict
 
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.model.hf_layout import to_hub_name, write_model_files
-from mvl_training.model.student_model import assemble_student
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import parse_recipe
 from mvl_training.runs.training_run import Checkpoint
 from mvl_training.trainer.run_files import PROVENANCE_FILE
@@ -22,7 +22,7 @@ def untrained_checkpoint(folder: Path, *, version: str = "v1", seed: int = 4) ->
     tokenizer = tiny_model.write_tokenizer(folder / "tokenizer")
     recipe = parse_recipe(tiny_model.build_recipe_data(tokenizer) | {"seed": seed})
     torch.manual_seed(seed)
-    student = assemble_student(recipe, ChatTokenizer.load(tokenizer))
+    student = start_student(recipe, ChatTokenizer.load(tokenizer))
     export = folder / "export"
     export.mkdir()
     write_model_files(

@@ -16,14 +16,16 @@ from mvl_training.data.pack_loader import PackedBatch, PackLoader, collate
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.model import student_model
-from mvl_training.model.student_model import Student, assemble_student, find_model_component, load_student
+from mvl_training.model.student_model import Student
+from mvl_training.model.students.choose import load_student, start_student
+from mvl_training.model.students.llava_onevision import find_model_component
 from mvl_training.recipe import Recipe, parse_recipe
 from tests.training import tiny_model as small
 
 
 @pytest.fixture
 def student(recipe: Recipe, tokens: ChatTokenizer) -> Student:
-    return assemble_student(recipe, tokens)
+    return start_student(recipe, tokens)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def build_samples(processor: SampleProcessor, count: int = 5, seed: int = 0) -> 
 
 def collate_samples(processor: SampleProcessor, samples: list[ProcessedSample]) -> PackedBatch:
     return collate(
-        samples, (processor.tokenizer.image_token_id, processor.tokenizer.video_token_id), processor.grid.tile_size
+        samples, (processor.tokenizer.image_token_id, processor.tokenizer.video_token_id), processor.inputs.blank_tiles
     )
 
 
@@ -99,7 +101,7 @@ def test_a_head_called_in_chunks_gives_the_same_loss_and_gradients(
     student: Student, processor: SampleProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(student_model, "HEAD_CHUNK_TOKENS", 5)
-    packs = [collate_samples(processor, build_samples(processor)), collate([], (0, 1), processor.grid.tile_size)]
+    packs = [collate_samples(processor, build_samples(processor)), collate([], (0, 1), processor.inputs.blank_tiles)]
     for pack in packs:
         result = []
         for calls in (1, None, 3, 64):
@@ -173,7 +175,7 @@ def test_rows_of_video_frames_end_with_a_newline_as_in_the_released_code(
     tokenizer: Path, tokens: ChatTokenizer
 ) -> None:
     recipe = parse_recipe(small.build_recipe_data(tokenizer) | {"video_newlines": "grid"})
-    student = assemble_student(recipe, tokens).eval()
+    student = start_student(recipe, tokens).eval()
     video_sample = build_samples(SampleProcessor.for_stage(recipe, "single_image", tokens))[-1]
     (layout,) = video_sample.layouts
     with torch.no_grad():
@@ -197,12 +199,12 @@ def test_features_of_shrunk_images_equal_those_of_transformers(tokenizer: Path, 
     data = small.build_recipe_data(tokenizer)
     data["grid"] |= {"side": 4, "tiles": None, "anyres_max": 2}
     recipe = parse_recipe(data)
-    student = assemble_student(recipe, tokens).eval()
+    student = start_student(recipe, tokens).eval()
     processor = SampleProcessor.for_stage(recipe, "single_image", tokens)
     from mvl_assets.media.image import standardise_image
 
     image = standardise_image(small.draw("circle", "red", (300, 240)))
-    cut, layouts = processor.tile_images([image], is_video=False)
+    cut, layouts = processor.inputs.cut_tiles([image], is_video=False)
     assert layouts[0].shrunk_size is not None
     with torch.no_grad():
         theirs = student.llava.model.get_image_features(
@@ -263,7 +265,7 @@ def test_a_siglip_tower_gives_the_states_before_its_last_layer(
     Qwen2ForCausalLM(Qwen2Config(**text, vocab_size=259)).save_pretrained(tmp_path / "qwen")
     data["language"] = {"model": str(tmp_path / "qwen"), "tokenizer": str(tokenizer)}
     data["vision"] = {"model": str(tmp_path / "siglip")}
-    student = assemble_student(parse_recipe(data), tokens).eval()
+    student = start_student(parse_recipe(data), tokens).eval()
     tiles = torch.randint(0, 256, (2, 3, 42, 42), dtype=torch.uint8)
     pixels = tiles / 127.5 - 1.0
     with torch.no_grad():
@@ -287,4 +289,4 @@ def test_a_pack_of_the_plan_holds_what_the_plan_counted(lake: Lake, recipe: Reci
 
 def test_loading_a_folder_without_a_model_is_one_clear_error(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(MvlError, match="no model can be loaded"):
-        load_student(tmp_path, recipe.grid.to_tile_grid())
+        load_student(recipe, tmp_path)

@@ -106,7 +106,7 @@ def test_vllm_counts_tokens_and_answers_like_our_runner_for_images_of_every_shap
         pytest.skip("vLLM is not installed")
     assert any(p.value.startswith("mvl_training.model.vllm_plugin") for p in entry_points(group="vllm.general_plugins"))
     runner = StudentRunner(trained, max_new_tokens=8)
-    grid = runner.processor.grid
+    grid = runner.processor.inputs.grid
     sizes = sizes_to_ask()
     layouts = [compute_anyres_layout(*reversed(compute_standard_size(*size).canvas), grid) for size in sizes]
     assert sum(layout.shrunk_size is not None for layout in layouts) >= 8, "these would tell max_4 from max_9"

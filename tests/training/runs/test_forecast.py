@@ -16,7 +16,8 @@ from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import load_tokenizer
 from mvl_training.model.cost_model import compute_recipe_sizes, compute_sample_flops, count_trained_params
-from mvl_training.model.student_model import assemble_student, find_model_component
+from mvl_training.model.students.choose import start_student
+from mvl_training.model.students.llava_onevision import find_model_component
 from mvl_training.recipe import ExpectedData, LoraConfig, load_recipe, parse_recipe
 from mvl_training.runs.forecast import forecast_stage
 from tests.training import tiny_model as small
@@ -108,7 +109,7 @@ def test_adapters_of_the_published_model_are_counted_and_named(tmp_path: Path) -
 
 def test_parameters_of_the_demo_are_counted_as_they_are_built() -> None:
     recipe = load_recipe("demo")
-    student = assemble_student(recipe, load_tokenizer(recipe))
+    student = start_student(recipe, load_tokenizer(recipe))
     built = {"language": 0, "projector": 0, "vision": 0}
     for name, parameter in student.named_parameters():
         built[find_model_component(name) or "vision"] += parameter.numel()

@@ -13,7 +13,8 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackedBatch, collate
 from mvl_training.data.processing import SampleProcessor
-from mvl_training.model.student_model import Student, assemble_student
+from mvl_training.model.student_model import Student
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import Recipe
 from mvl_training.trainer import held_out
 from mvl_training.trainer.held_out import HeldOutEvaluator, is_question
@@ -56,7 +57,7 @@ def make_rows(lake: Lake) -> list[dict[str, Any]]:
 def test_losses_are_those_of_samples_alone_by_category_and_the_student_trains_on(
     lake: Lake, recipe: Recipe, tokens: ChatTokenizer
 ) -> None:
-    student = assemble_student(recipe, tokens).train()
+    student = start_student(recipe, tokens).train()
     processor = SampleProcessor.for_stage(recipe, "single_image", tokens)
     rows = make_rows(lake)
     evaluator = HeldOutEvaluator(rows, lake, processor, recipe.get_stage("single_image").pack_tokens)
@@ -66,7 +67,7 @@ def test_losses_are_those_of_samples_alone_by_category_and_the_student_trains_on
     for row in rows:
         images = lake.images.read_images(processor.select_image_ids(row))
         sample = processor.build_sample({**row, "row_id": "r"}, images)
-        batch = collate([sample], (tokens.image_token_id, tokens.video_token_id), processor.grid.tile_size)
+        batch = collate([sample], (tokens.image_token_id, tokens.video_token_id), processor.inputs.blank_tiles)
         with torch.no_grad():
             sums[row["category"]][0] += float(student(batch))
         sums[row["category"]][1] += batch.n_loss_tokens
@@ -81,7 +82,7 @@ def test_losses_are_those_of_samples_alone_by_category_and_the_student_trains_on
 def test_a_question_is_answered_where_every_token_of_the_reference_is_the_likeliest(
     lake: Lake, recipe: Recipe, tokens: ChatTokenizer
 ) -> None:
-    student = assemble_student(recipe, tokens)
+    student = start_student(recipe, tokens)
     row = make_rows(lake)[0]
     evaluator = HeldOutEvaluator(
         [row],
@@ -108,7 +109,7 @@ def test_samples_are_built_once_as_far_as_memory_allows(
     build, built = processor.build_sample, []
     monkeypatch.setattr(processor, "build_sample", lambda row, images: built.append(row) or build(row, images))
     evaluator = HeldOutEvaluator(make_rows(lake), lake, processor, recipe.get_stage("single_image").pack_tokens)
-    engine = Engine(assemble_student(recipe, tokens))
+    engine = Engine(start_student(recipe, tokens))
     assert evaluator.evaluate(engine) == evaluator.evaluate(engine)
     assert len(built) == n_built
 

@@ -19,7 +19,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.model.cost_model import GIB, compute_recipe_sizes, estimate_memory
 from mvl_training.model.lora import add_adapters, is_adapter, merge_adapters
-from mvl_training.model.student_model import assemble_student
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import LoraConfig, RecipeError, load_recipe, parse_recipe
 from mvl_training.runs.training_run import EXPORT_TOLERANCE, MERGED_EXPORT_TOLERANCE
 from mvl_training.trainer.engine import build_parameter_groups
@@ -65,7 +65,7 @@ def test_a_run_goes_on_bit_for_bit_and_exports_the_sum(
         result["merged_adapters"] == json.loads((whole / "export" / "mvl.json").read_text("utf-8"))["merged_adapters"]
     )
     assert result["merged_adapters"]["rank"] == 4
-    before = assemble_student(parse_recipe(small.build_recipe_data(tokenizer)), ChatTokenizer.load(tokenizer))
+    before = start_student(parse_recipe(small.build_recipe_data(tokenizer)), ChatTokenizer.load(tokenizer))
     layer = before.llava.model.language_model.layers[0]
     name = "language_model.model.layers.0."
     assert not torch.equal(exports[0][name + "mlp.down_proj.weight"], layer.mlp.down_proj.weight)
@@ -81,7 +81,7 @@ def test_a_run_goes_on_bit_for_bit_and_exports_the_sum(
 
 def test_only_adapters_and_the_other_components_learn(tokenizer: Path, tokens: ChatTokenizer) -> None:
     recipe = parse_recipe(small.build_recipe_data(tokenizer, lora=LORA))
-    student = assemble_student(recipe, tokens)
+    student = start_student(recipe, tokens)
     before = {name: parameter.clone() for name, parameter in student.named_parameters()}
     add_adapters(student, LoraConfig.model_validate(LORA), seed=3)
     build_parameter_groups(student, recipe.get_stage("single_image"))
@@ -99,7 +99,7 @@ def test_mistakes_are_named(tokenizer: Path, tokens: ChatTokenizer) -> None:
         parse_recipe(small.build_recipe_data(tokenizer, lora=LORA, learning_rates={"projector": 1e-3}))
     with pytest.raises(RecipeError, match=r"`lora\.quantization` needs `zero_stage` 0, 1 or 2"):
         parse_recipe(small.build_recipe_data(tokenizer, lora=LORA | {"quantization": "nf4"}, zero_stage=3))
-    student = assemble_student(parse_recipe(small.build_recipe_data(tokenizer)), tokens)
+    student = start_student(parse_recipe(small.build_recipe_data(tokenizer)), tokens)
     with pytest.raises(MvlError, match=r"names fc1, which the language tower has not .*down_proj, gate_proj, k_proj"):
         add_adapters(student, LoraConfig(targets=("fc1",)), seed=1)
 

@@ -19,7 +19,7 @@ from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.planning import build_pack_plan
 from mvl_training.data.processing import SampleProcessor, load_tokenizer
-from mvl_training.model.student_model import assemble_student
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import LossWeighting, Recipe, parse_recipe
 from mvl_training.trainer.engine import build_parameter_groups
 from tests.patience import PATIENCE_S
@@ -42,7 +42,7 @@ from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import SampleProcessor, load_tokenizer
 from mvl_training.data.step_packs import PackLimits, StepPacker
 from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
-from mvl_training.model.student_model import assemble_student
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import LossWeighting, load_recipe
 from mvl_training.trainer.engine import build_engine
 from mvl_training.trainer.loop import StepSchedule, StopSignals, train
@@ -56,8 +56,8 @@ stage_config, tokenizer = recipe.get_stage("single_image"), load_tokenizer(recip
 plan = PackPlan(lake, "single_image")
 steps = {}
 for weighting in get_args(LossWeighting):
-    student = assemble_student(recipe, tokenizer)
-    sizes = compute_model_sizes(student.llava, student.grid)
+    student = start_student(recipe, tokenizer)
+    sizes = compute_model_sizes(student)
     packer = StepPacker(
         plan,
         BatchOrder(len(plan), stage_config.global_batch_size, recipe.seed),
@@ -121,7 +121,7 @@ def test_loss_and_gradient_are_those_of_transformers_one_sample_at_a_time(
     trained: tuple[Recipe, PackLoader, dict[str, Any]], samples: list[small.DrawnSample], weighting: LossWeighting
 ) -> None:
     recipe, loader, steps = trained
-    student = assemble_student(recipe, load_tokenizer(recipe))
+    student = start_student(recipe, load_tokenizer(recipe))
     student.llava.model.language_model.set_attn_implementation("sdpa")
     build_parameter_groups(student, recipe.get_stage(STAGE))
     losses, lengths = [], []

@@ -13,7 +13,8 @@ from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import SampleProcessor
-from mvl_training.model.student_model import Student, assemble_student
+from mvl_training.model.student_model import Student
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import Recipe, RecipeError, parse_recipe
 from mvl_training.trainer.engine import apply_liger_kernels, compile_layers, enable_checkpointing
 from tests.training import tiny_model as small
@@ -35,7 +36,7 @@ def test_recomputed_activations_give_the_same_gradients(
     tokenizer: Path, tokens: ChatTokenizer, lake: Lake, recompute: str
 ) -> None:
     recipe = small.build_recipe(tokenizer, gradient_checkpointing=True, recompute=recompute)
-    plain, checkpointed = assemble_student(recipe, tokens), assemble_student(recipe, tokens)
+    plain, checkpointed = start_student(recipe, tokens), start_student(recipe, tokens)
     calls = {"all": 0, "attention_kept": 0}
     enable_checkpointing(checkpointed, recipe.get_stage("single_image"))
     attention = torch.nn.functional.scaled_dot_product_attention
@@ -55,7 +56,7 @@ def test_recomputed_activations_give_the_same_gradients(
 @pytest.mark.soak
 def test_compiled_layers_give_the_same_gradients(tokenizer: Path, tokens: ChatTokenizer, lake: Lake) -> None:
     recipe = small.build_recipe(tokenizer)
-    plain, compiled = assemble_student(recipe, tokens), assemble_student(recipe, tokens)
+    plain, compiled = start_student(recipe, tokens), start_student(recipe, tokens)
     compile_layers(compiled)
     names = [name for name, _ in compiled.named_parameters()]
     assert names == [name for name, _ in plain.named_parameters()], "checkpoints know no compiled layers"
@@ -68,7 +69,7 @@ def test_compiled_layers_give_the_same_gradients(tokenizer: Path, tokens: ChatTo
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device they run")
 def test_kernels_for_cuda_are_refused_elsewhere(tokenizer: Path, tokens: ChatTokenizer) -> None:
     with pytest.raises(MvlError, match="`liger_kernels` needs a CUDA device"):
-        apply_liger_kernels(assemble_student(small.build_recipe(tokenizer), tokens))
+        apply_liger_kernels(start_student(small.build_recipe(tokenizer), tokens))
 
 
 def test_recomputation_needs_checkpointing_and_switches_keep_the_identity(tokenizer: Path) -> None:

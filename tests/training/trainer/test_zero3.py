@@ -24,7 +24,7 @@ import torch.distributed as dist
 from mvl_assets.errors import MvlError
 from mvl_training.data.processing import load_tokenizer
 from mvl_training.model.cost_model import compute_model_sizes
-from mvl_training.model.student_model import assemble_student
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import load_recipe
 from mvl_training.trainer.collective import run_on_rank_0
 from mvl_training.trainer.engine import build_deepspeed_config
@@ -41,7 +41,7 @@ calls = []
 
 def build():
     calls.append(rank)
-    return assemble_student(recipe, load_tokenizer(recipe))
+    return start_student(recipe, load_tokenizer(recipe))
 
 def fail():
     calls.append(rank)
@@ -56,7 +56,7 @@ for function in (lambda: build_student_zero3(fail, config, torch.bfloat16), lamb
 failed_calls = len(calls)
 calls.clear()
 student, sizes = build_student_zero3(build, config, torch.bfloat16)
-whole = assemble_student(recipe, load_tokenizer(recipe))
+whole = start_student(recipe, load_tokenizer(recipe))
 weights = dict(whole.named_parameters())
 held = sum(parameter.ds_tensor.numel() for parameter in student.parameters())
 differing, dtypes = [], set()
@@ -76,7 +76,7 @@ result = {
     "names": sorted(weights) == sorted(name for name, _ in student.named_parameters()),
     "differing": differing,
     "dtypes": sorted(dtypes),
-    "sizes": sizes == compute_model_sizes(whole.llava, whole.grid),
+    "sizes": sizes == compute_model_sizes(whole),
     "buffers": all(
         torch.equal(buffers[name], buffer) and buffers[name].dtype == buffer.dtype
         for name, buffer in whole.named_buffers()

@@ -34,6 +34,7 @@ from mvl_training.data.step_packs import PackLimits, StepPacker
 from mvl_training.model import student_model
 from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
 from mvl_training.model.lora import add_adapters
+from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import load_recipe
 from mvl_training.trainer import engine as engines, loop
 from mvl_training.trainer.finish import compute_probe_logits
@@ -60,13 +61,13 @@ for zero_stage in (2, 3):
     stage_config = recipe.get_stage("single_image").model_copy(update={"zero_stage": zero_stage})
     if zero_stage == 3:
         student, sizes = build_student_zero3(
-            lambda: student_model.assemble_student(recipe, tokenizer),
+            lambda: start_student(recipe, tokenizer),
             engines.build_deepspeed_config(stage_config, load_universal=False),
             torch.float32,
         )
     else:
-        student = student_model.assemble_student(recipe, tokenizer)
-        sizes = compute_model_sizes(student.llava, student.grid)
+        student = start_student(recipe, tokenizer)
+        sizes = compute_model_sizes(student)
     if stage_config.lora is not None:
         add_adapters(student, stage_config.lora, seed=recipe.seed)
     engine = engines.build_engine(student, stage_config)
