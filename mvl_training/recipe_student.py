@@ -167,6 +167,7 @@ def find_student_mistakes(
             "image_mode": (NATIVE_IMAGE_MODE, f"{family} processes images in its own way"),
             "chat_format": ("chatml", f"{family} has a chat template"),
             "liger_kernels": (False, f"it has not been tried with {family}"),
+            "compile_layers": (False, f"it has not been tried with {family}"),
         }
         mistakes += [
             f"stages.{name}.{key}: has to be {value!r}, because {reason}"

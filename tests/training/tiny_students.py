@@ -89,7 +89,8 @@ def write_internvl(family: str, folder: Path) -> None:
     tokenizer = write_tokenizer(folder, INTERNVL_TOKENS, {"extra_special_tokens": extra})
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision |= {"image_size": [56, 56], "patch_size": [14, 14]}
-    text = TEXT | {"model_type": "qwen2", "vocab_size": tokenizer.get_vocab_size(), "tie_word_embeddings": False}
+    text = TEXT | {"model_type": "qwen2", "tie_word_embeddings": False}
+    text["vocab_size"] = tokenizer.get_vocab_size() - 1  # as published: `<video>` has no embedding
     text |= {"pad_token_id": None, "bos_token_id": None, "eos_token_id": tokenizer.token_to_id("<|im_end|>")}
     config = AutoConfig.for_model(
         family,

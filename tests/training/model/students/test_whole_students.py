@@ -12,10 +12,11 @@ from mvl_training.data.pack_loader import PackedBatch, collate
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.data.raw_packs import FrameLimits
 from mvl_training.model.cost_model import compute_model_sizes, compute_recipe_sizes
-from mvl_training.model.lora import add_adapters, is_adapter
+from mvl_training.model.lora import add_adapters, is_adapter, merge_adapters
 from mvl_training.model.student_model import Student
 from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import LoraConfig
+from mvl_training.trainer.engine import build_parameter_groups
 from tests.training import tiny_students as small
 from tests.training.student_samples import build_row, draw_image, open_processor
 
@@ -122,8 +123,32 @@ def test_sizes_are_known_without_weights(student: Student, family: str, folder: 
     assert sum(sizes.params.values()) == sum(p.numel() for p in student.parameters())
 
 
-def test_adapters_are_those_of_the_language_tower(student: Student) -> None:
-    add_adapters(student, LoraConfig(rank=2, targets=("q_proj", "down_proj")), seed=1)
-    names = [name for name, _ in student.named_parameters() if is_adapter(name)]
+@pytest.mark.parametrize("component", ["language", "projector", "vision"])
+def test_parts_learn_alone(
+    family: str, folder: Path, processor: SampleProcessor, samples: list[ProcessedSample], component: str
+) -> None:
+    recipe = small.build_recipe(family, folder, learning_rates={component: 1e-3})
+    student = start_student(recipe, processor.tokenizer).train()
+    (group,) = build_parameter_groups(student, recipe.get_stage("single_image"))
+    _, gradients = compute_gradients(student, collate_samples(processor, samples))
+    assert len(gradients) == len(group["params"])
+    assert {student.find_component(name) for name in gradients} == {component}
+
+
+def test_merged_adapters_are_those_of_the_language_tower(
+    student: Student, processor: SampleProcessor, samples: list[ProcessedSample], family: str, folder: Path
+) -> None:
+    lora = LoraConfig(rank=2, targets=("q_proj", "down_proj"))
+    add_adapters(student.eval(), lora, seed=1)
+    adapters = {name: weight for name, weight in student.named_parameters() if is_adapter(name)}
     n_layers = student.vlm.config.text_config.num_hidden_layers
-    assert len(names) == n_layers * 2 * 2 and all("language_model.layers" in name for name in names)
+    assert len(adapters) == n_layers * 2 * 2 and all("language_model.layers" in name for name in adapters)
+    merged = start_student(small.build_recipe(family, folder), processor.tokenizer).eval()
+    batch = collate_samples(processor, samples)
+    with torch.no_grad():
+        before = float(student(batch))
+        for weight in adapters.values():
+            weight.normal_(std=0.1)
+        merged.load_state_dict(merge_adapters(student.state_dict(), lora))
+        assert float(student(batch)) == pytest.approx(float(merged(batch)), rel=1e-5)
+        assert float(merged(batch)) != pytest.approx(before, rel=1e-4)
