@@ -174,6 +174,8 @@ def find_student_mistakes(
             for key, (value, reason) in required.items()
             if stage[key] != value
         ]
+        if stage["lora"] is not None and stage["lora"]["quantization"] is not None:
+            mistakes.append(f"stages.{name}.lora.quantization: has to be left out; it has not been tried with {family}")
         if stage["zero_stage"] == 3:
             mistakes.append(
                 f"stages.{name}.zero_stage: has to be 0, 1 or 2, because 3 has not been tried with {family}"

@@ -33,6 +33,7 @@ def test_a_family_needs_no_file_to_be_read_and_keeps_its_data(family: str) -> No
         ({}, {"image_mode": "anyres"}, "stages.single_image.image_mode: has to be 'native', because"),
         ({}, {"chat_format": "plain"}, "stages.single_image.chat_format: has to be 'chatml', because"),
         ({}, {"liger_kernels": True}, "stages.single_image.liger_kernels: has to be False, because"),
+        ({}, {"lora": {"quantization": "nf4"}}, "stages.single_image.lora.quantization: has to be left out"),
         ({}, {"zero_stage": 3, "precision": "bf16"}, "stages.single_image.zero_stage: has to be 0, 1 or 2"),
     ],
 )
