@@ -11,9 +11,8 @@ that was kept before; one that was rewritten (it was paid for); the first in the
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import pyarrow as pa
 
@@ -21,11 +20,16 @@ from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.curation.near_duplicates import NearReport, compare_new_samples, record_compared
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.data_tables import DUPLICATES
-from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.duplicates import ComparedSource, PairThresholds, open_comparison
+from mvl_assets.lake.schemas.data_tables import COMPARED, DUPLICATES, IMAGE_PAIRS, SAMPLE_PAIRS
+from mvl_assets.lake.table import PublishResult, Table
+from mvl_assets.lake_queries.duplicates import KeptSelection, PairThresholds, count_removed_samples
+from mvl_assets.lake_queries.duplicates_basis import compute_settings_digest, read_basis, write_basis
 from mvl_assets.lake_queries.gone_contents import remove_gone_contents
 from mvl_assets.lake_queries.near_duplicates import NearSearch
+from mvl_assets.lake_queries.sample_comparison import ComparedSource, open_comparison
+
+MAX_SMALL_FRAGMENTS, ROWS_PER_FRAGMENT = 16, 1 << 16
+_GROWING_TABLES = (DUPLICATES.name, COMPARED.name, SAMPLE_PAIRS.name, IMAGE_PAIRS.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +84,64 @@ def find_duplicates(
         ComparedSource(source.slug, source.category, source.group in ("A", "B"), rank)
         for rank, source in enumerate(sources)
     ]
-    counts_by_rule: Counter[tuple[str, bool]] = Counter()
-
-    def iter_tables(duplicates: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for table in duplicates:
-            for slug, rule in zip(table["source"].to_pylist(), table["rule"].to_pylist(), strict=True):
-                counts_by_rule[slug, rule == "exact"] += 1
-            with_run = table.append_column("run_id", pa.repeat(pa.scalar(run_id), len(table)))
-            yield with_run.select(DUPLICATES.columns.names)
-
-    with open_comparison(lake, compared_sources) as comparison:
+    thresholds = None if rules is None else _get_thresholds(rules)
+    digest = compute_settings_digest(
+        [astuple(source) for source in compared_sources], None if thresholds is None else astuple(thresholds)
+    )
+    with open_comparison(lake, compared_sources, digest, read_basis(lake)) as comparison:
         search = None if rules is None else NearSearch(comparison)
         near = None if search is None else compare_new_samples(lake, search, run_id=run_id)
-        comparison.select_kept(None if rules is None else _get_thresholds(rules))
-        published = lake.get_table("curation/duplicates").publish(iter_tables(comparison.iter_duplicates()))
+        selection = KeptSelection(comparison, thresholds)
+        selection.select_kept()
+        figures = selection.compute_figures()
+        published = _publish(lake, selection, is_whole=comparison.is_whole, run_id=run_id)
         if search is not None and near is not None and near.n_contents:
             record_compared(lake, search, run_id=run_id)
         if search is not None:
             remove_gone_contents(comparison)
-        row_counts, other_questions = comparison.count_rows(), comparison.count_other_questions()
+        basis = comparison.build_basis(digest, published.data_version, figures)
+    if basis is not None:
+        write_basis(lake, basis, run_id=run_id)
+    for name in _GROWING_TABLES:
+        _join_small_fragments(lake.get_table(name))
+    counts_by_rule = count_removed_samples(lake)
     source_reports = [
         SourceDuplicates(
             source.source,
             source.is_used,
-            row_counts[source.source],
+            figures[source.source].n_rows,
             counts_by_rule[source.source, True],
             counts_by_rule[source.source, False],
-            other_questions.get(source.source, 0),
+            figures[source.source].n_other_question,
         )
         for source in compared_sources
-        if row_counts.get(source.source)
+        if source.source in figures
     ]
     reported = [report for report in source_reports if report.removed_share or report.n_other_question]
     reported.sort(key=lambda report: (-report.removed_share, report.source))
-    return DuplicateReport(sum(row_counts.values()), published.n_rows, reported, near, published)
+    n_compared = sum(source_figures.n_rows for source_figures in figures.values())
+    return DuplicateReport(n_compared, published.n_rows, reported, near, published)
+
+
+def _publish(lake: Lake, selection: KeptSelection, *, is_whole: bool, run_id: str) -> PublishResult:
+    """Publish all duplicates, or exchange those of the contents that were decided."""
+    table = lake.get_table(DUPLICATES.name)
+    rows = (
+        duplicates.append_column("run_id", pa.repeat(pa.scalar(run_id), len(duplicates))).select(
+            DUPLICATES.columns.names
+        )
+        for duplicates in selection.iter_duplicates()
+    )
+    return table.publish(rows) if is_whole else table.exchange_rows("fingerprint", selection.list_touched(), rows)
+
+
+def _join_small_fragments(table: Table) -> None:
+    """Rewrite the fragments that many runs have added, each of which costs every scan 0.2 ms."""
+    if not table.exists():
+        return
+    n_small = sum(2 * fragment.physical_rows <= ROWS_PER_FRAGMENT for fragment in table.open().get_fragments())
+    if n_small > MAX_SMALL_FRAGMENTS:
+        table.compact_partition(None, ROWS_PER_FRAGMENT)
 
 
 def list_emptied_sources(report: DuplicateReport, rules: DuplicateRules) -> list[SourceDuplicates]:

@@ -88,7 +88,7 @@ def compare_new_samples(lake: Lake, search: NearSearch, *, run_id: str) -> NearR
     search.load_image_pairs()
     search.load_old_contents()
     sample_log = PairLog(lake.get_table(SAMPLE_PAIRS.name), run_id)
-    texts = TextLookup(lake, comparer)
+    texts = TextLookup(search, comparer)
     for candidates in search.iter_sample_pairs():
         sample_log.add(texts.verify(candidates.to_pylist()), len(candidates))
     sample_log.flush()
@@ -130,14 +130,14 @@ def build_score_columns(scores: ImageScores) -> dict[str, float]:
 class TextLookup:
     """Verifies pairs of contents by their words and, where they have several images, by the others."""
 
-    def __init__(self, lake: Lake, comparer: ImageComparer) -> None:
-        self._samples = lake.get_index("samples")
+    def __init__(self, search: NearSearch, comparer: ImageComparer) -> None:
+        self._search = search
         self._comparer = comparer
 
     def verify(self, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the rows of `curation/sample_pairs` for those candidates that are alike."""
         version_ids = {row[name] for row in candidates for name in ("version_id", "other_version_id")}
-        samples = self._samples.read_rows(sorted(version_ids), ["version_id", "conversations", "image_ids"])
+        samples = self._search.read_samples(sorted(version_ids), ["version_id", "conversations", "image_ids"])
         texts = {name: build_comparable_text(row["conversations"]) for name, row in samples.items()}
         alike = []
         for candidate in candidates:

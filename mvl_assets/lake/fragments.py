@@ -129,6 +129,17 @@ def format_fragments(fragments: Iterable[FragmentMetadata]) -> tuple[str, ...]:
     return tuple(json.dumps(fragment.to_json()) for fragment in fragments)
 
 
+def list_signed_fragments(dataset: lance.LanceDataset) -> dict[str, lance.LanceFragment]:
+    """Return the fragments of a version by their signatures: id, first data file and number of deleted rows.
+
+    A fragment with the same signature has the same rows, in any version of the table.
+    """
+    return {
+        f"{fragment.fragment_id}:{_get_first_file(fragment)}:{fragment.num_deletions}": fragment
+        for fragment in dataset.get_fragments()
+    }
+
+
 def _get_fragment(dataset: lance.LanceDataset, fragment_id: int) -> lance.LanceFragment:
     fragment = dataset.get_fragment(fragment_id)
     assert fragment is not None  # the ids are those of this version

@@ -16,20 +16,28 @@ from dataclasses import dataclass
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
 from mvl_assets.common.batches import keep_producer_errors
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes, format_digest_sum
 from mvl_assets.common.id_array import concatenate_ids, pack_id_column, unpack_id
+from mvl_assets.lake import sql
 from mvl_assets.lake.durability.durable import fsync_data_files, remove_data_files
 from mvl_assets.lake.durability.heartbeat import require_held_leases
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
-from mvl_assets.lake.fragments import UncommittedFragments, format_fragments, list_data_files, load_fragments
+from mvl_assets.lake.fragments import (
+    FRAGMENT_BITS,
+    UncommittedFragments,
+    format_fragments,
+    list_data_files,
+    load_fragments,
+)
 from mvl_assets.lake.row_difference import compute_row_difference
 from mvl_assets.lake.schemas.table_spec import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN
 from mvl_assets.lake.storage import resolve_local_path
-from mvl_assets.lake.table_reader import TableReader
+from mvl_assets.lake.table_reader import ROW_ADDRESS, TableReader
 
 MAX_RETRIES = 30
 # Lance stops retrying after 30 s by default, which large tables, busy machines and object stores exceed.
@@ -158,6 +166,68 @@ class Table(TableReader):
         """
         self._exchange(old, [], load_fragments(new), self.open())
 
+    def exchange_rows(
+        self, column: str, values: pa.Array, batches: Iterable[pa.RecordBatch | pa.Table]
+    ) -> PublishResult:
+        """Make these rows those that have one of some values in a column, in one commit; all others stay.
+
+        What is equal to a stored row is not written. For tables without a partition column, whose order nobody needs.
+
+        Args:
+            column: The column.
+            values: The values.
+            batches: All rows that shall have one of them.
+
+        Raises:
+            LakeError: Another process has changed one of the rows meanwhile.
+        """
+        key = self.spec.key_column
+        with translate_disk_errors(self.uri):
+            self.create()
+            dataset = self.open()
+            stored = self.find_rows(column, values, [key, ROW_HASH_COLUMN])
+            hashes = dict(zip(stored.column(key).to_pylist(), stored.column(ROW_HASH_COLUMN).to_pylist(), strict=True))
+            rows = pa.concat_tables([self.schema.empty_table(), *map(self._conform_to_schema, batches)])
+            keys, row_hashes = rows.column(key).to_pylist(), rows.column(ROW_HASH_COLUMN).to_pylist()
+            is_new = [hashes.get(k) != row_hash for k, row_hash in zip(keys, row_hashes, strict=True)]
+            new_keys = set(rows.column(key).filter(pa.array(is_new, pa.bool_())).to_pylist())
+            removed_keys = hashes.keys() - set(keys)
+            replaced_keys = hashes.keys() & new_keys
+            if new_keys or removed_keys:
+                written = self.write_fragments([rows.filter(pa.array(is_new, pa.bool_()))])
+                is_gone = pc.is_in(stored.column(key), value_set=pa.array([*removed_keys, *replaced_keys], pa.string()))
+                old, kept = self._delete_rows(dataset, stored.filter(is_gone))
+                try:
+                    self._exchange(old, kept, load_fragments([written]), dataset)
+                except CommitConflictError as error:
+                    self.discard_fragments([written])
+                    raise LakeError(f"{self.uri}: another run has changed the same rows", hint="run again") from error
+        n_rows = self.count()
+        return PublishResult(
+            n_rows,
+            len(new_keys) - len(replaced_keys),
+            len(replaced_keys),
+            len(removed_keys),
+            self.version,
+            self.compute_data_version(),
+        )
+
+    def _delete_rows(
+        self, dataset: lance.LanceDataset, rows: pa.Table
+    ) -> tuple[list[lance.LanceFragment], list[FragmentMetadata | None]]:
+        """Delete rows with keys and addresses, and return their fragments as they are and as they will be."""
+        keys_by_fragment: dict[int, list[str]] = {}
+        for key, address in zip(
+            rows.column(self.spec.key_column).to_pylist(), rows.column(ROW_ADDRESS).to_pylist(), strict=True
+        ):
+            keys_by_fragment.setdefault(address >> FRAGMENT_BITS, []).append(key)
+        old, kept = [], []
+        for fragment in dataset.get_fragments():
+            if (keys := keys_by_fragment.get(fragment.fragment_id)) is not None:
+                old.append(fragment)
+                kept.append(fragment.delete(sql.is_in(self.spec.key_column, keys)))
+        return old, kept
+
     def publish(self, batches: Iterable[pa.RecordBatch | pa.Table], partition_key: str | None = None) -> PublishResult:
         """Make these rows the exact content of one partition, in one commit: `write_fragments`, `replace_partition`.
 
@@ -169,11 +239,15 @@ class Table(TableReader):
         """Remove files that were written and will not be committed."""
         remove_data_files(self.uri, list_data_files(load_fragments(written)))
 
-    def compact_partition(self, partition_key: str, rows_per_fragment: int = ROWS_PER_FILE) -> int:
+    def compact_partition(self, partition_key: str | None, rows_per_fragment: int = ROWS_PER_FILE) -> int:
         """Rewrite a partition's small fragments, and those with deleted rows, as large ones, in one commit.
 
         The rows keep their order, but come after the partition's large fragments. For tables without blobs: images are
         written in large files and never rewritten.
+
+        Args:
+            partition_key: The partition; None for a table without a partition column.
+            rows_per_fragment: Rows of a large fragment; those with at most half as many are small.
 
         Returns:
             The number of fragments that were rewritten.
@@ -183,7 +257,9 @@ class Table(TableReader):
         with translate_disk_errors(self.uri):
             for _ in range(MAX_RETRIES):
                 dataset = self.open()
-                own, _ = self.find_fragments(dataset, partition_key)
+                own = (
+                    dataset.get_fragments() if partition_key is None else self.find_fragments(dataset, partition_key)[0]
+                )
                 small = [f for f in own if f.num_deletions or 2 * f.physical_rows <= rows_per_fragment]
                 if len(small) < 2 and not any(f.num_deletions for f in small):
                     return 0
@@ -195,7 +271,9 @@ class Table(TableReader):
                     remove_data_files(self.uri, list_data_files(fragments))
                     continue
                 return len(small)
-        raise LakeError(f"{self.uri}: another run keeps writing {partition_key}", hint="wait for it, then run again")
+        raise LakeError(
+            f"{self.uri}: another run keeps writing {partition_key or 'it'}", hint="wait for it, then run again"
+        )
 
     def _write_stream(
         self, batches: Iterable[pa.RecordBatch], rows_per_file: int = ROWS_PER_FILE

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum
 from mvl_assets.lake import sql
@@ -20,6 +21,9 @@ from mvl_assets.lake.schemas.upgrade import upgrade
 from mvl_assets.lake.storage import build_storage_options, resolve_local_path
 
 STREAM_BATCH_SIZE = 32_768
+SEARCH_BATCH_SIZE = 65_536
+ROW_ADDRESS = "_rowaddr"
+"""Name that Lance gives the column of row addresses."""
 
 
 class TableReader:
@@ -276,6 +280,44 @@ class TableReader:
             for batch in scanner.to_batches():
                 yield from batch.to_pylist()
 
+    def find_rows(
+        self,
+        column: str,
+        values: pa.Array,
+        columns: Sequence[str],
+        fragments: Sequence[lance.LanceFragment] | None = None,
+    ) -> pa.Table:
+        """Return the few rows that have one of these values in a column, and their addresses (`ROW_ADDRESS`).
+
+        One column is scanned, 0.1 to 0.2 microseconds a row; the others are read of the rows that match, at 20.
+
+        Args:
+            column: A column of strings, or of lists of strings, of which the first one counts.
+            values: The values, without null.
+            columns: The columns to return.
+            fragments: Search these fragments of the newest version only.
+        """
+        dataset = self.open_if_exists()
+        if dataset is None or not len(values) or (fragments is not None and not fragments):
+            schema = pa.schema([self.schema.field(name) for name in columns]).append(pa.field(ROW_ADDRESS, pa.uint64()))
+            return schema.empty_table()
+        scanner = dataset.scanner(
+            columns=[column], fragments=fragments, batch_size=SEARCH_BATCH_SIZE, with_row_address=True
+        )
+        matches: list[pa.Array] = []
+        with translate_store_errors(self.uri):
+            for batch in scanner.to_batches():
+                is_match = pc.is_in(_take_first_items(batch.column(0)), value_set=values)
+                matches.append(batch.column(ROW_ADDRESS).filter(is_match))
+        addresses = pa.chunked_array(matches, pa.uint64()).combine_chunks()
+        rows = self.read_addresses(addresses.to_pylist(), columns)
+        return rows.append_column(ROW_ADDRESS, addresses)
+
+    def read_addresses(self, addresses: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Return the rows at these addresses of the newest version, in order."""
+        with translate_store_errors(self.uri):
+            return self.open()._take_rows(list(addresses), columns=list(columns))
+
     def find_latest_match(self, filter: str) -> tuple[dict | None, bool]:
         """Find a matching row in the newest version that contains one.
 
@@ -315,3 +357,11 @@ class TableReader:
                 f"({KEY_SCHEME}), so they cannot be matched",
                 hint="use the version of the program that made them; to recreate them, move the table away",
             )
+
+
+def _take_first_items(column: pa.Array) -> pa.Array:
+    """Return the first item of each list, null for an empty one; other columns as they are."""
+    if not pa.types.is_list(column.type):
+        return column
+    is_filled = pc.greater(pc.fill_null(pc.list_value_length(column), 0), 0)
+    return column.values.take(pc.if_else(is_filled, column.offsets[:-1], None))

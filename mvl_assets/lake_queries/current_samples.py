@@ -59,6 +59,17 @@ class CurrentSamples:
         return sum(len(batch) for batch in self.scan(["sample_id"]))
 
 
+def load_current_revisions(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Create `current_revisions`: the newest revision of each sample with more than one version, 0 if withdrawn."""
+    columns = ["sample_id", "revision", "withdrawn"]
+    with stream_table(con, "versions", lake.get_table("samples"), columns, HAS_VERSIONS):
+        con.execute(
+            """CREATE OR REPLACE TEMP TABLE current_revisions AS
+               SELECT sample_id::UUID AS sample_id, if(arg_max(withdrawn, revision), 0, max(revision)) AS revision
+               FROM versions GROUP BY ALL"""
+        )
+
+
 @contextmanager
 def stream_current_samples(
     con: duckdb.DuckDBPyConnection, lake: Lake, columns: Sequence[str], filter: str | None = None
@@ -72,12 +83,7 @@ def stream_current_samples(
         filter: SQL condition on rows of `samples`, evaluated inside Lance's scanner.
     """
     table = lake.get_table("samples")
-    with stream_table(con, "versions", table, ["sample_id", "revision", "withdrawn"], HAS_VERSIONS):
-        con.execute(
-            """CREATE OR REPLACE TEMP TABLE current_revisions AS
-               SELECT sample_id::UUID AS sample_id, if(arg_max(withdrawn, revision), 0, max(revision)) AS revision
-               FROM versions GROUP BY ALL"""
-        )
+    load_current_revisions(con, lake)
     if not con.execute("SELECT 1 FROM current_revisions LIMIT 1").fetchall():
         with stream_table(con, "current_samples", table, columns, filter):
             yield

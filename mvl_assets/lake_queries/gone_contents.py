@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from mvl_assets.common.id_array import format_ids
 from mvl_assets.lake.durability.spill import stream_table
-from mvl_assets.lake_queries.duplicates import SampleComparison
+from mvl_assets.lake_queries.sample_comparison import MAX_GONE_SHARE, SampleComparison
 
 BATCH_ROWS = 65_536
-
-MAX_GONE_SHARE = 1 / 8
-"""Share of the compared contents that may be gone before the tables are written anew."""
 
 # Contents come first: one that returns is compared again, as a new one, and may then meet pairs that are still stored.
 _CURRENT_IDS = {
@@ -20,11 +17,13 @@ _CURRENT_IDS = {
 
 
 def remove_gone_contents(comparison: SampleComparison) -> bool:
-    """Write the tables without what is gone, if that is much of them, and return whether they were."""
+    """Write the tables without what is gone, if that is much of them, and return whether they were.
+
+    Where it is, a comparison holds all samples.
+    """
     compared = comparison.lake.get_table("curation/compared")
-    n_compared = compared.count() if compared.exists() else 0
-    ((n_current,),) = comparison.con.execute("SELECT approx_count_distinct(fingerprint) FROM rows").fetchall()
-    if n_compared - n_current <= MAX_GONE_SHARE * n_compared:
+    n_compared = compared.count()
+    if not comparison.is_whole or n_compared - comparison.count_contents() <= MAX_GONE_SHARE * n_compared:
         return False
     for name, (id_column, columns) in _CURRENT_IDS.items():
         _rewrite_table(comparison, name, id_column, columns)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,6 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.durability.spill import stream_batches, stream_table
 from mvl_assets.lake.schemas.data_tables import SAMPLES
 from mvl_assets.lake_queries.band_filter import BandFilter, split_hashes
-from mvl_assets.lake_queries.current_samples import stream_current_samples
-from mvl_assets.lake_queries.duplicates import SampleComparison
 from mvl_assets.lake_queries.pdq_bands import (
     HASH_WORDS,
     MAX_BUCKET_IMAGES,
@@ -30,8 +29,9 @@ from mvl_assets.lake_queries.pdq_bands import (
     PDQ_DISTANCE,
     format_band_key,
 )
+from mvl_assets.lake_queries.sample_comparison import SampleComparison
 
-BATCH_ROWS = 2048
+BATCH_ROWS, SCAN_ROWS = 2048, 65_536
 
 MAX_BUCKET_TEXTS, MAX_IMAGE_TEXTS = 8, 64
 """What shares a band with more texts, or an image with more texts, is compared with the first alone."""
@@ -47,7 +47,8 @@ MIN_ROWS_PER_LOOKUP = 32
 """Rows that can be read in order in the time in which one is looked up."""
 
 _SAMPLE_COLUMNS = ("version_id", "conversations", "image_properties")
-_IMAGE_COLUMNS, _SKETCH_COLUMNS = ("first_image", "pdq", "trimmed_pdq"), ("fingerprint", "sketch")
+_IMAGE_COLUMNS = ("fingerprint", "first_image", "pdq", "trimmed_pdq")
+_SKETCH_COLUMNS = ("fingerprint", "first_image", "sketch")
 
 # Of the rows of a content, which differ in nothing that is compared.
 _CONTENT_COLUMNS = """r.fingerprint, min(r.sample_id) AS sample_id, arg_min(r.version_id, r.sample_id) AS version_id,
@@ -69,8 +70,11 @@ class NearSearch:
     def __init__(self, comparison: SampleComparison) -> None:
         self.con = comparison.con
         self.lake = comparison.lake
+        self._comparison = comparison
         self._compared = self.lake.get_table("curation/compared")
-        with stream_table(self.con, "compared_before", self._compared, ["fingerprint"]):
+        columns = ["fingerprint"]
+        query = "SELECT fingerprint FROM rows"
+        with comparison.stream_related("compared_before", "curation/compared", columns, columns, query):
             self.con.execute(
                 f"""CREATE TABLE new_contents AS SELECT {_CONTENT_COLUMNS}
                     FROM rows r ANTI JOIN (SELECT fingerprint::UUID AS fingerprint FROM compared_before) c
@@ -90,6 +94,9 @@ class NearSearch:
         """
         if not self.n_new:
             return
+        if not self._comparison.is_whole:
+            yield from self._iter_added_contents()
+            return
         sources, n_rows = zip(
             *self.con.execute(
                 """SELECT s.source, count(*) FROM rows r JOIN sources s USING (rank)
@@ -100,13 +107,29 @@ class NearSearch:
         if self.n_new * MIN_ROWS_PER_LOOKUP < sum(n_rows):
             yield from self._read_new_contents()
             return
-        with stream_current_samples(self.con, self.lake, [*_SAMPLE_COLUMNS], sql.is_in("source", sources)):
-            reader = self.con.sql(
-                """SELECT n.fingerprint, s.conversations, n.n_images, s.image_properties
-                   FROM current_samples s JOIN new_contents n ON n.version_id = s.version_id::UUID"""
-            ).to_arrow_reader(BATCH_ROWS)
-            for batch in reader:
-                yield _take_first_hashes(format_ids(batch).combine_chunks())
+        condition = sql.is_in("source", sources)
+        with stream_table(self.con, "samples", self._comparison.samples, _SAMPLE_COLUMNS, condition):
+            yield from self._join_new_contents("samples")
+
+    def _join_new_contents(self, view: str) -> Iterator[pa.Table]:
+        reader = self.con.sql(
+            f"""SELECT n.fingerprint, s.conversations, n.n_images, s.image_properties
+                FROM {view} s JOIN new_contents n ON n.version_id = s.version_id::UUID"""  # noqa: S608 - names of ours
+        ).to_arrow_reader(BATCH_ROWS)
+        for batch in reader:
+            yield _take_first_hashes(format_ids(batch).combine_chunks())
+
+    def _iter_added_contents(self) -> Iterator[pa.Table]:
+        """Yield the new contents where samples are known that have changed: these are in fragments that were added."""
+        fragments = self._comparison.added_fragments
+        if self.n_new * MIN_ROWS_PER_LOOKUP < sum(fragment.physical_rows for fragment in fragments):
+            yield from self._read_new_contents()
+            return
+        samples = self._comparison.samples
+        batches = samples.open().scanner(list(_SAMPLE_COLUMNS), fragments=fragments, batch_size=BATCH_ROWS)
+        schema = pa.schema([samples.schema.field(name) for name in _SAMPLE_COLUMNS])
+        with stream_batches(self.con, "added_samples", batches.to_batches(), schema):
+            yield from self._join_new_contents("added_samples")
 
     def _read_new_contents(self) -> Iterator[pa.Table]:
         reader = self.con.sql(
@@ -114,9 +137,13 @@ class NearSearch:
         ).to_arrow_reader(BATCH_ROWS)
         for batch in reader:
             contents = {row["version_id"]: row for row in format_ids(batch).to_pylist()}
-            samples = self.lake.get_index("samples").read_rows(list(contents), list(_SAMPLE_COLUMNS))
+            samples = self.read_samples(list(contents), _SAMPLE_COLUMNS)
             rows = [contents[version_id] | sample for version_id, sample in samples.items()]
             yield _take_first_hashes(pa.Table.from_pylist(rows, _NEW_CONTENTS))
+
+    def read_samples(self, version_ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return rows of `samples` by version, for versions of `new_contents` and `content_rows`."""
+        return self._comparison.read_samples(version_ids, columns)
 
     def add_sketches(self, contents: pa.Table, sketches: np.ndarray) -> None:
         """Take the sketches of contents that `iter_new_contents` has yielded, while it still reads."""
@@ -144,6 +171,7 @@ class NearSearch:
         An image is new if only contents show it first that were never compared.
         """
         con = self.con
+        self._load_similar_images()
         con.execute(
             """CREATE TABLE images AS
                SELECT n.first_image AS image_id, true AS is_new, any_value(k.pdq) AS pdq,
@@ -154,7 +182,11 @@ class NearSearch:
                  WHERE r.fingerprint NOT IN (SELECT fingerprint FROM new_contents))
                GROUP BY n.first_image"""
         )
-        self._load_old_images()
+        con.execute(
+            """INSERT INTO images SELECT DISTINCT s.image_id, false, s.pdq, s.trimmed_pdq
+               FROM rows r JOIN similar_images s ON s.image_id = r.first_image
+               WHERE r.fingerprint NOT IN (SELECT fingerprint FROM new_contents)"""
+        )
         con.execute(
             f"""CREATE TABLE hashed AS SELECT image, image_id, is_new, {HASH_WORDS} FROM (
                   SELECT image, image_id, is_new, unnest([pdq, trimmed_pdq]) AS hash FROM (
@@ -167,7 +199,7 @@ class NearSearch:
         ).fetchall()
         for nth in range(N_BANDS if n_new and n_new + n_old > 1 else 0):
             self._join_image_band(nth, has_old_images=n_old > 0)
-        self._load_stored("curation/image_pairs", "image_id")
+        self._load_stored("curation/image_pairs", "image_id", "SELECT image_id FROM images WHERE is_new")
         reader = con.sql(
             f"""WITH pairs AS (SELECT image, other, min(distance) AS distance FROM image_candidates GROUP BY ALL),
                      closest AS (SELECT * FROM pairs
@@ -183,10 +215,16 @@ class NearSearch:
         ).to_arrow_reader(BATCH_ROWS)
         yield from map(format_ids, reader)
 
-    def _load_stored(self, table_name: str, column: str) -> None:
-        """Create `stored`, the pairs that are stored, of this run if an earlier one was killed in it."""
+    def _load_stored(self, table_name: str, column: str, new_ids: str) -> None:
+        """Create `stored`, the pairs that are stored, of this run if an earlier one was killed in it.
+
+        Args:
+            table_name: The table of pairs.
+            column: Its column of the first id.
+            new_ids: A query of the ids of which each candidate has one.
+        """
         columns = [column, f"other_{column}"]
-        with stream_table(self.con, "stored_rows", self.lake.get_table(table_name), columns):
+        with self._comparison.stream_related("stored_rows", table_name, columns, columns, new_ids):
             self.con.execute(
                 f"""CREATE OR REPLACE TABLE stored AS
                     SELECT {column}::UUID AS id, other_{column}::UUID AS other_id FROM stored_rows"""  # noqa: S608
@@ -211,46 +249,53 @@ class NearSearch:
                     GROUP BY 1, 2"""  # noqa: S608 - names and numbers of ours
             )
 
-    def _load_old_images(self) -> None:
-        """Add to `images` those that contents show first that were compared, and that share a band with a new one."""
+    def _load_similar_images(self) -> None:
+        """Create `similar_images`, those that contents show first that were compared, as new ones do or a likeness.
+
+        A likeness shares a band with an image of a new content.
+        """
         con = self.con
-        if not self._compared.exists():
+        con.execute("CREATE TABLE similar_images (image_id UUID, pdq VARCHAR, trimmed_pdq VARCHAR)")
+        new_images = self._comparison.list_ids("SELECT first_image FROM new_contents WHERE n_images > 0")
+        if not len(new_images) or not self._compared.exists():
             return
         bands = BandFilter(2 * self.n_new, N_BANDS)
-        for batch in con.sql("SELECT unnest([pdq, trimmed_pdq]) AS hash FROM images").to_arrow_reader(BATCH_ROWS):
+        for batch in con.sql("SELECT unnest([pdq, trimmed_pdq]) AS hash FROM sketches").to_arrow_reader(BATCH_ROWS):
             bands.add(split_hashes(batch.column(0)))
+        contents: list[pa.Array] = []
 
         def iter_similar() -> Iterator[pa.RecordBatch]:
-            for batch in self._compared.scan(_IMAGE_COLUMNS, "pdq IS NOT NULL"):
+            for batch in self._compared.scan(_IMAGE_COLUMNS, "pdq IS NOT NULL", SCAN_ROWS):
                 is_similar = bands.find(split_hashes(batch.column("pdq")))
                 trimmed = batch.column("trimmed_pdq")
                 is_similar[trimmed.is_valid().to_numpy(zero_copy_only=False)] |= bands.find(split_hashes(trimmed))
-                yield batch.filter(pa.array(is_similar))
+                is_new = pc.is_in(batch.column("first_image"), value_set=new_images)
+                similar = batch.filter(pc.or_(pa.array(is_similar), is_new))
+                contents.append(similar.column("fingerprint"))
+                yield similar
 
         with self._stream_compared("passed", iter_similar(), _IMAGE_COLUMNS):
             con.execute(
-                """CREATE TABLE similar_images AS
+                """INSERT INTO similar_images
                    SELECT first_image::UUID AS image_id, any_value(pdq) AS pdq, any_value(trimmed_pdq) AS trimmed_pdq
                    FROM passed GROUP BY 1"""
             )
-        con.execute(
-            """INSERT INTO images SELECT DISTINCT s.image_id, false, s.pdq, s.trimmed_pdq
-               FROM rows r JOIN similar_images s ON s.image_id = r.first_image
-               WHERE r.fingerprint NOT IN (SELECT fingerprint FROM new_contents)"""
-        )
+        self._comparison.load_contents(pa.chunked_array(contents, pa.string()).combine_chunks())
 
     def _stream_compared(
         self, view: str, batches: Iterator[pa.RecordBatch], columns: Sequence[str]
     ) -> AbstractContextManager[None]:
         schema = pa.schema([self._compared.schema.field(name) for name in columns])
-        return stream_batches(self.con, view, batches, schema)
+        # The database's threads wait busily for a stream, whose few rows fit into memory after a change.
+        return stream_batches(self.con, view, batches if self._comparison.is_whole else list(batches), schema)
 
     # -- contents --------------------------------------------------------------------------------------------------
 
     def load_image_pairs(self) -> None:
         """Take the stored image pairs of the images that new contents show, once those of `iter_image_pairs` are."""
-        columns = ["image_id", "other_image_id", "correlation", "block_difference", "lost_edges"]
-        with stream_table(self.con, "scored", self.lake.get_table("curation/image_pairs"), columns):
+        ids, scores = ["image_id", "other_image_id"], ["correlation", "block_difference", "lost_edges"]
+        query = "SELECT first_image FROM new_contents WHERE n_images > 0"
+        with self._comparison.stream_related("scored", "curation/image_pairs", [*ids, *scores], ids, query):
             self.con.execute(
                 """CREATE TABLE links AS
                    SELECT * FROM (SELECT image_id::UUID AS image_id, other_image_id::UUID AS other_image_id,
@@ -269,11 +314,26 @@ class NearSearch:
         """
         con = self.con
         con.execute(f"CREATE TABLE similar_contents (fingerprint UUID, sketch BIGINT[{N_BANDS}])")
+        con.execute(
+            """CREATE TABLE visible AS
+               SELECT first_image AS image_id FROM new_contents WHERE n_images > 0
+               UNION SELECT l.other_image_id FROM links l JOIN new_contents n ON n.first_image = l.image_id"""
+        )
+        visible = self._comparison.list_ids("SELECT image_id FROM visible")
+        has_texts = con.execute("SELECT 1 FROM new_contents WHERE n_images = 0 LIMIT 1").fetchall() != []
+        contents: list[pa.Array] = []
 
         def iter_similar() -> Iterator[pa.RecordBatch]:
-            for batch in self._compared.scan(_SKETCH_COLUMNS):
+            for batch in self._compared.scan(_SKETCH_COLUMNS, None, SCAN_ROWS):
+                images = batch.column("first_image")
+                may_be_similar = pc.is_in(images, value_set=visible)
+                if has_texts:
+                    may_be_similar = pc.or_(may_be_similar, images.is_null())
+                batch = batch.filter(may_be_similar)
                 numbers = batch.column("sketch").flatten().to_numpy().reshape(-1, N_BANDS)
-                yield batch.filter(pa.array(self._sketch_bands.find(numbers)))
+                similar = batch.filter(pa.array(self._sketch_bands.find(numbers)))
+                contents.append(similar.column("fingerprint"))
+                yield similar
 
         if self._compared.exists():
             with self._stream_compared("passed", iter_similar(), _SKETCH_COLUMNS):
@@ -281,17 +341,15 @@ class NearSearch:
                     f"""INSERT INTO similar_contents SELECT DISTINCT ON (fingerprint) fingerprint::UUID AS fingerprint,
                                sketch::BIGINT[{N_BANDS}] FROM passed"""  # noqa: S608 - a number of ours
                 )
+            self._comparison.load_contents(pa.chunked_array(contents, pa.string()).combine_chunks())
         # Contents that were compared come first, so that what shares a band with many meets these.
         con.execute(
             f"""CREATE TABLE content_rows AS
-                WITH new_images AS (SELECT DISTINCT first_image AS image_id FROM new_contents),
-                     shown AS (FROM new_images UNION
-                               SELECT l.other_image_id FROM links l JOIN new_images n ON n.image_id = l.image_id)
                 SELECT row_number() OVER (ORDER BY is_new, fingerprint)::INTEGER AS content, *
                 FROM (SELECT *, true AS is_new FROM new_contents
                       UNION ALL
                       SELECT {_CONTENT_COLUMNS}, false FROM rows r JOIN similar_contents s USING (fingerprint)
-                      WHERE (r.n_images = 0 OR r.first_image IN (FROM shown WHERE image_id IS NOT NULL))
+                      WHERE (r.n_images = 0 OR r.first_image IN (FROM visible))
                         AND r.fingerprint NOT IN (SELECT fingerprint FROM new_contents)
                       GROUP BY r.fingerprint)"""  # noqa: S608 - columns of ours
         )
@@ -313,7 +371,7 @@ class NearSearch:
         )
         self._join_texts_of_images()
         self._join_texts_without_images()
-        self._load_stored("curation/sample_pairs", "fingerprint")
+        self._load_stored("curation/sample_pairs", "fingerprint", "SELECT fingerprint FROM new_contents")
         reader = con.sql(
             """SELECT a.fingerprint, a.version_id, b.fingerprint AS other_fingerprint,
                       b.version_id AS other_version_id, a.n_images, c.correlation, c.block_difference, c.lost_edges

@@ -192,7 +192,8 @@ def test_source_that_loses_more_than_allowed_is_named(lake: Lake) -> None:
 
 def test_likeness_is_not_passed_on() -> None:
     """1 is like 2, 2 like 3, 3 like 4: 2 goes in favour of 1, and 4 of 3."""
-    dropped_priorities, kept, _ = choose_representatives(np.array([1, 2, 4]), np.array([2, 3, 3]), np.arange(3))
+    first, second, was_chosen = np.array([1, 2, 4]), np.array([2, 3, 3]), np.zeros(3, dtype=bool)
+    dropped_priorities, kept, _ = choose_representatives(first, second, was_chosen, np.arange(3))
     assert dict(zip(dropped_priorities.tolist(), kept.tolist(), strict=True)) == {2: 1, 4: 3}
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.data_tables import DUPLICATES
 from tests.lake.processes import Worker, workers
-from tests.lake.rows import duplicates, mixture, pages
+from tests.lake.rows import duplicates, mixture, pages, put_samples, sample, table_of
 
 
 def test_equal_content_of_another_run_or_order_commits_nothing(lake: Lake) -> None:
@@ -238,3 +241,70 @@ def test_small_fragments_of_a_partition_are_compacted_and_no_others(lake: Lake) 
     assert [f.physical_rows for f in table.open().get_fragments()] == [10, 10, 10, 30]
     keys = [row["sample_id"] for row in table.iter_rows(["sample_id"], partition_key="a")]
     assert keys == pages("a", "x", range(30)).column(0).to_pylist()
+
+
+def decisions(kept: str, numbers: Iterable[int], per_content: int = 1) -> pa.Table:
+    return table_of(
+        DUPLICATES,
+        (
+            {
+                "sample_id": compute_digest(n),
+                "fingerprint": compute_digest("content", n // per_content),
+                "canonical_sample_id": compute_digest(kept),
+            }
+            for n in numbers
+        ),
+    )
+
+
+def contents(*numbers: int) -> pa.Array:
+    return pa.array([compute_digest("content", n) for n in numbers])
+
+
+def test_rows_of_some_values_are_exchanged_and_all_others_stay(lake: Lake) -> None:
+    table = lake.get_table("curation/duplicates")
+    table.publish([decisions("x", range(30), per_content=3)])
+    (fragment,) = table.open().fragment_ids()
+    rows = [decisions("x", (0, 1), 3), decisions("y", (3,), 3), decisions("y", (300, 301), 300)]
+    done = table.exchange_rows("fingerprint", contents(0, 1), rows)
+    assert (done.n_rows, done.n_added, done.n_changed, done.n_removed) == (29, 2, 1, 3)
+    assert done.data_version == table.compute_data_version()
+    rows = decisions("x", [0, 1, *range(6, 30)], 3), decisions("y", [3], 3), decisions("y", [300, 301], 300)
+    expected = {(row["sample_id"], row["canonical_sample_id"]) for part in rows for row in part.to_pylist()}
+    assert {(row["sample_id"], row["canonical_sample_id"]) for row in table.iter_rows()} == expected
+    assert fragment in table.open().fragment_ids()
+    again = table.exchange_rows("fingerprint", contents(0, 1, 7), [decisions("x", (0, 1, 21, 22, 23), 3), *rows[1:]])
+    assert not again.changed_anything
+    assert again.version == done.version
+    emptied = table.exchange_rows("fingerprint", contents(*range(10)), [])
+    assert (emptied.n_rows, emptied.n_removed) == (0, 29)
+
+
+def test_rows_that_another_run_has_changed_meanwhile_are_not_exchanged(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, other = (Lake(lake.root).get_table("curation/duplicates") for _ in range(2))
+    table.publish([decisions("x", range(10))])
+    write = table.write_fragments
+
+    def write_late(*given: Any) -> Any:
+        other.publish([decisions("z", range(10))])
+        return write(*given)
+
+    monkeypatch.setattr(table, "write_fragments", write_late)
+    with pytest.raises(LakeError, match="another run has changed the same rows"):
+        table.exchange_rows("fingerprint", contents(3), [decisions("y", (3,))])
+    assert {row["canonical_sample_id"] for row in table.iter_rows()} == {compute_digest("z")}
+
+
+def test_rows_are_looked_up_by_a_column_or_by_the_first_item_of_a_list(lake: Lake) -> None:
+    images = [compute_digest("image", n) for n in range(3)]
+    rows = [sample("a", n, image_ids=images[: n % 4][::-1]) for n in range(8)]
+    put_samples(lake, "a", rows)
+    table = lake.get_table("samples")
+    by_image = table.find_rows("image_ids", pa.array(images[1:2]), ["sample_id", "image_ids"])
+    assert by_image.column("sample_id").to_pylist() == [rows[n]["sample_id"] for n in (2, 6)]
+    found = table.find_rows("sample_id", pa.array([rows[5]["sample_id"], images[0]]), ["native_id"])
+    assert found.column("native_id").to_pylist() == ["5"]
+    assert table.read_addresses(found.column("_rowaddr").to_pylist(), ["position"]).to_pylist() == [{"position": 5}]
+    assert len(table.find_rows("sample_id", pa.array([], pa.string()), ["native_id"])) == 0

@@ -390,6 +390,31 @@ DUPLICATES = TableSpec(
     key_column="sample_id",
 )
 
+DUPLICATES_BASIS = TableSpec(
+    "curation/duplicates_basis",
+    pa.schema(
+        [
+            ("basis_id", pa.string()),
+            # What the one row says is in lake_queries/duplicates_basis.py.
+            ("settings_digest", pa.string()),
+            ("samples_version", pa.int64()),
+            ("fragments", STRING_LIST),
+            ("duplicates_version", pa.string()),
+            ("n_compared", pa.int64()),
+            ("n_pairs", pa.int64()),
+            ("n_contents", pa.int64()),
+            (
+                "figures",
+                pa.list_(
+                    pa.struct([("source", pa.string()), ("n_rows", pa.int64()), ("n_other_question", pa.int64())])
+                ),
+            ),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="basis_id",
+)
+
 COMPARED = TableSpec(
     "curation/compared",
     pa.schema(

@@ -9,7 +9,7 @@ from mvl_assets.lake.schemas.table_spec import TableSpec
 from mvl_assets.lake.schemas.tables import get_table_spec
 
 NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"]
-NAMES += ["curation/compared", "curation/image_pairs", "curation/sample_pairs"]
+NAMES += ["curation/compared", "curation/duplicates_basis", "curation/image_pairs", "curation/sample_pairs"]
 NAMES += [f"curation/benchmark_{name}" for name in ("items", "image_pairs", "matches", "waves", "compared")]
 NAMES += ["labels", "evaluation_benchmarks", "evaluation_benchmark_answers", "evaluation_touched_items"]
 NAMES += [
