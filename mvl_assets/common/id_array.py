@@ -23,25 +23,25 @@ def pack_id_column(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return np.frombuffer(decode_ids(column), dtype=ID_DTYPE)
 
 
-def decode_ids(column: pa.ChunkedArray | pa.Array) -> bytes:
-    """Return the bytes of a column of ids, one after the other; nulls are left out.
+def decode_ids(column: pa.ChunkedArray | pa.Array, n_bytes: int = ID_BYTES) -> bytes:
+    """Return the bytes of a column of ids, or of other hexadecimal numbers, one after the other, without nulls.
 
     Raises:
-        ValueError: A value is no id.
+        ValueError: A value does not have two digits for each of so many bytes.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    return b"".join(map(_decode_chunk, chunks))
+    return b"".join(_decode_chunk(chunk, n_bytes) for chunk in chunks)
 
 
-def _decode_chunk(ids: pa.StringArray) -> bytes:
+def _decode_chunk(ids: pa.StringArray, n_bytes: int) -> bytes:
     if ids.null_count:
         ids = ids.drop_null()
     _, offsets_buffer, text = ids.buffers()
     if not len(ids) or text is None:
         return b""
     offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[ids.offset : ids.offset + len(ids) + 1]
-    if not (np.diff(offsets) == 2 * ID_BYTES).all():
-        raise ValueError(f"a column of ids holds a value that does not have {2 * ID_BYTES} digits")
+    if not (np.diff(offsets) == 2 * n_bytes).all():
+        raise ValueError(f"a column of ids holds a value that does not have {2 * n_bytes} digits")
     return unhexlify(memoryview(text)[offsets[0] : offsets[-1]])
 
 

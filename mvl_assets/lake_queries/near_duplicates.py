@@ -18,7 +18,7 @@ from mvl_assets.common.id_array import format_ids
 from mvl_assets.lake import sql
 from mvl_assets.lake.durability.spill import stream_batches, stream_table
 from mvl_assets.lake.schemas.data_tables import SAMPLES
-from mvl_assets.lake_queries.band_filter import BandFilter, split_hashes
+from mvl_assets.lake_queries.band_filter import BandFilter, NearHashFilter, split_hashes
 from mvl_assets.lake_queries.pdq_bands import (
     HASH_WORDS,
     MAX_BUCKET_IMAGES,
@@ -250,25 +250,21 @@ class NearSearch:
             )
 
     def _load_similar_images(self) -> None:
-        """Create `similar_images`, those that contents show first that were compared, as new ones do or a likeness.
-
-        A likeness shares a band with an image of a new content.
-        """
+        """Create `similar_images`, which compared contents show first: those of new contents, and near ones."""
         con = self.con
         con.execute("CREATE TABLE similar_images (image_id UUID, pdq VARCHAR, trimmed_pdq VARCHAR)")
         new_images = self._comparison.list_ids("SELECT first_image FROM new_contents WHERE n_images > 0")
         if not len(new_images) or not self._compared.exists():
             return
-        bands = BandFilter(2 * self.n_new, N_BANDS)
-        for batch in con.sql("SELECT unnest([pdq, trimmed_pdq]) AS hash FROM sketches").to_arrow_reader(BATCH_ROWS):
-            bands.add(split_hashes(batch.column(0)))
+        hashes = con.sql("SELECT unnest([pdq, trimmed_pdq]) AS hash FROM sketches").to_arrow_table().column(0)
+        near = NearHashFilter(split_hashes(hashes), MAX_PDQ_DISTANCE, MAX_BUCKET_IMAGES)
         contents: list[pa.Array] = []
 
         def iter_similar() -> Iterator[pa.RecordBatch]:
             for batch in self._compared.scan(_IMAGE_COLUMNS, "pdq IS NOT NULL", SCAN_ROWS):
-                is_similar = bands.find(split_hashes(batch.column("pdq")))
+                is_similar = near.find(split_hashes(batch.column("pdq")))
                 trimmed = batch.column("trimmed_pdq")
-                is_similar[trimmed.is_valid().to_numpy(zero_copy_only=False)] |= bands.find(split_hashes(trimmed))
+                is_similar[trimmed.is_valid().to_numpy(zero_copy_only=False)] |= near.find(split_hashes(trimmed))
                 is_new = pc.is_in(batch.column("first_image"), value_set=new_images)
                 similar = batch.filter(pc.or_(pa.array(is_similar), is_new))
                 contents.append(similar.column("fingerprint"))
