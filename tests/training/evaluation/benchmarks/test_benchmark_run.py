@@ -232,6 +232,15 @@ def test_the_job_names_the_weights_and_the_server_to_start(lake: Lake, home: Pat
     assert jobs[0]["include_path"] is None
 
 
+def test_a_server_gets_no_videos_of_a_checkpoint_that_reads_them_otherwise(home: Path) -> None:
+    checkpoint = _checkpoint(home)
+    file = checkpoint.export_dir / "mvl.json"
+    provenance = json.loads(file.read_text(encoding="utf-8"))
+    provenance["recipe"]["video_newlines"] = "grid"
+    file.write_text(json.dumps(provenance), encoding="utf-8")
+    assert benchmark_run.read_max_frames(checkpoint) is None
+
+
 def test_the_local_suite_generates_its_data_once_and_works_offline(lake: Lake, home: Path) -> None:
     jobs: list[dict[str, Any]] = []
     for _ in range(2):
