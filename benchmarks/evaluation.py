@@ -3,9 +3,9 @@
     python benchmarks/evaluation.py --json [EXPORT] [--questions 64] [--tokens 32] [--repetitions 3]
 
 EXPORT is the export folder of a checkpoint; by default the last one that `make demo` trained. Questions have one image
-of a size of the mixture's (`runs.sample_shapes`), from a fixed seed, and every answer gets the same number of tokens.
-The floor is one forward pass over the same prompts, without an answer. Repetitions are interleaved; medians, with CPU
-seconds, which other work on the machine disturbs least. The last line is one JSON object.
+of a size of the mixture's (`runs.sample_shapes`), from a fixed seed; `--tokens` bounds their answers. The floor is one
+forward pass over the same prompts, without an answer. Repetitions are interleaved; medians, with CPU seconds, which
+other work on the machine disturbs least. The last line is one JSON object.
 """
 
 from __future__ import annotations

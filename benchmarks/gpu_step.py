@@ -13,7 +13,7 @@ weights: they are random, in the sizes of the recipe `paper-7b`. On a machine wi
 Measured, interleaved, medians with minimum and maximum, on the same samples (from `mvl_training.runs.sample_shapes`):
   reference   one sample at a time, SDPA, gradient checkpointing, all logits at once: the released training's step
   dense       packed, one mask of the whole sequence, all logits at once
-  ours        `mvl_training.model.LlavaOnevisionStudent`: samples attend within themselves (varlen), the head in chunks;
+  ours        `LlavaOnevisionStudent` as it trains: samples attend within themselves (varlen), the head in chunks;
               at 8k and 16k with gradient checkpointing, and at 8k without
 Each in loss tokens per second, share of the peak (989 TFLOP/s, dense bf16) and of the measured GEMM, and peak memory.
 Loss and gradient norm of `reference` and `ours` are compared, also in fp32 on two layers. Images are decoded and tiled

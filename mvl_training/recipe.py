@@ -152,7 +152,7 @@ class StageConfig(StrictModel):
         recompute: With `gradient_checkpointing`: `all` of a layer, or with `attention_kept` all but the outputs of
             its attention.
         compile_layers: Compile each layer of the language tower (`torch.compile`); the first steps take a minute more.
-        liger_kernels: Use Liger's fused RMSNorm, rotary embedding and SwiGLU (CUDA only; `pip install liger-kernel`).
+        liger_kernels: Use Liger's fused RMSNorm, rotary embedding and SwiGLU (CUDA only; `pip install 'mvl[liger]'`).
         lora: Train adapters of the language tower, at its learning rate; None: its own weights.
         offload: Keep the optimizer's states in the CPU's memory (ZeRO-1 to 3).
         save_interval: Steps between checkpoints.

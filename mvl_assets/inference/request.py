@@ -176,6 +176,19 @@ class Request:
         """Image ids in order of appearance, repetitions included."""
         return tuple(iter_image_ids(self.messages))
 
+    @property
+    def cache_names(self) -> dict[str, str]:
+        """The name of each image in a server's cache, by image id; frames of videos are not cached.
+
+        A server may prepare one of several images otherwise than one alone (`mvl_training.model.vllm_model`).
+        """
+        parts = (
+            part for message in self.messages if not isinstance(message["content"], str) for part in message["content"]
+        )
+        image_ids = [part["image"] for part in parts if part["type"] == "image"]
+        suffix = "-of-several" if len(image_ids) > 1 else ""
+        return {image_id: image_id + suffix for image_id in image_ids}
+
 
 def iter_image_ids(messages: Sequence[Message]) -> Iterator[str]:
     """Yield image ids in order of appearance, repetitions included."""

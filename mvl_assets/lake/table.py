@@ -184,8 +184,8 @@ class Table(TableReader):
         key = self.spec.key_column
         with translate_disk_errors(self.uri):
             self.create()
-            dataset = self.open()
-            stored = self.find_rows(column, values, [key, ROW_HASH_COLUMN])
+            reader = self.snapshot()
+            stored = reader.find_rows(column, values, [key, ROW_HASH_COLUMN])
             hashes = dict(zip(stored.column(key).to_pylist(), stored.column(ROW_HASH_COLUMN).to_pylist(), strict=True))
             rows = pa.concat_tables([self.schema.empty_table(), *map(self._conform_to_schema, batches)])
             keys, row_hashes = rows.column(key).to_pylist(), rows.column(ROW_HASH_COLUMN).to_pylist()
@@ -196,6 +196,7 @@ class Table(TableReader):
             if new_keys or removed_keys:
                 written = self.write_fragments([rows.filter(pa.array(is_new, pa.bool_()))])
                 is_gone = pc.is_in(stored.column(key), value_set=pa.array([*removed_keys, *replaced_keys], pa.string()))
+                dataset = reader.open()
                 old, kept = self._delete_rows(dataset, stored.filter(is_gone))
                 try:
                     self._exchange(old, kept, load_fragments([written]), dataset)

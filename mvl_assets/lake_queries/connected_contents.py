@@ -1,4 +1,4 @@
-"""Contents that are linked by pairs, directly or over others: whose decisions may depend on each other."""
+"""Connected components: contents that pairs link, directly or over others, whose decisions may depend on each other."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _BASE = ".base_layer."
 _DOWN, _UP = (f".lora_{matrix}.{ADAPTER}.weight" for matrix in "AB")
 
 
-def add_adapters(student: Student, lora: LoraConfig, *, seed: int) -> None:
+def add_adapters(student: Student, lora: LoraConfig, *, seed: int, compute_dtype: torch.dtype = torch.float32) -> None:
     """Put adapters into a student, the same on every rank; a new one adds nothing to its layer.
 
     With `quantization` the layers of the language tower have weights in 4 bits from then on.
@@ -29,6 +29,7 @@ def add_adapters(student: Student, lora: LoraConfig, *, seed: int) -> None:
         student: The student.
         lora: What the recipe says.
         seed: Of the first matrix of each adapter.
+        compute_dtype: Type in which the stage computes; only layers with weights in 4 bits have to know it.
 
     Raises:
         MvlError: The language tower has no layer of the name of a target, or `quantization` lacks its package.
@@ -45,7 +46,7 @@ def add_adapters(student: Student, lora: LoraConfig, *, seed: int) -> None:
         )
 
     if lora.quantization is not None:
-        quantize_linear_layers(tower)
+        quantize_linear_layers(tower, compute_dtype)
         # Where peft looks before it wraps such a layer.
         student.vlm.is_loaded_in_4bit = True
 

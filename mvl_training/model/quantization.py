@@ -20,8 +20,12 @@ _WEIGHT = ".weight"
 _QUANT_STATE = f"{_WEIGHT}.quant_state.bitsandbytes__{_QUANT_TYPE}"
 
 
-def quantize_linear_layers(tower: nn.Module) -> None:
-    """Replace every linear layer of a tower by one with weights in 4 bits, which computes in the weights' own type.
+def quantize_linear_layers(tower: nn.Module, dtype: torch.dtype) -> None:
+    """Replace every linear layer of a tower by one with weights in 4 bits.
+
+    Args:
+        tower: The tower.
+        dtype: Type in which the layers compute, to which the weights are rounded before.
 
     Raises:
         MvlError: bitsandbytes is not installed.
@@ -32,12 +36,12 @@ def quantize_linear_layers(tower: nn.Module) -> None:
         raise MvlError("`lora.quantization` needs bitsandbytes", hint="pip install 'mvl[qlora]'") from error
     layers = [(name, module) for name, module in tower.named_modules() if isinstance(module, nn.Linear)]
     for name, layer in layers:
-        weight = layer.weight.detach()
+        weight = layer.weight.detach().to(dtype)
         quantized = Linear4bit(
             layer.in_features,
             layer.out_features,
             bias=layer.bias is not None,
-            compute_dtype=weight.dtype,
+            compute_dtype=dtype,
             quant_type=_QUANT_TYPE,
             device="meta",
         )

@@ -42,7 +42,7 @@ from mvl_training.orchestration.report import render_benchmark_preview
 from mvl_training.runs.training_run import load_current_checkpoint
 
 # Increased by hand when the meaning of the code changes; the declarations are hashed as well.
-BENCHMARK_CODE_VERSION = "1"
+BENCHMARK_CODE_VERSION = "2"
 
 JUDGED_CHECK = "every_question_judged"
 
@@ -50,13 +50,10 @@ JUDGED_CHECK = "every_question_judged"
 class BenchmarkConfig(dg.Config):
     """The checkpoint to ask, and how.
 
-    vLLM cuts each of several images into tiles, where training gives each one tile, so benchmarks with several images
-    are for the local backend.
-
     Attributes:
         stage: Training stage of the checkpoint; empty takes the recipe's last.
-        backend: `local` (this project's code, on every GPU; shows videos too) or `server` (vLLM servers of the
-            checkpoint).
+        backend: `local` (this project's code, on every GPU) or `server` (vLLM servers of the checkpoint; no videos of
+            recipes with `video_newlines: grid`, nor of students of other families).
         limit: Ask only the first questions of each task; 0 asks all.
         max_new_tokens: Replaces the tasks' own limits; 0 keeps them.
         base_urls: Servers that are already running, which share the questions.

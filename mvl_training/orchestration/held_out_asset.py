@@ -25,7 +25,7 @@ from mvl_training.orchestration.report import render_category_table, render_prev
 from mvl_training.runs.training_run import load_current_checkpoint
 
 # Increased by hand when the meaning of the code changes.
-EVALUATION_CODE_VERSION = "2"
+EVALUATION_CODE_VERSION = "3"
 BASELINE_CHECK = "better_than_most_frequent_answer"
 
 
@@ -45,7 +45,7 @@ def build_held_out_asset(stages: Sequence[TrainingStage]) -> dg.AssetsDefinition
         group_name=EVALUATION.name,
         description="Accuracy of every training stage's checkpoint on held-out questions with reference answers,"
         " compared with chance and with the same questions over grey images. The last checkpoint answers through its"
-        " server, except for questions with several images.",
+        " server.",
         deps=[dg.AssetKey(["checkpoint", stage]) for stage in stages],
         kinds={"lance", "vllm"},
         owners=OWNERS,

@@ -218,7 +218,8 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     run_on_rank_0(lambda: check_disk(job.output_dir, sizes, job.stage_config, job.n_steps))
     staging_dir = _create_staging_dir(job, sizes)
     if job.stage_config.lora is not None:
-        add_adapters(student, job.stage_config.lora, seed=job.recipe.seed)
+        dtype = DTYPE_BY_PRECISION[job.stage_config.precision]
+        add_adapters(student, job.stage_config.lora, seed=job.recipe.seed, compute_dtype=dtype)
     processor = SampleProcessor.for_stage(job.recipe, job.stage, tokenizer)
     model_dir = job.output_dir / "model"
 

@@ -56,11 +56,11 @@ class Attempt:
     Attributes:
         sent_at: Seconds on the event loop's clock.
         in_flight_at_send: What the endpoint held when the attempt was sent, the attempt included.
-        cached_image_ids: Images sent by uuid only; None when no image of the request has a uuid.
+        cached_names: Images sent by uuid only, by their names in the cache; None when no image of the request has one.
     """
 
     pending: PendingRequest
     sent_at: float
     in_flight_at_send: int = 1
-    cached_image_ids: frozenset[str] | None = None
+    cached_names: frozenset[str] | None = None
     task: asyncio.Task[None] | None = None

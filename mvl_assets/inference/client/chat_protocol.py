@@ -65,7 +65,7 @@ def compute_max_tokens(request: Request, max_model_len: int | None) -> int:
 
 
 def build_request_body(
-    request: Request, endpoint: Endpoint, images: Mapping[str, bytes], cached_image_ids: Collection[str] | None = None
+    request: Request, endpoint: Endpoint, images: Mapping[str, bytes], cached_names: Collection[str] | None = None
 ) -> bytes:
     """Return the JSON body of a request.
 
@@ -74,7 +74,8 @@ def build_request_body(
         endpoint: Gives the name of the served model, its context, whether a seed may be sent, and the form of
             constraints.
         images: Prepared bytes by image id, for every image of the request.
-        cached_image_ids: Images that are sent by uuid only; the others get a uuid with their bytes. None: no uuids.
+        cached_names: Images that are sent by uuid only, by their names in the cache; the others get a uuid with their
+            bytes. None: no uuids.
     """
     max_tokens = compute_max_tokens(request, endpoint.max_model_len)
     body: dict[str, Any] = {"model": endpoint.model, **request.sampling, "max_tokens": max_tokens}
@@ -85,41 +86,43 @@ def build_request_body(
         }
     if body.get("temperature", 1) > 0 and not endpoint.supports_seed:
         body.pop("seed", None)
-    body["messages"] = [_build_message(message, images, cached_image_ids) for message in request.messages]
+    names = None if cached_names is None else request.cache_names
+    body["messages"] = [_build_message(message, images, names, cached_names or ()) for message in request.messages]
     add_constraint(body, request.output, endpoint.output_form, endpoint.gives_logprobs)
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _build_message(
-    message: Mapping[str, Any], images: Mapping[str, bytes], cached_image_ids: Collection[str] | None
+    message: Mapping[str, Any],
+    images: Mapping[str, bytes],
+    names: Mapping[str, str] | None,
+    cached_names: Collection[str],
 ) -> Mapping[str, Any]:
     if isinstance(message["content"], str):
         return message
-    return {**message, "content": [_build_part(part, images, cached_image_ids) for part in message["content"]]}
+    return {**message, "content": [_build_part(part, images, names, cached_names) for part in message["content"]]}
 
 
 def _build_part(
-    part: Mapping[str, Any], images: Mapping[str, bytes], cached_image_ids: Collection[str] | None
+    part: Mapping[str, Any],
+    images: Mapping[str, bytes],
+    names: Mapping[str, str] | None,
+    cached_names: Collection[str],
 ) -> Mapping[str, Any]:
     if part["type"] == "image":
-        return _build_image_part(part["image"], images, cached_image_ids)
+        name = None if names is None else names[part["image"]]
+        return _build_image_part(images[part["image"]], name, is_cached=name in cached_names)
     if part["type"] == "video":
         return _build_video_part([images[frame] for frame in part["frames"]])
     return part
 
 
-def _build_image_part(
-    image_id: str, images: Mapping[str, bytes], cached_image_ids: Collection[str] | None
-) -> dict[str, Any]:
-    if cached_image_ids is None:
-        return {"type": "image_url", "image_url": {"url": _encode_image_url(images[image_id])}}
+def _build_image_part(data: bytes, name: str | None, *, is_cached: bool) -> dict[str, Any]:
+    """Return an image, with the uuid under which a server caches it if it has a name."""
+    url = {} if is_cached else {"url": _encode_image_url(data)}
     # The uuid must name the bytes that are sent, which depend on the size the image was scaled to.
-    image_uuid = f"{image_id}-{len(images[image_id])}"
-    return {
-        "type": "image_url",
-        "image_url": {} if image_id in cached_image_ids else {"url": _encode_image_url(images[image_id])},
-        "uuid": image_uuid,
-    }
+    uuid = {} if name is None else {"uuid": f"{name}-{len(data)}"}
+    return {"type": "image_url", "image_url": url, **uuid}
 
 
 def _build_video_part(frames: Sequence[bytes]) -> dict[str, Any]:

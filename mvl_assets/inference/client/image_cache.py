@@ -21,7 +21,7 @@ MAX_NET_MISSES = 8
 
 
 class ServerImageCache:
-    """The images that one server has cached, by image id, and the requests that wait for one of them to arrive."""
+    """The images that one server has cached, by `Request.cache_names`, and the requests that wait for one to arrive."""
 
     def __init__(self) -> None:
         self._cached: OrderedDict[str, None] = OrderedDict()
@@ -33,46 +33,46 @@ class ServerImageCache:
         """Whether the cache works: False for a server that keeps rejecting images it should have."""
         return self._net_hits > -MAX_NET_MISSES
 
-    def contains(self, image_ids: Sequence[str]) -> bool:
+    def contains(self, names: Sequence[str]) -> bool:
         """Return whether the first of the images is cached; most requests have only one."""
-        return image_ids[0] in self._cached
+        return names[0] in self._cached
 
     def defer(self, pending: PendingRequest) -> bool:
         """Keep `pending` back while one of its images is in transit; return whether it was kept."""
-        for image_id in pending.images:
-            if image_id in self._in_transit:
-                self._in_transit[image_id].append(pending)
+        for name in pending.request.cache_names.values():
+            if name in self._in_transit:
+                self._in_transit[name].append(pending)
                 return True
         return False
 
-    def mark_sent(self, image_ids: Iterable[str]) -> frozenset[str]:
+    def mark_sent(self, names: Iterable[str]) -> frozenset[str]:
         """Return the images that need no bytes; the others are in transit from now on."""
-        cached = frozenset(image_id for image_id in image_ids if image_id in self._cached)
-        for image_id in image_ids:
-            if image_id not in cached:
-                self._in_transit.setdefault(image_id, [])
+        cached = frozenset(name for name in names if name in self._cached)
+        for name in names:
+            if name not in cached:
+                self._in_transit.setdefault(name, [])
         return cached
 
-    def on_hit(self, image_ids: Iterable[str]) -> list[PendingRequest]:
+    def on_hit(self, names: Iterable[str]) -> list[PendingRequest]:
         """Record that a request with these images was answered; return the requests that waited for it."""
-        for image_id in image_ids:
-            self._cached[image_id] = None
-            self._cached.move_to_end(image_id)
+        for name in names:
+            self._cached[name] = None
+            self._cached.move_to_end(name)
         while len(self._cached) > MAX_CACHED_IMAGES:
             self._cached.popitem(last=False)
         self._net_hits += 1
-        return self._pop_deferred(image_ids)
+        return self._pop_deferred(names)
 
-    def on_miss(self, image_ids: Iterable[str], rejected: bool) -> list[PendingRequest]:
+    def on_miss(self, names: Iterable[str], rejected: bool) -> list[PendingRequest]:
         """Record that a request with these images was `rejected` or failed; return the requests that waited for it."""
-        for image_id in image_ids:
-            self._cached.pop(image_id, None)
+        for name in names:
+            self._cached.pop(name, None)
         self._net_hits -= rejected
-        return self._pop_deferred(image_ids)
+        return self._pop_deferred(names)
 
     def clear(self) -> None:
         """Forget everything: the server was started again."""
         self._cached.clear()
 
-    def _pop_deferred(self, image_ids: Iterable[str]) -> list[PendingRequest]:
-        return [pending for image_id in image_ids for pending in self._in_transit.pop(image_id, ())]
+    def _pop_deferred(self, names: Iterable[str]) -> list[PendingRequest]:
+        return [pending for name in names for pending in self._in_transit.pop(name, ())]

@@ -60,12 +60,11 @@ class Dispatcher:
             client, pending = self._ready.pop_next(free_clients)
             if pending.is_settled:
                 continue
-            if pending.images:
+            if names := list(pending.request.cache_names.values()):
                 if any(client.supports_image_cache and client.image_cache.defer(pending) for client in clients):
                     continue
-                image_ids = pending.request.image_ids
-                if not client.image_cache.contains(image_ids):
-                    holders = [holder for holder in free_clients if holder.image_cache.contains(image_ids)]
+                if not client.image_cache.contains(names):
+                    holders = [holder for holder in free_clients if holder.image_cache.contains(names)]
                     client = _pick_least_loaded(holders) if holders else client
             self._start_attempt(pending, client)
             if not client.is_free(now):
@@ -87,8 +86,9 @@ class Dispatcher:
         pending.attempts_sent += 1
         self._run.outcome.attempts_sent += 1
         client.on_sent(attempt)
-        if pending.images and client.supports_image_cache and not pending.inline_images:
-            attempt.cached_image_ids = client.image_cache.mark_sent(pending.images)
+        names = list(pending.request.cache_names.values())
+        if names and client.supports_image_cache and not pending.inline_images:
+            attempt.cached_names = client.image_cache.mark_sent(names)
         attempt.task = self._run.tasks.spawn(self._run_attempt(attempt, client))
         # A task that is cancelled before its first step never reaches its own `finally`.
         attempt.task.add_done_callback(lambda _: self._detach_attempt(attempt, client, None))
@@ -108,7 +108,7 @@ class Dispatcher:
                 result = client.find_context_fault(request)
                 attempt.sent_at = self._run.tasks.loop.time()
             if result is None:
-                body = build_request_body(request, client.endpoint, pending.images, attempt.cached_image_ids)
+                body = build_request_body(request, client.endpoint, pending.images, attempt.cached_names)
                 result = await self._run.transport.send_request(client.endpoint, body, timeout_s)
             if isinstance(result, Reply) and is_constrained:
                 result = replace(result, output_form=client.endpoint.output_form)
@@ -126,7 +126,7 @@ class Dispatcher:
                 # Given up early because of how long other replies take: not held against the request.
                 pending.client_timeouts += 1
                 result = replace(result, scope=FaultScope.ENDPOINT)
-            if result.scope is FaultScope.REQUEST and attempt.cached_image_ids is not None:
+            if result.scope is FaultScope.REQUEST and attempt.cached_names is not None:
                 # The server may have dropped an image from its cache; sending the bytes will show whether it has.
                 self._run.error_counts["image_rejected"] += 1
                 pending.inline_images = True
@@ -141,13 +141,13 @@ class Dispatcher:
             return
         attempt.pending.attempts.remove(attempt)
         client.on_finished(attempt)
-        if attempt.cached_image_ids is not None:
-            image_ids = attempt.pending.request.image_ids
+        if attempt.cached_names is not None:
+            names = list(attempt.pending.request.cache_names.values())
             if isinstance(result, Reply):
-                deferred = client.image_cache.on_hit(image_ids)
+                deferred = client.image_cache.on_hit(names)
             else:
                 rejected = result is not None and result.scope is FaultScope.REQUEST
-                deferred = client.image_cache.on_miss(image_ids, rejected=rejected)
+                deferred = client.image_cache.on_miss(names, rejected=rejected)
             self._ready.push_front(deferred)
 
 

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.media.image import MAX_SIDE
+from mvl_assets.media.image import MAX_SIDE, inspect_image
 from mvl_assets.stages import BENCHMARK_ANSWERS
 from mvl_training.evaluation.benchmarks.local_backend import LocalBackend, load_frames
 from mvl_training.evaluation.benchmarks.protocol import AnswerJob, BackendError, BenchmarkQuestion, VideoPath
@@ -119,7 +119,13 @@ class ServerBackend:
                 "this benchmark has videos, which the server would not show as the checkpoint's training did",
                 hint="use the local backend (backend: local)",
             )
-        return load_frames(video, self._job.max_frames)
+        frames = load_frames(video, self._job.max_frames)
+        if len(sizes := {(image.width, image.height) for image in map(inspect_image, frames)}) > 1:
+            raise BackendError(
+                f"{video.path}: its frames have {len(sizes)} sizes, and a server takes those of one size only",
+                hint="use the local backend (backend: local)",
+            )
+        return frames
 
 
 def _add_image(images: dict[str, bytes], data: bytes) -> str:

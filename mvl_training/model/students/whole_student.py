@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from jinja2 import TemplateError
 
 from mvl_assets.common.text import format_exception_line
 from mvl_assets.errors import MvlError
@@ -171,7 +172,7 @@ def check_tokens(hf_processor: Any, processor: SampleProcessor, model_dir: Path)
     ]
     try:
         theirs = hf_processor.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
-    except ValueError as error:
+    except (ValueError, TemplateError) as error:
         raise MvlError(f"{model_dir}: its chat template cannot be used ({format_exception_line(error)})") from error
     (theirs,) = [list(ids) for ids in theirs]
     if ours != theirs:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from mvl_assets.inference.client.attempt import PendingRequest
 from mvl_assets.inference.client.image_cache import MAX_CACHED_IMAGES, MAX_NET_MISSES, ServerImageCache
 from tests.inference.helpers import build_request
 
 
 def build_pending(*image_ids: str) -> PendingRequest:
-    return PendingRequest(build_request("what is it?"), images=dict.fromkeys(image_ids, b""))
+    request = build_request("what is it?")
+    content = [{"type": "image", "image": image_id} for image_id in image_ids]
+    return PendingRequest(dataclasses.replace(request, messages=({"role": "user", "content": content},)))
 
 
 def test_an_image_is_sent_with_its_bytes_once_and_by_uuid_after_a_hit() -> None:
@@ -23,12 +27,27 @@ def test_an_image_is_sent_with_its_bytes_once_and_by_uuid_after_a_hit() -> None:
 def test_requests_wait_while_an_image_is_in_transit_and_come_back_in_order() -> None:
     cache = ServerImageCache()
     cache.mark_sent(["a"])
-    waiting = [build_pending("a"), build_pending("b", "a")]
+    waiting = [build_pending("a"), build_pending("a")]
     assert [cache.defer(pending) for pending in waiting] == [True, True]
     assert not cache.defer(build_pending("b"))
     assert cache.on_hit(["a"]) == waiting
     assert not cache.defer(build_pending("a"))
     assert cache.on_hit(["a"]) == [], "each request comes back once"
+
+
+def test_one_of_several_images_is_cached_apart_and_frames_of_a_video_are_not() -> None:
+    """A server may prepare them otherwise than an image that is alone in its prompt."""
+    cache = ServerImageCache()
+    cache.mark_sent(list(build_pending("a").request.cache_names.values()))
+    several = build_pending("b", "a")
+    assert not cache.defer(several)
+    cache.on_hit(["a"])
+    assert cache.mark_sent(list(several.request.cache_names.values())) == frozenset()
+    assert cache.defer(build_pending("a", "c")) and not cache.defer(build_pending("b"))
+    video = dataclasses.replace(
+        several.request, messages=({"role": "user", "content": [{"type": "video", "frames": ["a", "b"]}]},)
+    )
+    assert video.image_ids == ("a", "b") and video.cache_names == {}
 
 
 def test_a_miss_forgets_the_image_and_frees_what_waits_for_it() -> None:

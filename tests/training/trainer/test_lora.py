@@ -94,6 +94,19 @@ def test_only_adapters_and_the_other_components_learn(tokenizer: Path, tokens: C
     assert all(torch.equal(merged[name], before[name]) for name in before), "a new adapter adds nothing"
 
 
+def test_weights_in_4_bits_stand_for_and_compute_in_the_type_of_the_stage(
+    tokenizer: Path, tokens: ChatTokenizer
+) -> None:
+    lora = LoraConfig.model_validate(LORA | {"quantization": "nf4"})
+    student = start_student(parse_recipe(small.build_recipe_data(tokenizer)), tokens)
+    add_adapters(student, lora, seed=3, compute_dtype=torch.bfloat16)
+    for layer in (
+        student.vlm.model.language_model.layers[0].mlp.up_proj,
+        student.vlm.model.language_model.layers[0].mlp.down_proj.base_layer,
+    ):
+        assert (layer.compute_dtype, layer.weight.quant_state.dtype) == (torch.bfloat16, torch.bfloat16)
+
+
 def test_mistakes_are_named(tokenizer: Path, tokens: ChatTokenizer) -> None:
     with pytest.raises(RecipeError, match="`lora` needs a learning rate of `language`"):
         parse_recipe(small.build_recipe_data(tokenizer, lora=LORA, learning_rates={"projector": 1e-3}))
