@@ -201,7 +201,7 @@ def _lock_output_dir(output_dir: Path) -> Iterator[None]:
 
 
 def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
-    is_rank_0, world_size = dist.get_rank() == 0, dist.get_world_size()
+    world_size = dist.get_world_size()
     _check_ranks_agree(job.run_hash)
     checkpoints_dir = job.output_dir / CHECKPOINTS_DIR
     resume_point = run_on_rank_0(lambda: _find_resume_point(job, checkpoints_dir))
@@ -246,7 +246,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     categories = run_on_rank_0(lambda: list_mixture_categories(job.lake, job.stage))
     held_out = _open_held_out(job, processor, categories)
     previous_losses = run_on_rank_0(lambda: _read_previous_losses(job.output_dir, start_step))
-    reporter = MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step) if is_rank_0 else None
+    reporter = _open_reporter(job, start_step)
     started_at = time.monotonic()
     grace_s = read_save_grace_s()
     writer = CheckpointWriter(checkpoints_dir, model_dir, job.stage_config, staging_dir)
@@ -322,6 +322,18 @@ def _create_staging_dir(job: TrainingJob, sizes: ModelSizes) -> Path | None:
         error = disk_error
     raise_on_all_ranks(error)
     return staging_dir
+
+
+def _open_reporter(job: TrainingJob, start_step: int) -> MetricsReporter | None:
+    """Return the reporter on rank 0, None on the others. Collective."""
+    reporter, error = None, None
+    if dist.get_rank() == 0:
+        try:
+            reporter = MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step, job.recipe.to_dict())
+        except MvlError as reporter_error:
+            error = reporter_error
+    raise_on_all_ranks(error)
+    return reporter
 
 
 def _check_ranks_agree(run_hash: str) -> None:

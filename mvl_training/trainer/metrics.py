@@ -1,4 +1,4 @@
-"""Metrics of a running training: one JSON line per step, TensorBoard, progress lines, Dagster Pipes."""
+"""Metrics of a running training: JSON lines, TensorBoard, Weights & Biases, progress lines, Dagster Pipes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_training.trainer.run_files import METRICS_FILE, TENSORBOARD_DIR
+from mvl_training.trainer.weights_and_biases import open_wandb_run
 
 LOG = logging.getLogger("mvl.train")
 PROGRESS_INTERVAL_S = 2.0
@@ -32,9 +33,13 @@ class MetricsReporter:
         stage: The training stage.
         total_steps: Steps of the stage.
         resume_step: Number of finished steps that this process starts from; reports of later steps are removed.
+        recipe: The recipe, as plain data; a run in Weights & Biases shows it.
+
+    Raises:
+        MvlError: `WANDB_PROJECT` is set, and wandb cannot start the run.
     """
 
-    def __init__(self, folder: Path, stage: str, total_steps: int, resume_step: int) -> None:
+    def __init__(self, folder: Path, stage: str, total_steps: int, resume_step: int, recipe: Mapping[str, Any]) -> None:
         self.stage = stage
         self.total_steps = total_steps
         self._stack = contextlib.ExitStack()
@@ -52,6 +57,9 @@ class MetricsReporter:
         # Steps after the checkpoint are trained again: TensorBoard drops their earlier values.
         self._tensorboard = SummaryWriter(folder / TENSORBOARD_DIR, purge_step=resume_step + 1 if resume_step else None)
         self._stack.callback(self._tensorboard.close)
+        self._wandb_run = open_wandb_run(folder, stage, recipe)
+        if self._wandb_run is not None:
+            self._stack.callback(self._wandb_run.finish)
         self._last_progress_at = 0.0
         self._ema_by_metric: dict[str, float] = {}
 
@@ -65,11 +73,12 @@ class MetricsReporter:
         """Report the numbers of a step, as `loop.train` gives them."""
         self._metrics_file.write(json.dumps(metrics) + "\n")
         self._metrics_file.flush()
-        for name, value in metrics.items():
-            values = value.items() if isinstance(value, Mapping) else [("", value)]
-            for component, number in values:
-                if isinstance(number, int | float) and name != "step":
-                    self._tensorboard.add_scalar(f"{name}/{component}" if component else name, number, metrics["step"])
+        scalars = dict(iter_scalars(metrics))
+        for name, number in scalars.items():
+            if name != "step":
+                self._tensorboard.add_scalar(name, number, metrics["step"])
+        if self._wandb_run is not None:
+            self._wandb_run.log(scalars)
         for sample in metrics.get("skipped", ()):
             self.log(
                 f"{self.stage} step {metrics['step']}: row {sample['row_id']} of {sample['source']} is left out, an"
@@ -93,6 +102,15 @@ class MetricsReporter:
     def close(self) -> None:
         """Close all files."""
         self._stack.close()
+
+
+def iter_scalars(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a step by name; those of a group, such as a category's loss, as `group/name`."""
+    for name, value in metrics.items():
+        values = value.items() if isinstance(value, Mapping) else [("", value)]
+        for component, number in values:
+            if isinstance(number, int | float):
+                yield f"{name}/{component}" if component else name, number
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -36,13 +36,15 @@ class ThroughputMeter:
         Returns:
             `tflops`: model TFLOP/s of one rank (the head on loss tokens only, as the loop runs it; recomputation by
             gradient checkpointing does not count). `mfu`: its share of the device's peak, None if that is unknown.
-            `peak_memory_gib`: peak memory of this rank so far.
+            `peak_memory_gib`: peak memory of this rank so far. `alloc_retries`: how often CUDA's allocator had to free
+            its cache to find memory so far; each stops the device, so they should not grow.
         """
         tflops = float(self._compute_flops(counts).sum()) / step_time_s / self._world_size / 1e12
         return {
             "tflops": tflops,
             "mfu": None if self._peak_tflops is None else tflops / self._peak_tflops,
             "peak_memory_gib": _read_peak_memory_gib(),
+            "alloc_retries": torch.cuda.memory_stats()["num_alloc_retries"] if torch.cuda.is_available() else 0,
         }
 
 
