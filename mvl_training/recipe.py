@@ -240,7 +240,7 @@ class Recipe(StrictModel):
             given: sample, grid, true and 10, and without parity token, one, false and None.
         loss_weighting: `sample`: the mean over samples of their mean loss per token, so that a short answer counts as
             much as a long one. `token`: the mean over all tokens. `sqrt`: between the two.
-        video_newlines: Newline tokens of a video; transformers and vLLM know `one`.
+        video_newlines: Newline tokens of a video; transformers knows `one`, vLLM with our plugin both.
         image_first: Move the marker of a turn's only image or video to the front of the turn.
         folder_frames: Most frames of a video that ShareGPT4Video's folders hold as images; None: `max_frames`.
         nproc_per_node: Number of ranks per machine that the recipe is meant for.

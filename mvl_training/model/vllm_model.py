@@ -1,8 +1,9 @@
 """vLLM's LLaVA-OneVision with images laid out as in training, where vLLM differs.
 
 The N of "anyres_max_N" is the config's; vLLM always takes 9. Each of several images in a prompt is one padded tile
-and a newline; vLLM cuts them all into tiles. Contains only what differs from vLLM's class, and is imported by vLLM
-only (`vllm_plugin`).
+and a newline; vLLM cuts them all into tiles. Videos have a newline after each row of each frame where the config says
+`video_newlines: grid`; vLLM writes one at the end. Contains only what differs from vLLM's class, and is imported by
+vLLM only (`vllm_plugin`).
 """
 
 from __future__ import annotations
@@ -48,6 +49,15 @@ class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
     def get_image_size_with_most_features(self) -> ImageSize:
         """Return the image size with the most tokens; vLLM refuses images with more."""
         return self._largest_image_size
+
+    def get_num_video_tokens(self, *, image_width: int, image_height: int, num_frames: int) -> int:
+        """Return the tokens of a video: pooled frames, and the newlines that its model was trained with."""
+        if not has_row_newlines(self.get_hf_config()):
+            return super().get_num_video_tokens(
+                image_width=image_width, image_height=image_height, num_frames=num_frames
+            )
+        side = math.isqrt(self._get_num_frame_tokens(image_width=image_width, image_height=image_height))
+        return num_frames * side * (side + 1)
 
     @cached_property
     def _largest_image_size(self) -> ImageSize:
@@ -104,6 +114,11 @@ class MultiModalProcessor(upstream.LlavaOnevisionMultiModalProcessor):  # type: 
         return [padded if update.modality == "image" else update for update in updates]
 
 
+def has_row_newlines(config: Any) -> bool:
+    """Return whether each row of each video frame ends with a newline, as an export's config says."""
+    return getattr(config, "video_newlines", "one") == "grid"
+
+
 def add_padding(image: Image.Image) -> Image.Image:
     """Return an RGB image in the middle of a grey square of its longer side."""
     side = max(image.size)
@@ -118,10 +133,22 @@ def add_padding(image: Image.Image) -> Image.Image:
     dummy_inputs=upstream.LlavaOnevisionDummyInputsBuilder,
 )
 class LlavaOnevisionForConditionalGeneration(upstream.LlavaOnevisionForConditionalGeneration):
-    """The model, with image features arranged for the N of the config."""
+    """The model, with the features of images and videos arranged as the config says."""
 
     def _merge_image_patch_embeddings(
         self, image_size: torch.Tensor, patch_embeddings: torch.Tensor, **kwargs: Any
     ) -> torch.Tensor:
         kwargs["vision_aspect_ratio"] = self.config.vision_aspect_ratio
         return super()._merge_image_patch_embeddings(image_size, patch_embeddings, **kwargs)
+
+    def _process_video_pixels(self, inputs: Any) -> Any:
+        videos = super()._process_video_pixels(inputs)
+        if not has_row_newlines(self.config):
+            return videos
+        side = math.ceil(self.config.vision_config.image_size // self.config.vision_config.patch_size / 2)
+        return [self._end_rows(video.flatten(0, -2)[:-1].unflatten(0, (-1, side))) for video in videos]
+
+    def _end_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows of features (R, side, D) with a newline after each, ((side + 1) R, D)."""
+        newlines = self.image_newline.to(rows).expand(len(rows), 1, -1)
+        return torch.cat([rows, newlines], dim=1).flatten(0, 1)

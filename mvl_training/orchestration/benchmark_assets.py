@@ -53,7 +53,7 @@ class BenchmarkConfig(dg.Config):
     Attributes:
         stage: Training stage of the checkpoint; empty takes the recipe's last.
         backend: `local` (this project's code, on every GPU) or `server` (vLLM servers of the checkpoint; no videos of
-            recipes with `video_newlines: grid`, nor of students of other families).
+            students of other families).
         limit: Ask only the first questions of each task; 0 asks all.
         max_new_tokens: Replaces the tasks' own limits; 0 keeps them.
         base_urls: Servers that are already running, which share the questions.

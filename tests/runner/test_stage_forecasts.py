@@ -6,7 +6,7 @@ import pytest
 
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompt_parameters import PromptParameters
-from mvl_assets.config.prompts import load_prompts
+from mvl_assets.config.prompts import PROMPTS_DIR, load_prompts
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.plan import FROM_CATALOG, IN_LAKE, TO_COME
 from mvl_assets.runner.forecasts import count_pairs, plan_probes, plan_source
@@ -23,8 +23,8 @@ def test_judging_of_rewrites_to_come_is_planned_behind_them(lake: Lake) -> None:
     put(lake, CHART, range(8))
     rewriting, judging = plan_source(lake, CHART, build_priced_profile())
     assert (rewriting.counted, rewriting.to_send, rewriting.basis) == (IN_LAKE, 8, "limit")
-    # Two or three pairs an answer, and a request per criterion.
-    assert (judging.stage, judging.counted, judging.to_send) == ("judged", TO_COME, 8 * 2.5 * 3)
+    # Two pairs an answer, and a request per criterion.
+    assert (judging.stage, judging.counted, judging.to_send) == ("judged", TO_COME, 8 * 2 * 3)
     for plan in (rewriting, judging):
         assert plan.cost is not None and plan.cost_low is not None and plan.cost_high is not None
         assert 0 < plan.cost_low < plan.cost < plan.cost_high
@@ -102,7 +102,7 @@ def test_votes_are_planned_where_a_judge_gives_no_log_probabilities(
 ) -> None:
     put(lake, CHART, range(8))
     judging = plan_source(lake, CHART, build_priced_profile(**fields))[1]
-    assert (judging.to_send, judging.follow_ups, judging.may_follow_up) == (60, 60 * n_votes, may_follow_up)
+    assert (judging.to_send, judging.follow_ups, judging.may_follow_up) == (48, 48 * n_votes, may_follow_up)
     known = plan_source(lake, CHART, build_priced_profile(**fields | {"logprobs": True}))[1]
     if not fields.get("thinking_tokens"):
         assert judging.prompt_tokens == pytest.approx(known.prompt_tokens * (1 + n_votes), rel=0.01)
@@ -120,13 +120,13 @@ def test_every_judge_of_a_panel_has_a_plan_and_probes(lake: Lake) -> None:
     }
     profile_of_two = Profile.model_validate(panel)
     judging = [plan for plan in plan_source(lake, CHART, profile_of_two) if plan.stage == "judged"]
-    assert [(plan.model, plan.to_send) for plan in judging] == [("fake", 15), ("other", 15)]
+    assert [(plan.model, plan.to_send) for plan in judging] == [("fake", 12), ("other", 12)]
     probes = plan_probes(lake, profile_of_two)
     assert [plan.model for plan in probes] == ["fake", "other"]
     assert all(plan.to_send > 1000 and plan.prompt_tokens > 1000 * 256 for plan in probes)
 
 
 def test_pairs_of_an_answer_are_the_middle_of_what_the_schema_allows() -> None:
-    prompts = load_prompts()
+    prompts = load_prompts(PROMPTS_DIR)
     counts = {family: count_pairs(prompts[f"rewrite_{family}"]) for family in ("math", "ocr", "chart")}
     assert counts == {"math": 1.0, "ocr": 1.0, "chart": 2.5}

@@ -245,8 +245,9 @@ def read_max_frames(checkpoint: Checkpoint) -> int | None:
     """Return the most frames of a video that a checkpoint was trained on; None if vLLM lays videos out otherwise."""
     provenance = json.loads((checkpoint.export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
     recipe = parse_recipe(provenance["recipe"], str(checkpoint.export_dir / PROVENANCE_FILE))
+    config = json.loads((checkpoint.export_dir / "config.json").read_text(encoding="utf-8"))
     # Frames that are sent have no times, which the students of other families are told.
-    is_known = recipe.student is None and recipe.video_newlines == "one"
+    is_known = recipe.student is None and config.get("video_newlines", "one") == recipe.video_newlines
     return recipe.get_stage(provenance["stage"]).max_frames if is_known else None
 
 

@@ -26,6 +26,7 @@ from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackedBatch
 from mvl_training.data.processing import SampleProcessor, load_tokenizer
 from mvl_training.data.students.inputs import VisualLayout
+from mvl_training.data.students.llava_onevision import LlavaOnevisionInputs
 from mvl_training.data.students.model_files import resolve_dir_with, resolve_model_dir
 from mvl_training.model import hf_layout
 from mvl_training.model.student_model import Student, VisionSizes
@@ -102,7 +103,9 @@ class LlavaOnevisionStudent(Student):
         return hf_layout.to_hub_name(parameter_name)
 
     def write_model_files(self, source_dir: Path, model_dir: Path, processor: SampleProcessor) -> None:
-        """Write the small files of the llava-hf layout."""
+        """Write the small files of the llava-hf layout; the config says which newlines videos have (`vllm_model`)."""
+        assert isinstance(processor.inputs, LlavaOnevisionInputs)
+        self.llava.config.video_newlines = processor.inputs.video_newlines
         hf_layout.write_model_files(
             self.llava, source_dir, model_dir, grid=self.grid, system_prompt=processor.system_prompt
         )

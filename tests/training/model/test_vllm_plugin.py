@@ -30,9 +30,9 @@ QUESTION = "Which colour?"
 SERVER_ARGS = ("--dtype", "float32", *build_media_args(4))
 
 
-def wide_recipe(tokenizer: Path) -> dict[str, Any]:
+def wide_recipe(tokenizer: Path, video_newlines: str) -> dict[str, Any]:
     """Up to 6 x 6 tiles, shrunk to 4, as in paper-7b; tiles of 112 px and 4 x 4 patches."""
-    data = small.build_seeing_recipe_data(tokenizer)
+    data = small.build_seeing_recipe_data(tokenizer) | {"video_newlines": video_newlines}
     data["vision"]["config"] |= {"image_size": 112, "patch_size": 28}
     data["grid"] = {"tile": 112, "patch": 28, "side": 6, "anyres_max": 4}
     data["stages"]["single_image"] |= {"steps": 120, "global_batch_size": 8}
@@ -46,11 +46,11 @@ def plain(colour: str, size: tuple[int, int]) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
+@pytest.fixture(scope="module", params=["grid", "one"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
     """The output folder of a run that learned to tell the colours of plain pictures."""
     folder = tmp_path_factory.mktemp("wide")
-    file, data = folder / "wide.yaml", wide_recipe(tokenizer)
+    file, data = folder / "wide.yaml", wide_recipe(tokenizer, request.param)
     file.write_text(yaml.safe_dump(data), encoding="utf-8")
     rng = random.Random(0)
     samples = [

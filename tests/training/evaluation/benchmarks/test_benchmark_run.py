@@ -238,7 +238,10 @@ def test_a_server_gets_no_videos_of_a_checkpoint_that_reads_them_otherwise(home:
     provenance = json.loads(file.read_text(encoding="utf-8"))
     provenance["recipe"]["video_newlines"] = "grid"
     file.write_text(json.dumps(provenance), encoding="utf-8")
-    assert benchmark_run.read_max_frames(checkpoint) is None
+    assert benchmark_run.read_max_frames(checkpoint) is None, "an export from before its config said so"
+    config = {"text_config": {"max_position_embeddings": 2048}, "video_newlines": "grid"}
+    (checkpoint.export_dir / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert benchmark_run.read_max_frames(checkpoint) is not None
 
 
 def test_the_local_suite_generates_its_data_once_and_works_offline(lake: Lake, home: Path) -> None:
