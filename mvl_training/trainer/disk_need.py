@@ -1,14 +1,22 @@
-"""How much disk the checkpoints of a stage take, checked before the first step."""
+"""How much disk the checkpoints of a stage take, and how long one is written, checked before the first step."""
 
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import time
 from pathlib import Path
 
 from mvl_assets.errors import MvlError
 from mvl_training.model.cost_model import GIB, ModelSizes, compute_weight_bytes, count_trained_params
 from mvl_training.recipe import StageConfig
+from mvl_training.trainer.run_files import SAVE_GRACE_ENV
+
+MIN_TIMED_BYTES = GIB
+"""Of a checkpoint: smaller ones are written in time by any disk."""
+
+PROBE_BYTES = 64 << 20
 
 
 def forecast_checkpoint_bytes(sizes: ModelSizes, stage_config: StageConfig) -> int:
@@ -68,3 +76,40 @@ def check_staging_disk(scratch_dir: Path, sizes: ModelSizes, stage_config: Stage
             " are free",
             hint="set MVL_SCRATCH to a larger disk, or the recipe's `staged_checkpoints` to false",
         )
+
+
+def check_save_time(
+    output_dir: Path, sizes: ModelSizes, stage_config: StageConfig, *, grace_s: float, n_machines: int
+) -> None:
+    """Refuse a run whose checkpoint takes longer to write than a cancelled run may take to save.
+
+    The disk's speed is that of a file written now; machines are taken to write at that speed side by side.
+
+    Raises:
+        MvlError: It takes longer; with the figures.
+    """
+    n_bytes = forecast_checkpoint_bytes(sizes, stage_config)
+    if n_bytes < MIN_TIMED_BYTES:
+        return
+    bytes_per_s = measure_write_speed(output_dir) * n_machines
+    if (save_s := n_bytes / bytes_per_s) > grace_s:
+        raise MvlError(
+            f"{output_dir}: a checkpoint of {n_bytes / GIB:.3g} GiB takes about {save_s:.0f} s at"
+            f" {bytes_per_s / 1e6:.0f} MB/s, and a cancelled run gets {grace_s:.0f} s to save",
+            hint=f"raise {SAVE_GRACE_ENV} (and what ends runs from outside), or set MVL_HOME to a faster disk",
+        )
+
+
+def measure_write_speed(folder: Path) -> float:
+    """Return the bytes per second at which a file is written to a folder and flushed to the disk."""
+    file = folder / ".speed"
+    data = os.urandom(PROBE_BYTES)  # some file systems compress
+    started_at = time.monotonic()
+    try:
+        with file.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        return PROBE_BYTES / (time.monotonic() - started_at)
+    finally:
+        file.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
 from mvl_training.trainer.checkpoint_writer import CheckpointWriter
 from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, raise_on_all_ranks, run_on_rank_0
-from mvl_training.trainer.disk_need import check_disk, check_staging_disk
+from mvl_training.trainer.disk_need import check_disk, check_save_time, check_staging_disk
 from mvl_training.trainer.engine import build_deepspeed_config, build_engine
 from mvl_training.trainer.export import DTYPE_BY_PRECISION
 from mvl_training.trainer.finish import export_and_report
@@ -215,7 +215,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     else:
         student = _build_student(job, tokenizer)
         sizes = compute_model_sizes(student)
-    run_on_rank_0(lambda: check_disk(job.output_dir, sizes, job.stage_config, job.n_steps))
+    run_on_rank_0(lambda: _check_disk(job, sizes))
     staging_dir = _create_staging_dir(job, sizes)
     if job.stage_config.lora is not None:
         dtype = DTYPE_BY_PRECISION[job.stage_config.precision]
@@ -308,16 +308,27 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     return 0
 
 
+def _check_disk(job: TrainingJob, sizes: ModelSizes) -> None:
+    """Raise MvlError if the checkpoints do not fit, or one is not written within the time that a cancelled run gets."""
+    check_disk(job.output_dir, sizes, job.stage_config, job.n_steps)
+    check_save_time(
+        job.output_dir, sizes, job.stage_config, grace_s=read_save_grace_s(), n_machines=_get_machine_count()
+    )
+
+
+def _get_machine_count() -> int:
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+
+
 def _create_staging_dir(job: TrainingJob, sizes: ModelSizes) -> Path | None:
     """Return where this machine's part of a checkpoint goes first; None where it is not staged. Collective."""
     if not job.stage_config.staged_checkpoints:
         return None
     # By the machine, too: the scratch folder may be one that machines share.
     staging_dir = create_scratch_parent() / f"checkpoints-{job.run_hash[:16]}-{os.environ.get('GROUP_RANK', '0')}"
-    n_machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     error = None
     try:
-        check_staging_disk(staging_dir.parent, sizes, job.stage_config, n_machines)
+        check_staging_disk(staging_dir.parent, sizes, job.stage_config, _get_machine_count())
     except MvlError as disk_error:
         error = disk_error
     raise_on_all_ranks(error)

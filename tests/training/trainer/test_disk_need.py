@@ -11,9 +11,11 @@ import pytest
 from mvl_assets.errors import MvlError
 from mvl_training.model.cost_model import compute_recipe_sizes, count_trained_params
 from mvl_training.recipe import load_recipe
+from mvl_training.trainer import disk_need
 from mvl_training.trainer.checkpoint import select_kept_steps
 from mvl_training.trainer.disk_need import (
     check_disk,
+    check_save_time,
     check_staging_disk,
     count_checkpoints,
     forecast_checkpoint_bytes,
@@ -50,6 +52,22 @@ def test_a_run_that_does_not_fit_is_refused_with_figures(
         check_disk(tmp_path, sizes, stage_config, 6)
     (tmp_path / "written").write_bytes(b"1")
     check_disk(tmp_path, sizes, stage_config, 6)
+
+
+def test_a_checkpoint_has_to_be_written_in_the_time_that_a_cancelled_run_gets(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small.build_recipe(tokenizer)
+    sizes, stage_config = compute_recipe_sizes(recipe), recipe.get_stage("single_image")
+    check_save_time(tmp_path, sizes, stage_config, grace_s=1e-6, n_machines=1)  # too small to be timed
+    monkeypatch.setattr(disk_need, "MIN_TIMED_BYTES", 1)
+    check_save_time(tmp_path, sizes, stage_config, grace_s=3600, n_machines=1)
+    assert not list(tmp_path.iterdir())
+    n_bytes = forecast_checkpoint_bytes(sizes, stage_config)
+    monkeypatch.setattr(disk_need, "measure_write_speed", lambda folder: n_bytes / 100)
+    check_save_time(tmp_path, sizes, stage_config, grace_s=51, n_machines=2)
+    with pytest.raises(MvlError, match=r"takes about 100 s at .* gets 51 s to save \| raise MVL_SAVE_GRACE_S"):
+        check_save_time(tmp_path, sizes, stage_config, grace_s=51, n_machines=1)
 
 
 def test_a_staged_checkpoint_has_to_fit_on_the_scratch_folder_of_each_machine(
