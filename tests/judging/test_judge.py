@@ -16,7 +16,7 @@ from mvl_assets.config.prompts import PROMPTS_DIR, compute_criteria_hash, get_ju
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.progress import Progress
-from mvl_assets.inference.testing.fake_server import FakeServer
+from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.judging.kappa import compute_confusion
 from mvl_assets.judging.label_history import LabelHistory, StoredLabel
@@ -30,8 +30,12 @@ UNEXPLAINED: dict[str, Any] = {"reasons": (), "note": "", "is_blind": False}
 
 @pytest.fixture
 def served(lake: Lake) -> Iterator[tuple[FakeServer, Endpoint]]:
-    """A server, and a lake in which twelve samples are rewritten."""
-    with serving() as (server, endpoint):
+    """A server, and a lake in which twelve samples are rewritten, none with the result of its source."""
+    # Of hexadecimal digits, as the fake's own answers, some would be that result.
+    without_result = FakeServerConfig(
+        text_by_marker={"Problem: ": "It follows from what the problem and its picture say."}
+    )
+    with serving(without_result) as (server, endpoint):
         put(lake, MATH, range(12))
         rewrite_source(lake, MATH, profile(), run_id="r0", endpoints=[endpoint])
         server.record_bodies = True
@@ -111,7 +115,6 @@ def test_a_second_run_and_a_moved_rule_send_nothing(lake: Lake, served: tuple[Fa
     assert (same.requests.attempts_sent, same.published.version) == (0, first.published.version)
     lax = judge_source(lake, MATH, profile(rule="p_yes >= 0.1"), run_id="r3")
     assert (lax.requests.attempts_sent, lax.kept, lax.published.n_changed) == (0, 12, 12)
-    # The fake answers are no numbers, so none agrees with its key.
     strict = judge_source(lake, MATH, profile(rule="matches_reference"), run_id="r4")
     assert (strict.requests.attempts_sent, strict.kept, strict.drop_reasons) == (0, 0, {"reference_mismatch": 12})
 

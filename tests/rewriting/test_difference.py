@@ -131,7 +131,7 @@ def test_a_moved_threshold_sends_nothing(pipeline: Pipeline):
 
 
 def test_an_edited_note_of_a_prompt_sends_nothing(pipeline: Pipeline, tmp_path: Path):
-    pipeline.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("note: First", "note: The first")))
+    pipeline.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("note: The problem", "note: A problem")))
     assert pipeline.make() == {}
 
 
