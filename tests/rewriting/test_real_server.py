@@ -35,8 +35,8 @@ def test_a_small_text_model_writes_rows_and_verdicts(lake: Lake, vllm_server: En
         assert (judged.rows, judged.rejects_by_error) == (written.rows, {})
         for row in lake.get_table(f"judged/{source.category}").iter_rows():
             assert all(0 < v["p_yes"] < 1 for v in row["verdicts"])
-        assert rewrite_source(lake, source, text_only, run_id="r2").attempts_sent == 0
-        assert judge_source(lake, source, text_only, run_id="r2").attempts_sent == 0
+        assert rewrite_source(lake, source, text_only, run_id="r2").requests.attempts_sent == 0
+        assert judge_source(lake, source, text_only, run_id="r2").requests.attempts_sent == 0
 
 
 def test_orders_hidden_in_the_data_change_neither_the_form_of_an_answer_nor_of_a_verdict(
