@@ -182,21 +182,21 @@ class Request:
 
         A server may prepare one of several images otherwise than one alone (`mvl_training.model.vllm_model`).
         """
-        parts = (
-            part for message in self.messages if not isinstance(message["content"], str) for part in message["content"]
-        )
-        image_ids = [part["image"] for part in parts if part["type"] == "image"]
+        image_ids = [part["image"] for part in _iter_parts(self.messages) if part["type"] == "image"]
         suffix = "-of-several" if len(image_ids) > 1 else ""
         return {image_id: image_id + suffix for image_id in image_ids}
 
 
 def iter_image_ids(messages: Sequence[Message]) -> Iterator[str]:
     """Yield image ids in order of appearance, repetitions included."""
+    for part in _iter_parts(messages):
+        if part["type"] == "image":
+            yield part["image"]
+        elif part["type"] == "video":
+            yield from part["frames"]
+
+
+def _iter_parts(messages: Sequence[Message]) -> Iterator[Mapping[str, Any]]:
     for message in messages:
-        content = message["content"]
-        if not isinstance(content, str):
-            for part in content:
-                if part["type"] == "image":
-                    yield part["image"]
-                elif part["type"] == "video":
-                    yield from part["frames"]
+        if not isinstance(message["content"], str):
+            yield from message["content"]

@@ -60,7 +60,7 @@ class Dispatcher:
             client, pending = self._ready.pop_next(free_clients)
             if pending.is_settled:
                 continue
-            if names := list(pending.request.cache_names.values()):
+            if pending.images and (names := list(pending.request.cache_names.values())):
                 if any(client.supports_image_cache and client.image_cache.defer(pending) for client in clients):
                     continue
                 if not client.image_cache.contains(names):
@@ -86,8 +86,8 @@ class Dispatcher:
         pending.attempts_sent += 1
         self._run.outcome.attempts_sent += 1
         client.on_sent(attempt)
-        names = list(pending.request.cache_names.values())
-        if names and client.supports_image_cache and not pending.inline_images:
+        may_cache = pending.images and client.supports_image_cache and not pending.inline_images
+        if may_cache and (names := list(pending.request.cache_names.values())):
             attempt.cached_names = client.image_cache.mark_sent(names)
         attempt.task = self._run.tasks.spawn(self._run_attempt(attempt, client))
         # A task that is cancelled before its first step never reaches its own `finally`.
