@@ -114,6 +114,9 @@ class ServerSpec:
         flags += ["--disable-uvicorn-access-log"]
         if runs_on_cpu():
             flags += ["--enforce-eager", "--dtype", "bfloat16" if has_bfloat16_instructions() else "float32"]
+            # The engine computes in its own process: one that waits for a worker spins, which on two cores is one of
+            # them. vLLM wants a worker to bind its threads to cores, and ours are not bound.
+            flags += ["--distributed-executor-backend", "uni"]
         return [*flags, *self.args]
 
     def build_environment(self) -> dict[str, str]:
@@ -128,6 +131,8 @@ class ServerSpec:
         if runs_on_cpu():
             environment["VLLM_CPU_KVCACHE_SPACE"] = str(self.kv_cache_gib)
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+            # Otherwise vLLM replaces the executor `uni` on CPUs. Its server has an engine process in any case.
+            environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
             for name, value in PASSIVE_THREAD_ENV.items():
                 environment.setdefault(name, value)
         return environment
