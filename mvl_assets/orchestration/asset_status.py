@@ -31,6 +31,7 @@ class AssetStatusResolver:
 
     def __init__(self, asset_graph: AssetGraph, instance: dg.DagsterInstance) -> None:
         self.asset_graph = asset_graph
+        self._instance = instance
         self._resolver = build_stale_status_resolver(asset_graph, instance)
 
     def get_status(self, key: dg.AssetKey, partition_key: str | None) -> AssetStatus:
@@ -43,9 +44,20 @@ class AssetStatusResolver:
         return AssetStatus(key, partition_key, state, list(causes))  # type: ignore[arg-type]
 
     def iter_asset_statuses(self, key: dg.AssetKey) -> Iterator[AssetStatus]:
-        """Yield the status of the asset, or of each of its partitions."""
+        """Yield the status of the asset, or of each of its partitions.
+
+        Partitions that are registered while the pipeline runs are made on request only: of these, those that were
+        never made are left out and not missing.
+        """
         partitions_def = self.asset_graph.get(key).partitions_def
-        for partition_key in [None] if partitions_def is None else partitions_def.get_partition_keys():
+        if partitions_def is None:
+            yield self.get_status(key, None)
+            return
+        partition_keys = partitions_def.get_partition_keys(dynamic_partitions_store=self._instance)
+        if isinstance(partitions_def, dg.DynamicPartitionsDefinition):
+            made_keys = self._instance.get_materialized_partitions(key)
+            partition_keys = [partition_key for partition_key in partition_keys if partition_key in made_keys]
+        for partition_key in partition_keys:
             yield self.get_status(key, partition_key)
 
     def iter_statuses(self) -> Iterator[AssetStatus]:

@@ -71,7 +71,9 @@ def resolve_asset_selection(expression: str, asset_graphs: Collection[AssetGraph
     return frozenset(key for graph in asset_graphs for key in selection.resolve(graph, allow_missing=True))
 
 
-def list_child_partitions(asset_graph: AssetGraph, parent: AssetPartition) -> list[AssetPartition]:
+def list_child_partitions(
+    asset_graph: AssetGraph, instance: dg.DagsterInstance, parent: AssetPartition
+) -> list[AssetPartition]:
     """Return what is made directly from an asset, or from one of its partitions, within the graph."""
     key, partition_key = parent
     children: list[AssetPartition] = []
@@ -80,7 +82,8 @@ def list_child_partitions(asset_graph: AssetGraph, parent: AssetPartition) -> li
         if partitions_def is None:
             children.append((child_key, None))
         elif partition_key is None:
-            children += [(child_key, name) for name in partitions_def.get_partition_keys()]
+            names = partitions_def.get_partition_keys(dynamic_partitions_store=instance)
+            children += [(child_key, name) for name in names]
         else:
             fed_names = asset_graph.get_child_partition_keys_of_parent(partition_key, key, child_key)
             children += [(child_key, name) for name in sorted(fed_names)]

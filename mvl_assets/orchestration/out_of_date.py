@@ -25,14 +25,16 @@ def list_out_of_date(
     ]
     made_partitions = {(status.key, status.partition_key) for status in statuses}
     stale_partitions = [(status.key, status.partition_key) for status in statuses if status.state == "stale"]
-    return sorted(_add_descendants(asset_graph, stale_partitions) & made_partitions, key=_get_sort_key)
+    return sorted(_add_descendants(asset_graph, instance, stale_partitions) & made_partitions, key=_get_sort_key)
 
 
-def _add_descendants(asset_graph: AssetGraph, partitions: Iterable[AssetPartition]) -> set[AssetPartition]:
+def _add_descendants(
+    asset_graph: AssetGraph, instance: dg.DagsterInstance, partitions: Iterable[AssetPartition]
+) -> set[AssetPartition]:
     visited: set[AssetPartition] = set(partitions)
     queue = deque(visited)
     while queue:
-        for child in list_child_partitions(asset_graph, queue.popleft()):
+        for child in list_child_partitions(asset_graph, instance, queue.popleft()):
             if child not in visited:
                 visited.add(child)
                 queue.append(child)

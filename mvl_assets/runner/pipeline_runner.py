@@ -109,7 +109,11 @@ class PipelineRunner:
                 partition_keys = (
                     [None]
                     if partitions_def is None
-                    else [p for p in partitions_def.get_partition_keys() if p in selected_sources]
+                    else [
+                        p
+                        for p in partitions_def.get_partition_keys(dynamic_partitions_store=self.step_runner.instance)
+                        if p in selected_sources
+                    ]
                 )
                 yield from (AssetStep(location, tuple(key.path), partition_key) for partition_key in partition_keys)
 

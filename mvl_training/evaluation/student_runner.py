@@ -30,7 +30,7 @@ from mvl_training.data.students.open_inputs import load_student_tokenizer, open_
 from mvl_training.model.students.choose import load_student
 from mvl_training.recipe import parse_recipe
 from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
-from mvl_training.trainer.run_files import EXPORT_DIR, PROVENANCE_FILE
+from mvl_training.trainer.run_files import EXPORT_DIR, PROVENANCE_FILE, get_scratch_export_dir
 
 ChatMessage = tuple[str, Sequence[str | bytes | list[bytes]]]
 """(role, parts); a part is text, the bytes of an image, or the frames of a video."""
@@ -263,7 +263,7 @@ def _resolve_export_dir(path: Path) -> Path:
         if (folder / PROVENANCE_FILE).is_file():
             return folder
     if (path / "state.json").is_file():
-        return export_checkpoint(path, path.parent / f"export-{path.name}")
+        return export_checkpoint(path, get_scratch_export_dir(path))
     raise MvlError(
         f"{path} holds no exported model", hint="name an `export` folder or a training stage's output folder"
     )

@@ -16,6 +16,7 @@ from mvl_assets.stages import CHECKPOINT, PACKED_ROWS
 from mvl_training.evaluation.held_out.evaluate import run_local_worker, select_preview_questions
 from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_code_version, open_lake
+from mvl_training.orchestration.kept_checkpoint_assets import register_kept_checkpoints
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS, plot_training_curves
 from mvl_training.orchestration.report import render_preview_table
@@ -74,6 +75,7 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
             _train(context, launcher, run)
         trained_checkpoint = run.build_checkpoint()
         training_run.set_current_checkpoint(trained_checkpoint)
+        register_kept_checkpoints(context.instance, trained_checkpoint)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(trained_checkpoint.version),
             metadata={

@@ -73,7 +73,7 @@ def build_held_out_asset(stages: Sequence[TrainingStage]) -> dg.AssetsDefinition
             log=context.log.info,
         )
         answers_by_stage: dict[str, Mapping[str, ModelAnswer]] = {
-            checkpoint_answers.checkpoint.stage: checkpoint_answers.answers
+            checkpoint_answers.checkpoint.name: checkpoint_answers.answers
             for checkpoint_answers in report.answers_of_checkpoints
         }
         table = lake.get_table(suite.TABLE)

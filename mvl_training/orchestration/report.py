@@ -27,11 +27,11 @@ def render_summary_table(report: HeldOutReport) -> str:
     """Return a table of all categories together, with a column per checkpoint, so that it fits a page."""
     columns = []
     for checkpoint_answers in report.answers_of_checkpoints:
-        stage = checkpoint_answers.checkpoint.stage
-        total_score = next(score for score in report.scores[stage] if score.category == ALL_CATEGORIES)
+        name = checkpoint_answers.checkpoint.name
+        total_score = next(score for score in report.scores[name] if score.category == ALL_CATEGORIES)
         columns.append(
             {
-                "": stage,
+                "": name,
                 "backend": checkpoint_answers.backend,
                 "correct": f"{total_score.n_correct} of {total_score.n_questions}",
                 "accuracy": _format_accuracy(total_score),

@@ -14,7 +14,7 @@ import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,17 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.recipe import Recipe, load_recipe
 from mvl_training.trainer.metrics import read_metrics
-from mvl_training.trainer.run_files import EXPORT_DIR, FAILURE_FILE, METRICS_FILE, RESULT_FILE, read_save_grace_s
+from mvl_training.trainer.run_files import (
+    CHECKPOINTS_DIR,
+    EXPORT_DIR,
+    FAILURE_FILE,
+    METRICS_FILE,
+    RESULT_FILE,
+    format_checkpoint_name,
+    list_checkpoints,
+    parse_step,
+    read_save_grace_s,
+)
 
 PLAN_MODULE = "mvl_training.runs.plan_main"
 TRAIN_MODULE = "mvl_training.trainer.main"
@@ -54,23 +64,37 @@ class StageError(MvlError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A finished stage.
+    """A finished stage, or one of the checkpoints that were kept on the way.
 
     Attributes:
         stage: The training stage.
-        output_dir: Holds `export/`, `result.json` and `metrics.jsonl`.
+        output_dir: Holds `export/`, `result.json`, `metrics.jsonl` and the kept checkpoints.
         version: Identity of the weights.
         max_seq_len: Tokens of the longest sequence it was trained on.
+        step: Finished optimizer steps of a kept checkpoint; None for the finished stage.
     """
 
     stage: TrainingStage
     output_dir: Path
     version: str
     max_seq_len: int
+    step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The stage, and for a kept checkpoint its folder: `one_vision/step-00000120`."""
+        return self.stage if self.step is None else f"{self.stage}/{format_checkpoint_name(self.step)}"
 
     @property
     def export_dir(self) -> Path:
         return self.output_dir / EXPORT_DIR
+
+    @property
+    def weights_dir(self) -> Path:
+        """What the local backend loads: the export, or the training checkpoint of a step, which it exports first."""
+        if self.step is None:
+            return self.export_dir
+        return self.output_dir / CHECKPOINTS_DIR / format_checkpoint_name(self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +244,7 @@ def set_current_checkpoint(checkpoint: Checkpoint) -> None:
     pointer_path = _get_pointer_path(checkpoint.stage)
     pointer_path.parent.mkdir(parents=True, exist_ok=True)
     data = {**asdict(checkpoint), "output_dir": str(checkpoint.output_dir)}
+    del data["step"]  # a stage goes on from its end
     write_text_atomic(pointer_path, json.dumps(data, indent=1))
 
 
@@ -238,6 +263,29 @@ def load_current_checkpoint(stage: TrainingStage) -> Checkpoint:
     if not checkpoint.export_dir.is_dir():
         raise StageError(f"the checkpoint of {stage} is gone from {checkpoint.output_dir}", hint=hint)
     return checkpoint
+
+
+def list_kept_checkpoints(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Return the checkpoints that were kept while a finished stage was trained, oldest first; the last is its end."""
+    return [
+        replace(checkpoint, step=step, version=compute_digest("kept_checkpoint", checkpoint.version, step))
+        for step in map(parse_step, list_checkpoints(checkpoint.output_dir / CHECKPOINTS_DIR))
+    ]
+
+
+def load_kept_checkpoint(stage: TrainingStage, folder_name: str) -> Checkpoint:
+    """Return a checkpoint that the current one of the stage came by, by the name of its folder.
+
+    Raises:
+        StageError: The stage has no checkpoint, or this one was not kept.
+    """
+    kept = {c.weights_dir.name: c for c in list_kept_checkpoints(load_current_checkpoint(stage))}
+    if folder_name not in kept:
+        raise StageError(
+            f"{stage} has no checkpoint {folder_name}; kept: {', '.join(kept) or 'none'}",
+            hint="ask one of these, or set `keep_every_samples` in the recipe and train the stage again",
+        )
+    return kept[folder_name]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mvl_assets.common.text import format_exception_line
 from mvl_assets.errors import MvlError
 from mvl_training.recipe import StageConfig
 from mvl_training.trainer.collective import run_on_rank_0, wait_for_all_ranks
+from mvl_training.trainer.run_files import format_checkpoint_name, list_checkpoints, parse_step
 
 STATE_FILE = "state.json"
 MODEL_DIR = "model"
@@ -301,11 +302,6 @@ def _find_corrupt_record(file: Path) -> str | None:
         return str(error)
 
 
-def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
-    """Return the published checkpoints, oldest first."""
-    return sorted(path for path in checkpoints_dir.glob("step-*") if path.is_dir())
-
-
 def select_kept_steps(steps: Sequence[int], stage_config: StageConfig) -> set[int]:
     """Return which checkpoints stay: the newest, and the first after each `keep_every_samples` samples.
 
@@ -323,13 +319,3 @@ def select_kept_steps(steps: Sequence[int], stage_config: StageConfig) -> set[in
                 kept.add(step)
                 reached = n_intervals
     return kept
-
-
-def parse_step(checkpoint: Path) -> int:
-    """Return the step of a checkpoint's folder."""
-    return int(checkpoint.name.removeprefix("step-"))
-
-
-def format_checkpoint_name(step: int) -> str:
-    """Return the name of a checkpoint's folder."""
-    return f"step-{step:08d}"

@@ -13,12 +13,17 @@ from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_training.data.pack_loader import PackedBatch, PackLoader
 from mvl_training.model.student_model import Student
 from mvl_training.model.students.choose import load_student
-from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.collective import wait_for_all_ranks
 from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
 from mvl_training.trainer.job import TrainingJob, build_provenance
 from mvl_training.trainer.metrics import read_metrics
-from mvl_training.trainer.run_files import CHECKPOINTS_DIR, EXPORT_DIR, METRICS_FILE, RESULT_FILE
+from mvl_training.trainer.run_files import (
+    CHECKPOINTS_DIR,
+    EXPORT_DIR,
+    METRICS_FILE,
+    RESULT_FILE,
+    format_checkpoint_name,
+)
 from mvl_training.trainer.zero3 import gather_own_parameters
 
 MAX_PROBED_SAMPLES = 64
@@ -31,7 +36,7 @@ def export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_s
     with torch.no_grad(), gather_own_parameters(engine.module):
         trained_logits = compute_probe_logits(engine.module, probe_batch)
     if dist.get_rank() == 0:
-        last_checkpoint = job.output_dir / CHECKPOINTS_DIR / checkpoints.format_checkpoint_name(job.n_steps)
+        last_checkpoint = job.output_dir / CHECKPOINTS_DIR / format_checkpoint_name(job.n_steps)
         export_dir = export_checkpoint(last_checkpoint, job.output_dir / EXPORT_DIR)
         reloaded = (
             load_student(job.recipe, export_dir, DTYPE_BY_PRECISION[job.stage_config.precision])

@@ -6,6 +6,7 @@ No torch: the asset definitions read these files too.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from mvl_assets.errors import MvlError
 
@@ -26,6 +27,26 @@ SAVE_GRACE_ENV = "MVL_SAVE_GRACE_S"
 Kubernetes wait as long."""
 
 DEFAULT_SAVE_GRACE_S = 270
+
+
+def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
+    """Return the published checkpoints, oldest first."""
+    return sorted(path for path in checkpoints_dir.glob("step-*") if path.is_dir())
+
+
+def parse_step(checkpoint: Path) -> int:
+    """Return the step of a checkpoint's folder."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def format_checkpoint_name(step: int) -> str:
+    """Return the name of a checkpoint's folder."""
+    return f"step-{step:08d}"
+
+
+def get_scratch_export_dir(checkpoint: Path) -> Path:
+    """Return the folder beside a checkpoint that it is exported to where somebody asks it."""
+    return checkpoint.with_name(f"{EXPORT_DIR}-{checkpoint.name}")
 
 
 def read_save_grace_s() -> int:

@@ -43,6 +43,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "question_overlap": "Shared words over all words of two questions.",
     "removed": "True if mixtures leave the row out.",
     "touched_id": "Key: digest of checkpoint version and item.",
+    "evaluation.checkpoint": "Training stage of the checkpoint, and the folder of one that was kept on the way.",
     "evaluation_touched_items.item_id": "Sample id of an item or held-out question; null in the row of the total.",
     "evaluation_touched_items.source": "Source of the item.",
     "evaluation_touched_items.kind": "The strongest kind of hit of a training row on the item.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from mvl_training.evaluation.held_out import local_worker, server_client, suite
 from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, QUESTIONS_PER_CATEGORY, HeldOutQuestion
 from mvl_training.runs.process_group import LaunchFn
 from mvl_training.runs.training_run import Checkpoint
+from mvl_training.trainer.run_files import get_scratch_export_dir
 
 LOCAL_WORKER_MODULE = "mvl_training.evaluation.held_out.local_worker"
 
@@ -58,11 +60,11 @@ def run_local_worker(
         launch: Runs the worker.
 
     Returns:
-        Answers by training stage and question id.
+        Answers by name of the checkpoint and question id.
     """
     tasks = [
         local_worker.CheckpointTask(
-            checkpoint.export_dir, _build_answers_path(checkpoint, answer_scope, max_new_tokens), answer_scope
+            checkpoint.weights_dir, _build_answers_path(checkpoint, answer_scope, max_new_tokens), answer_scope
         )
         for checkpoint, answer_scope in checkpoints
     ]
@@ -76,7 +78,7 @@ def run_local_worker(
         )
         launch([sys.executable, "-m", LOCAL_WORKER_MODULE, str(job_file)], folder)
     return {
-        checkpoint.stage: local_worker.read_answers(task.answers_path)
+        checkpoint.name: local_worker.read_answers(task.answers_path)
         for (checkpoint, _), task in zip(checkpoints, tasks, strict=True)
     }
 
@@ -140,5 +142,36 @@ def evaluate_checkpoints(
     return suite.publish_report(lake, questions, answers_of_checkpoints, max_new_tokens=max_new_tokens, run_id=run_id)
 
 
+def evaluate_kept_checkpoint(
+    lake: Lake, checkpoint: Checkpoint, *, per_category: int, max_new_tokens: int, run_id: str, launch: LaunchFn
+) -> suite.HeldOutReport:
+    """Ask a kept checkpoint the suite's questions by the local backend and publish its scores beside the others.
+
+    It is exported for as long as it is asked.
+
+    Args:
+        lake: The lake with the held-out rows; it gets the scores.
+        checkpoint: One of a step.
+        per_category: Questions of each category, at most.
+        max_new_tokens: Limit of an answer.
+        run_id: Run that the stored rows name.
+        launch: Runs the local backend's worker.
+
+    Raises:
+        NoHeldOutQuestionsError: The lake has no questions; raised before anything is launched.
+    """
+    questions = select_profile_questions(lake, per_category)
+    suite.require_questions(questions)
+    try:
+        answers = run_local_worker(lake, questions, [(checkpoint, "all")], max_new_tokens=max_new_tokens, launch=launch)
+    finally:
+        shutil.rmtree(get_scratch_export_dir(checkpoint.weights_dir), ignore_errors=True)
+    checkpoint_answers = suite.CheckpointAnswers(checkpoint, "local", answers[checkpoint.name])
+    return suite.publish_report(lake, questions, [checkpoint_answers], max_new_tokens=max_new_tokens, run_id=run_id)
+
+
 def _build_answers_path(checkpoint: Checkpoint, answer_scope: local_worker.AnswerScope, max_new_tokens: int) -> Path:
-    return checkpoint.output_dir / HELD_OUT_DIR / f"{answer_scope}-{max_new_tokens}.jsonl"
+    folder = checkpoint.output_dir / HELD_OUT_DIR
+    if checkpoint.step is not None:
+        folder /= checkpoint.weights_dir.name
+    return folder / f"{answer_scope}-{max_new_tokens}.jsonl"

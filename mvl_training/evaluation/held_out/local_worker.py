@@ -46,7 +46,7 @@ class CheckpointTask:
     """One checkpoint to ask.
 
     Attributes:
-        export_dir: Its export folder.
+        export_dir: Its export folder, or a training checkpoint's.
         answers_path: File for its answers.
         answer_scope: Which questions it answers; of the others only losses are measured, and a server answers them.
     """

@@ -40,7 +40,7 @@ class CheckpointAnswers:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutReport:
-    """Result of the suite. `scores` are by training stage; `data_version` is the digest of the scores."""
+    """Result of the suite. `scores` are by name of the checkpoint; `data_version` is the digest of the scores."""
 
     settings_hash: str
     questions: Sequence[HeldOutQuestion]
@@ -117,9 +117,9 @@ def publish_report(
         rows = [_build_row(question, checkpoint_answers, settings_digest, run_id) for question in questions]
         schema = lake.get_table(TABLE).spec.columns
         lake.get_table(TABLE).publish(
-            [pa.Table.from_pylist(rows, schema=schema)], partition_key=checkpoint_answers.checkpoint.stage
+            [pa.Table.from_pylist(rows, schema=schema)], partition_key=checkpoint_answers.checkpoint.name
         )
-        scores[checkpoint_answers.checkpoint.stage] = compute_category_scores([_to_scored_answer(row) for row in rows])
+        scores[checkpoint_answers.checkpoint.name] = compute_category_scores([_to_scored_answer(row) for row in rows])
     return HeldOutReport(
         settings_hash=settings_digest,
         questions=questions,
@@ -135,8 +135,8 @@ def _build_row(
     model_answer = checkpoint_answers.answers[question.question_id]
     answer, blank_image_answer = model_answer.answer or "", model_answer.blank_image_answer
     return {
-        "result_id": compute_digest("result", SUITE, checkpoint_answers.checkpoint.stage, question.question_id),
-        "checkpoint": checkpoint_answers.checkpoint.stage,
+        "result_id": compute_digest("result", SUITE, checkpoint_answers.checkpoint.name, question.question_id),
+        "checkpoint": checkpoint_answers.checkpoint.name,
         "checkpoint_version": checkpoint_answers.checkpoint.version,
         "suite": SUITE,
         "settings_hash": settings_digest,

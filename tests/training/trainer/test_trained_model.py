@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.runs.training_run import EXPORT_TOLERANCE
-from mvl_training.trainer.checkpoint import format_checkpoint_name
+from mvl_training.trainer.run_files import format_checkpoint_name
 from tests.training import tiny_model as small
 
 

@@ -27,6 +27,7 @@ from mvl_training.runs.training_run import EXPORT_TOLERANCE, Checkpoint
 from mvl_training.trainer import checkpoint
 from mvl_training.trainer.checkpoint import CheckpointError
 from mvl_training.trainer.export import export_checkpoint
+from mvl_training.trainer.run_files import list_checkpoints
 from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
@@ -287,7 +288,7 @@ def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
     folder = tmp_path / "checkpoints"
     shutil.copytree(uninterrupted[0] / "checkpoints", folder)
     whole, state = checkpoint.find_newest(
-        folder, checkpoint.read_state(checkpoint.list_checkpoints(folder)[-1]).run_hash
+        folder, checkpoint.read_state(list_checkpoints(folder)[-1]).run_hash
     ) or pytest.fail("none")
     assert (whole.name, state.step, state.world_size) == ("step-00000030", 30, 2)
     with pytest.raises(CheckpointError, match="belongs to another run"):
@@ -320,7 +321,7 @@ def test_a_checkpoint_with_changed_bytes_is_refused_and_removed_once_the_run_has
     folder = out / "checkpoints"
     whole = tmp_path / "whole"
     shutil.copytree(folder, whole)
-    *_, older, newer = checkpoint.list_checkpoints(folder)
+    *_, older, newer = list_checkpoints(folder)
     for damaged in (older, newer):
         shard = next(damaged.rglob("*optim_states.pt"))
         data = bytearray(shard.read_bytes())
@@ -336,8 +337,8 @@ def test_a_checkpoint_with_changed_bytes_is_refused_and_removed_once_the_run_has
     (out / "result.json").unlink()
     assert run(command(recipe, lake, out, "--steps", "4")).returncode == 0
     assert json.loads((out / "result.json").read_text())["resumed_from"] == 2
-    assert [p.name for p in checkpoint.list_checkpoints(folder)] == ["step-00000003", "step-00000004"]
-    for path in checkpoint.list_checkpoints(folder):
+    assert [p.name for p in list_checkpoints(folder)] == ["step-00000003", "step-00000004"]
+    for path in list_checkpoints(folder):
         checkpoint.read_state(path)
 
 
@@ -500,7 +501,7 @@ def test_an_infinite_gradient_stops_before_the_checkpoint_and_a_resume_knows_the
     assert "the gradient norm is not a finite number in step 2; mixture rows: " in done.stderr
     named = done.stderr.split("mixture rows: ")[1].split(" ")[0].strip(",")
     assert named in {r["row_id"] for r in lake.get_table("mixture/single_image").iter_rows(["row_id"])}
-    assert [p.name for p in checkpoint.list_checkpoints(out / "checkpoints")] == ["step-00000001"]
+    assert [p.name for p in list_checkpoints(out / "checkpoints")] == ["step-00000001"]
     assert [s["step"] for s in steps_of(out)] == [1] and all(training_run.has_finite_values(s) for s in steps_of(out))
 
     # As if the run had been going for fifty steps, far below the loss that comes next.
