@@ -57,6 +57,21 @@ def run_on_rank_0(function: Callable[[], _T]) -> _T:
     return result
 
 
+def run_on_all_ranks(function: Callable[[], _T]) -> _T:
+    """Call `function` on every rank and return its own result on each. Collective.
+
+    Raises:
+        MvlError: `function` raised it on some rank; the first one, raised on all ranks.
+    """
+    try:
+        result = function()
+    except MvlError as error:
+        raise_on_all_ranks(error)
+        raise
+    raise_on_all_ranks(None)
+    return result
+
+
 def raise_on_all_ranks(error: MvlError | None) -> None:
     """Raise the first error that any rank has on all of them. Collective.
 

@@ -64,11 +64,12 @@ from mvl_training.recipe import Recipe
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
 from mvl_training.trainer.checkpoint_writer import CheckpointWriter
-from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, raise_on_all_ranks, run_on_rank_0
+from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, run_on_all_ranks, run_on_rank_0
 from mvl_training.trainer.disk_need import check_disk, check_save_time, check_staging_disk
 from mvl_training.trainer.engine import build_deepspeed_config, build_engine
 from mvl_training.trainer.export import DTYPE_BY_PRECISION
 from mvl_training.trainer.finish import export_and_report
+from mvl_training.trainer.gpu_need import check_gpu_memory
 from mvl_training.trainer.held_out import HeldOutEvaluator
 from mvl_training.trainer.job import (
     ALLOW_CPU_ENV,
@@ -210,11 +211,15 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     if job.stage_config.zero_stage == 3:
         deepspeed_config = build_deepspeed_config(job.stage_config, load_universal=load_universal)
         student, sizes = build_student_zero3(
-            lambda: _build_student(job, tokenizer), deepspeed_config, DTYPE_BY_PRECISION[job.stage_config.precision]
+            lambda: _build_student(job, tokenizer),
+            deepspeed_config,
+            DTYPE_BY_PRECISION[job.stage_config.precision],
+            check_sizes=lambda sizes: _check_gpu_memory(job, sizes),
         )
     else:
         student = _build_student(job, tokenizer)
         sizes = compute_model_sizes(student)
+        _check_gpu_memory(job, sizes)
     run_on_rank_0(lambda: _check_disk(job, sizes))
     staging_dir = _create_staging_dir(job, sizes)
     if job.stage_config.lora is not None:
@@ -308,6 +313,18 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     return 0
 
 
+def _check_gpu_memory(job: TrainingJob, sizes: ModelSizes) -> None:
+    """Raise MvlError on all ranks if the stage does not fit on the GPU of any. Collective."""
+
+    def check() -> None:
+        if torch.cuda.is_available():
+            gpu_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+            n_gpus = dist.get_world_size()
+            check_gpu_memory(job.recipe, job.stage, sizes, gpu_bytes=gpu_bytes, n_gpus=n_gpus)
+
+    run_on_all_ranks(check)
+
+
 def _check_disk(job: TrainingJob, sizes: ModelSizes) -> None:
     """Raise MvlError if the checkpoints do not fit, or one is not written within the time that a cancelled run gets."""
     check_disk(job.output_dir, sizes, job.stage_config, job.n_steps)
@@ -326,25 +343,19 @@ def _create_staging_dir(job: TrainingJob, sizes: ModelSizes) -> Path | None:
         return None
     # By the machine, too: the scratch folder may be one that machines share.
     staging_dir = create_scratch_parent() / f"checkpoints-{job.run_hash[:16]}-{os.environ.get('GROUP_RANK', '0')}"
-    error = None
-    try:
-        check_staging_disk(staging_dir.parent, sizes, job.stage_config, _get_machine_count())
-    except MvlError as disk_error:
-        error = disk_error
-    raise_on_all_ranks(error)
+    run_on_all_ranks(lambda: check_staging_disk(staging_dir.parent, sizes, job.stage_config, _get_machine_count()))
     return staging_dir
 
 
 def _open_reporter(job: TrainingJob, start_step: int) -> MetricsReporter | None:
     """Return the reporter on rank 0, None on the others. Collective."""
-    reporter, error = None, None
-    if dist.get_rank() == 0:
-        try:
-            reporter = MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step, job.recipe.to_dict())
-        except MvlError as reporter_error:
-            error = reporter_error
-    raise_on_all_ranks(error)
-    return reporter
+
+    def open_on_rank_0() -> MetricsReporter | None:
+        if dist.get_rank() != 0:
+            return None
+        return MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step, job.recipe.to_dict())
+
+    return run_on_all_ranks(open_on_rank_0)
 
 
 def _check_ranks_agree(run_hash: str) -> None:

@@ -15,7 +15,10 @@ from mvl_training.trainer.collective import run_on_rank_0
 
 
 def build_student_zero3(
-    build_student: Callable[[], Student], deepspeed_config: dict[str, Any], dtype: torch.dtype
+    build_student: Callable[[], Student],
+    deepspeed_config: dict[str, Any],
+    dtype: torch.dtype,
+    check_sizes: Callable[[ModelSizes], None] | None = None,
 ) -> tuple[Student, ModelSizes]:
     """Build a LLaVA-OneVision student whose weights are partitioned over the ranks from the start. Collective.
 
@@ -27,12 +30,13 @@ def build_student_zero3(
         deepspeed_config: DeepSpeed's configuration.
         dtype: Type of the weights that the configuration asks for. DeepSpeed never casts a model built this way, so the
             stage trains in it.
+        check_sizes: Called on all ranks with the sizes of the whole student, before anything is on their devices.
 
     Returns:
         The partitioned student, and the sizes of the whole one.
 
     Raises:
-        MvlError: `build_student` raised it on rank 0; raised on all ranks.
+        MvlError: `build_student` raised it on rank 0, or `check_sizes` on all; raised on all ranks.
         RuntimeError: DeepSpeed built the weights in another type.
     """
     import deepspeed
@@ -49,6 +53,8 @@ def build_student_zero3(
         return llava.config, llava.generation_config, full_student.grid, sizes, buffers
 
     config, generation_config, grid, sizes, buffers = run_on_rank_0(build_and_describe)
+    if check_sizes is not None:
+        check_sizes(sizes)
     # Without a `dtype`: given one, DeepSpeed 0.19 takes it only where the accelerator has fp16, else bf16.
     with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=deepspeed_config):
         llava = LlavaOnevisionForConditionalGeneration(config)
