@@ -29,7 +29,7 @@ VERBS = frozenset(
     forward from fsync gather generate get group gzip handle has hedge hold identify ignore index infer ingest init
     insert inspect interpolate interrupt is isolate iter join judge keep kill label lay lengthen link list load locate
     lock log lookup maintain make mark mask match matches materialize may measure merge move needs normalize number
-    observe on open order overlay pack pad pair parse patch peek permits permute pick plan plant plot pluralize poll
+    observe on open order overlay pack pad pair parse patch peek permits permute pick pin plan plant plot pluralize poll
     pop prefetch prepare prepend pretrain print probe process publish push put quantize queue quote raise read rebuild
     receive reclaim record reduce refuse register rehash reject rejects release reload remove rename render renew repair
     replace report request requeue require resample reset resize resolve restrict retain retry rewrite rotate round run

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -91,20 +92,19 @@ class PackedBatch:
         """Return the batch with its tensors on a device."""
         if device.type == "cpu":
             return self
-        return replace(
-            self,
-            input_ids_1L=self.input_ids_1L.to(device, non_blocking=True),
-            position_ids_1L=self.position_ids_1L.to(device, non_blocking=True),
-            cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
-            targets_L=self.targets_L.to(device, non_blocking=True),
-            loss_positions_K=self.loss_positions_K.to(device, non_blocking=True),
-            visual_positions_V=self.visual_positions_V.to(device, non_blocking=True),
-            tiles_T3PP=self.tiles_T3PP.to(device, non_blocking=True),
-            token_weights_L=(
-                None if self.token_weights_L is None else self.token_weights_L.to(device, non_blocking=True)
-            ),
-            rope_ids_31L=None if self.rope_ids_31L is None else self.rope_ids_31L.to(device, non_blocking=True),
-        )
+        return self._convert_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> PackedBatch:
+        """Return the batch with its tensors in page-locked memory: only copies from there overlap with work on a GPU.
+
+        The current CUDA device of the calling thread is initialised.
+        """
+        return self._convert_tensors(torch.Tensor.pin_memory)
+
+    def _convert_tensors(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        return replace(self, **{name: convert(tensor) for name, tensor in tensors.items()})
 
 
 def collate(
@@ -236,11 +236,25 @@ def _build_stale_plan_error(stage: str, row_id: str, problem: str) -> MvlError:
 
 
 class Prefetcher:
-    """Loads packs ahead in one thread (decoding and resizing release the GIL). Iterate over it, then `close` it."""
+    """Loads packs ahead in one thread (decoding and resizing release the GIL). Iterate over it, then `close` it.
 
-    def __init__(self, loader: PackLoader, packs: Iterator[Sequence[int]], depth: int = 4) -> None:
+    Args:
+        loader: Loads them.
+        packs: Positions of their samples.
+        depth: Packs that wait at most.
+        device: Where they will be copied; for a GPU their memory is pinned.
+    """
+
+    def __init__(
+        self,
+        loader: PackLoader,
+        packs: Iterator[Sequence[int]],
+        depth: int = 4,
+        device: torch.device = torch.device("cpu"),
+    ) -> None:
         self._queue: queue.Queue[PackedBatch | BaseException | None] = queue.Queue(maxsize=depth)
         self._stop_event = threading.Event()
+        self._device = device
         self._thread = threading.Thread(target=self._run, args=(loader, packs), name="pack-loader", daemon=True)
         self._thread.start()
 
@@ -260,11 +274,14 @@ class Prefetcher:
                 continue
 
     def _run(self, loader: PackLoader, packs: Iterator[Sequence[int]]) -> None:
+        is_cuda = self._device.type == "cuda"
         try:
-            for batch in loader.iter_batches(packs):
-                if self._stop_event.is_set():
-                    return
-                self._put(batch)
+            # Each thread has a current device of its own: without this, pinning would open the first GPU in every rank.
+            with torch.cuda.device(self._device) if is_cuda else nullcontext():
+                for batch in loader.iter_batches(packs):
+                    if self._stop_event.is_set():
+                        return
+                    self._put(batch.pin_memory() if is_cuda else batch)
             self._put(None)
         except BaseException as error:
             self._put(error)

@@ -205,7 +205,7 @@ def train(
         for step in range(schedule.start_step, total_steps)
         for pack in step_packer.pack_step(step).packs_by_rank[rank]
     )
-    prefetch = Prefetcher(loader, packs)
+    prefetch = Prefetcher(loader, packs, device=engine.device)
     batches = iter(prefetch)
     spike_detector = LossSpikeDetector(stage_config.loss_spike_factor, schedule.previous_losses)
     save_timer = SaveTimer(stage_config.save_minutes)

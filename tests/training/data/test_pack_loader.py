@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from itertools import chain
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import planned_packs, raw_packs
 from mvl_training.data.chat_format import ChatTokenizer
-from mvl_training.data.pack_loader import PackLoader, Prefetcher
+from mvl_training.data.pack_loader import PackedBatch, PackLoader, Prefetcher
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import SampleProcessor
 from mvl_training.recipe import Recipe
@@ -74,3 +75,63 @@ def test_closing_a_loader_in_the_middle_ends_its_thread(lake: Lake, recipe: Reci
     next(iter(prefetch))
     prefetch.close()
     assert not prefetch._thread.is_alive()
+
+
+def load_full_batch(loader: PackLoader) -> PackedBatch:
+    """Return a batch that has every tensor a batch can have."""
+    batch = loader.load([0, 1])
+    n_tokens = len(batch.targets_L)
+    return replace(
+        batch, token_weights_L=torch.ones(n_tokens), rope_ids_31L=torch.zeros(3, 1, n_tokens, dtype=torch.int64)
+    )
+
+
+def get_tensors(batch: PackedBatch) -> dict[str, torch.Tensor]:
+    tensors = {field.name: getattr(batch, field.name) for field in fields(batch) if "torch.Tensor" in str(field.type)}
+    assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()), "load_full_batch lacks a tensor"
+    return tensors
+
+
+def test_every_tensor_of_a_batch_is_copied_to_the_device(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
+    batch = load_full_batch(loader_of(lake, recipe, tokens))
+    copied = batch.to(torch.device("meta"))
+    assert {tensor.device.type for tensor in get_tensors(copied).values()} == {"meta"}
+    assert copied.row_ids == batch.row_ids and copied.layouts == batch.layouts
+    assert batch.to(torch.device("cpu")) is batch
+
+
+def test_every_tensor_of_a_batch_is_pinned(
+    lake: Lake, recipe: Recipe, tokens: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a CUDA device torch pins nothing, so what is pinned is recorded."""
+    batch = load_full_batch(loader_of(lake, recipe, tokens))
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    result, originals = batch.pin_memory(), get_tensors(batch)
+    for name, tensor in get_tensors(result).items():
+        assert any(tensor is own for own in pinned), name
+        assert torch.equal(tensor, originals[name])
+    assert result.loss_weight == batch.loss_weight and result.row_ids == batch.row_ids
+
+
+def test_nothing_is_pinned_for_a_cpu(
+    lake: Lake, recipe: Recipe, tokens: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pytest.fail("pinned"))
+    prefetch = Prefetcher(loader_of(lake, recipe, tokens), iter([[0], [1]]))
+    assert len(list(prefetch)) == 2
+    prefetch.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_packs_for_a_gpu_are_pinned(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
+    prefetch = Prefetcher(loader_of(lake, recipe, tokens), iter([[0], [1]]), device=torch.device("cuda"))
+    for batch in prefetch:
+        tensors = [value for field in fields(batch) if isinstance(value := getattr(batch, field.name), torch.Tensor)]
+        assert all(tensor.is_pinned() for tensor in tensors if tensor.numel())
+    prefetch.close()
