@@ -1,11 +1,13 @@
 """Training on this machine's CPU, compared with Hugging Face's Trainer and WebDataset: packing, planning and loading.
 
-    python benchmarks/training.py --json [--parts packing step planning loader] [--repetitions 3] [--quick]
+    python benchmarks/training.py --json [--parts packing plan step planning loader] [--repetitions 3] [--quick]
 
 Parts, each from a fixed seed, repetitions interleaved, medians with minimum and maximum:
   packing   how evenly the packs of the stages of paper-7b load 8 to 128 simulated ranks that wait for each other in
             every micro-step, by floating-point operations, for a million samples of `runs.sample_shapes`, against one
             sample per pack; what a micro-step costs; how full packs of 8,192 and 16,384 tokens are at 8 ranks
+  plan      seconds and peak memory of a new process that publishes the plan of 10,000, 100,000 and a million counted
+            samples of paper-7b, opens it and packs all steps for 8 ranks
   step      loss tokens per second of two ranks: `mvl_training.trainer.main` as it is, reading and decoding included,
             under ZeRO-1, which exchanges gradients once a step as DDP does, against `hf_trainer.py`: in random order,
             grouped by length, and in random order with the head on loss tokens only, which leaves packing as the
@@ -37,6 +39,7 @@ from training_parts.common import FULL_SIZE, QUICK_SIZE, SEED, BenchmarkSize
 from training_parts.data import write_lake
 from training_parts.loader import measure_loader, measure_planning
 from training_parts.packing import measure_packing
+from training_parts.plan import measure_plan
 from training_parts.step import measure_step
 
 from mvl_training.recipe import Recipe, load_recipe
@@ -69,6 +72,9 @@ HEADLINES = (
     "speedup_vs_head_on_loss_tokens",
     "planning_rows_per_second_and_core",
     "packing_rows_per_second_and_core",
+    "plan_minutes",
+    "plan_peak_mb",
+    "plan_growth",
     "loader_with_rows_vs_webdataset",
     "packed_rows_vs_webdataset",
 )
@@ -94,7 +100,10 @@ def iter_package_versions() -> Iterator[tuple[str, str | None]]:
 
 def measure_parts(parts: list[str], size: BenchmarkSize, recipe: Recipe, folder: Path) -> dict[str, Any]:
     figures = describe_machine()
-    measurements: dict[str, Callable[[], dict[str, Any]]] = {"packing": lambda: measure_packing(size)}
+    measurements: dict[str, Callable[[], dict[str, Any]]] = {
+        "packing": lambda: measure_packing(size),
+        "plan": lambda: measure_plan(size, folder),
+    }
     if set(parts) - set(measurements):
         lake = write_lake(folder / "lake", size.n_rows)
         measurements |= {
@@ -120,7 +129,7 @@ def measure_parts(parts: list[str], size: BenchmarkSize, recipe: Recipe, folder:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    all_parts = ("packing", "step", "planning", "loader")
+    all_parts = ("packing", "plan", "step", "planning", "loader")
     parser.add_argument("--json", action="store_true", help="print the figures on one line")
     parser.add_argument("--parts", nargs="+", choices=all_parts, default=list(all_parts))
     parser.add_argument("--repetitions", type=int, help="repetitions of everything that is timed")

@@ -84,16 +84,34 @@ def build_pack_plan(
     Raises:
         MvlError: The mixture is missing, or nothing in it can be used.
     """
-    started_at = time.monotonic()
     mixture = lake.get_table(f"mixture/{stage}")
     if not mixture.exists():
         raise MvlError(f"there is no mixture/{stage} to plan", hint=f"materialise mixture/{stage} first")
-    tokenizer = load_tokenizer(recipe)
-    planner = _Planner(compute_plan_hash(recipe, stage, tokenizer))
-    plan = lake.get_table(f"pack_plan/{stage}")
+    plan_hash = compute_plan_hash(recipe, stage, load_tokenizer(recipe))
     chunks = _iter_with_progress(
         count_mixture(lake, stage, recipe, executor=executor), mixture.count(), progress_callback
     )
+    return publish_pack_plan(lake, stage, plan_hash, chunks, run_id=run_id)
+
+
+def publish_pack_plan(
+    lake: Lake, stage: TrainingStage, plan_hash: str, chunks: Iterable[CountedChunk], *, run_id: str
+) -> PackPlanReport:
+    """Publish counted rows as `pack_plan/<stage>` in one commit, and the rejected ones in the table `rejects`.
+
+    Args:
+        lake: Lake that gets the plan.
+        stage: The training stage.
+        plan_hash: Digest of what the counts depend on besides the rows.
+        chunks: The rows in the order of the mixture.
+        run_id: Run that the rows name.
+
+    Raises:
+        MvlError: None of the rows can be used.
+    """
+    started_at = time.monotonic()
+    planner = _Planner(plan_hash)
+    plan = lake.get_table(f"pack_plan/{stage}")
     published = plan.publish(planner.iter_tables(chunks, plan.spec.columns, run_id))
     rejects_table = lake.get_table("rejects")
     partition_key = lake.resolve_name(f"pack_plan/{stage}")

@@ -49,6 +49,15 @@ def test_the_packing_benchmark_measures_ranks_in_lock_step(tmp_path: Path) -> No
     assert 0.8 < figures["fill_8k"] < figures["fill_16k"] <= 1
 
 
+def test_the_plan_benchmark_plans_and_packs_every_size_in_a_process_of_its_own(tmp_path: Path) -> None:
+    figures = run_benchmark(str(BENCHMARKS / "training.py"), "--quick", "--json", "--parts", "plan", home=tmp_path)
+    assert list(figures["plan"]["plan"]) == ["200", "2000", "20000"]
+    assert figures["plan_growth"].keys() == {"seconds", "peak_mb"}
+    for by_size in figures["plan"]["plan"].values():
+        assert by_size["imports_mb"] <= by_size["publish_peak_mb"] <= by_size["peak_mb"]
+        assert by_size["seconds"] > 0
+
+
 def test_the_gpu_benchmark_runs_completely_on_a_cpu(tmp_path: Path) -> None:
     figures = run_benchmark(str(BENCHMARKS / "gpu_step.py"), "--tiny", "--json", "--steps", "1", home=tmp_path)
     for name in ("parity", "parity_fp32_two_layers"):
