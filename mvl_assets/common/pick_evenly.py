@@ -21,3 +21,11 @@ def pick_evenly(n_available: int, n_picked: int, rounding: Literal["nearest", "d
         return list(range(n_available))
     positions = np.linspace(0, n_available - 1, n_picked)
     return [int(i) for i in (np.floor(positions) if rounding == "down" else np.rint(positions))]
+
+
+def pick_exactly(n_available: int, n_picked: int) -> list[int]:
+    """Return exactly `n_picked` indices, evenly spread and rounded down; of fewer, some are there several times.
+
+    There are none of none.
+    """
+    return [int(i) for i in np.linspace(0, n_available - 1, n_picked if n_available else 0)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +18,7 @@ import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from mvl_assets.common.pick_evenly import pick_evenly
+from mvl_assets.common.pick_evenly import pick_evenly, pick_exactly
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.media.image import ImageError, check_image_size, encode_image
 
@@ -58,6 +58,35 @@ def sample_frames(file: Path | BinaryIO, fps: float = 1.0, max_frames: int = 32)
             video or none.
         OSError: The file cannot be read.
     """
+    return _sample_frames_at(file, lambda _, duration_s: compute_sample_times(duration_s, fps, max_frames))
+
+
+def sample_n_frames(file: Path | BinaryIO, n_frames: int) -> Iterator[bytes]:
+    """Yield exactly `n_frames` frames as JPEG, evenly spread over all frames; those of a short video repeat.
+
+    As LLaVA-OneVision's model of lmms-eval does it, which the paper was evaluated with. The frames of a video whose
+    rate varies are those on screen at evenly spread times.
+
+    Raises:
+        VideoError: The file is not a usable video; see `sample_frames`.
+        OSError: The file cannot be read.
+    """
+
+    def compute_times(stream: VideoStream, duration_s: float) -> list[float]:
+        if not stream.average_rate:
+            raise VideoError("broken_video", "its frame rate is unknown")
+        rate = float(stream.average_rate)
+        n_available = stream.frames or max(1, round(duration_s * rate))
+        # The middle of a frame's time on screen: time stamps are rounded.
+        return [(index + 0.5) / rate for index in pick_exactly(n_available, n_frames)]
+
+    return (data for _, data in _sample_frames_at(file, compute_times))
+
+
+def _sample_frames_at(
+    file: Path | BinaryIO, compute_times: Callable[[VideoStream, float], list[float]]
+) -> Iterator[tuple[float, bytes]]:
+    """Yield (seconds, JPEG bytes) at the times that are computed from the stream and its duration."""
     try:
         with _open_container(file) as container:
             if not container.streams.video:
@@ -69,9 +98,7 @@ def sample_frames(file: Path | BinaryIO, fps: float = 1.0, max_frames: int = 32)
             duration_s = _read_duration(container, stream)
             if duration_s is None:
                 raise VideoError("no_frames", "the file holds no frame")
-            for target_s, frame in _iter_frames_at(
-                container, stream, compute_sample_times(duration_s, fps, max_frames)
-            ):
+            for target_s, frame in _iter_frames_at(container, stream, compute_times(stream, duration_s)):
                 yield target_s, _encode_jpeg(frame)
     except av.error.InvalidDataError as error:
         # An mp4's index usually comes last: without it nothing is readable, though the file begins like an mp4.

@@ -23,6 +23,7 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
     TABLE,
     Backend,
     BenchmarkSettings,
+    Protocol,
     is_lmms_eval_installed,
     read_benchmark_scores,
     read_first_answers,
@@ -54,6 +55,7 @@ class BenchmarkConfig(dg.Config):
         stage: Training stage of the checkpoint; empty takes the recipe's last.
         backend: `local` (this project's code, on every GPU) or `server` (vLLM servers of the checkpoint; no videos of
             students of other families).
+        protocol: `default`, or `paper`: frames, prompts and limits of the paper's copy of lmms-eval.
         limit: Ask only the first questions of each task; 0 asks all.
         max_new_tokens: Replaces the tasks' own limits; 0 keeps them.
         base_urls: Servers that are already running, which share the questions.
@@ -62,6 +64,7 @@ class BenchmarkConfig(dg.Config):
 
     stage: Literal["", "alignment", "single_image", "one_vision"] = ""
     backend: Backend = "local"
+    protocol: Protocol = "default"
     limit: int = 0
     max_new_tokens: int = 0
     base_urls: list[str] = Field(default_factory=list)
@@ -133,6 +136,7 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
             context.partition_key,
             benchmark_settings=BenchmarkSettings(
                 backend=config.backend,
+                protocol=config.protocol,
                 limit=config.limit or None,
                 max_new_tokens=config.max_new_tokens or None,
                 base_urls=tuple(config.base_urls),
@@ -152,6 +156,7 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
             )
         )
         scores = {metadata_keys.SCORE: report.result.score, metadata_keys.STDERR: report.result.stderr}
+        proxy_for = suite.benchmarks[context.partition_key].proxy_for
         tasks = {task.task: f"{task.task_version} {task.task_hash}" for task in report.result.task_scores}
         table = lake.get_table(TABLE)
         return dg.MaterializeResult(
@@ -168,6 +173,8 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
                 metadata_keys.TASKS: dg.JsonMetadataValue(tasks),
                 metadata_keys.LMMS_EVAL_VERSION: report.result.lmms_eval_version,
                 metadata_keys.SETTINGS_HASH: report.settings_hash,
+                metadata_keys.PROTOCOL: report.protocol,
+                **({} if proxy_for is None else {metadata_keys.PROXY_FOR: proxy_for}),
                 metadata_keys.PREVIEW: render_in_dialog(
                     render_benchmark_preview(report.folder, read_first_answers(lake, report))
                 ),

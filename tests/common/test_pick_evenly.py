@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvl_assets.common.pick_evenly import pick_evenly
+from mvl_assets.common.pick_evenly import pick_evenly, pick_exactly
 
 
 @pytest.mark.parametrize("n_picked", [1, 2, 15, 32, 64])
@@ -40,3 +40,17 @@ def test_choice_is_in_order_without_repeats_and_keeps_both_ends(n_available: int
     assert picked == sorted(set(picked))
     if n_picked > 1 and n_available > 1:
         assert (picked[0], picked[-1]) == (0, n_available - 1)
+
+
+@given(st.integers(1, 500), st.integers(1, 64))
+def test_spread_gives_the_same_as_picking_and_repeats_what_is_too_little(n_available: int, n_picked: int) -> None:
+    spread = pick_exactly(n_available, n_picked)
+    assert len(spread) == n_picked and spread == sorted(spread)
+    if n_available >= n_picked:
+        assert spread == pick_evenly(n_available, n_picked, "down")
+    else:
+        assert set(spread) == set(range(n_available))
+
+
+def test_nothing_is_spread_of_nothing() -> None:
+    assert pick_exactly(0, 4) == []

@@ -148,7 +148,7 @@ def test_a_prompt_for_large_models_has_six_exemplary_outputs(path: Path):
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("rewrite_*.md")), ids=lambda p: p.stem)
-def test_task_types_are_spread_evenly_over_samples(path: Path):
+def test_task_types_are_pick_exactly_over_samples(path: Path):
     (prompt,) = load_prompt_file(path)
     if prompt.task_types is not None:
         drawn = [prompt.draw_task_types(f"{number:032x}") for number in range(3000)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvl_assets.media.video import VideoError, compute_sample_times, sample_frames
+from mvl_assets.media.video import VideoError, compute_sample_times, sample_frames, sample_n_frames
 
 RATE = 10
 
@@ -52,6 +52,17 @@ def test_long_video_is_sampled_evenly_by_seeking(tmp_path: Path, gop: int) -> No
     frames = list(sample_frames(make_video(tmp_path / "long.mp4", 29, gop=gop), max_frames=5))
     assert [t for t, _ in frames] == [0, 7, 14, 21, 28]
     assert [second_shown(jpeg) for _, jpeg in frames] == [0, 7, 14, 21, 28]
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])
+@pytest.mark.parametrize(("seconds", "n_frames"), [(1, 32), (5, 32), (29, 32), (29, 5)])
+def test_a_number_of_frames_is_spread_over_all_frames_whatever_the_length(
+    tmp_path: Path, name: str, seconds: int, n_frames: int
+) -> None:
+    shown = [second_shown(jpeg) for jpeg in sample_n_frames(make_video(tmp_path / name, seconds), n_frames)]
+    # As the paper's copy of lmms-eval chooses among decoded frames.
+    chosen = np.linspace(0, seconds * RATE - 1, n_frames, dtype=int)
+    assert shown == [index // RATE for index in chosen]
 
 
 def test_same_video_gives_the_same_bytes(tmp_path: Path) -> None:

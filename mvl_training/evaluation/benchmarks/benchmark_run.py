@@ -19,6 +19,7 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media import synthetic_tasks
+from mvl_training.evaluation.benchmarks.paper_protocol import PAPER_FRAMES, PAPER_SYSTEM_PROMPT, PaperProtocol
 from mvl_training.evaluation.benchmarks.registry import (
     LOCAL_SUITE,
     TASKS_DIR,
@@ -49,6 +50,7 @@ N_FIRST_ANSWERS = 16
 MAX_IMAGES, MAX_ANSWER_TOKENS, IDLE_TIMEOUT_S = 32, 4096, 300.0
 
 Backend = Literal["local", "server"]
+Protocol = Literal["default", "paper"]
 
 # Names of the backends in settings hashes; "runner" is the former name of the local one.
 _BACKEND_IN_DIGEST: Mapping[Backend, str] = {"local": "runner", "server": "server"}
@@ -60,6 +62,7 @@ class BenchmarkSettings:
 
     Attributes:
         backend: `local` or `server`.
+        protocol: `default`, or `paper`: frames, prompts and limits of the paper's copy of lmms-eval.
         limit: Ask only the first questions of each task.
         max_new_tokens: Replaces the limits of the benchmark and its tasks.
         base_urls: Running servers, which share the questions; none starts one.
@@ -67,6 +70,7 @@ class BenchmarkSettings:
     """
 
     backend: Backend = "local"
+    protocol: Protocol = "default"
     limit: int | None = None
     max_new_tokens: int | None = None
     base_urls: tuple[str, ...] = ()
@@ -79,6 +83,7 @@ class BenchmarkReport:
 
     suite: str
     benchmark: str
+    protocol: Protocol
     checkpoint: Checkpoint
     result: BenchmarkResult
     settings_hash: str
@@ -138,7 +143,9 @@ def run_benchmark(
             f"{name} is scored by a judge model over an API, and no API key is set",
             hint="set OPENAI_API_KEY; OPENAI_API_URL and MODEL_VERSION select another judge than lmms-eval's",
         )
-    folder = checkpoint.output_dir / "benchmarks" / name / benchmark_settings.backend
+    protocol = benchmark_settings.protocol
+    folder_name = benchmark_settings.backend if protocol == "default" else f"{benchmark_settings.backend}-{protocol}"
+    folder = checkpoint.output_dir / "benchmarks" / name / folder_name
     folder.mkdir(parents=True, exist_ok=True)
     job = folder / "job.json"
     job.write_text(
@@ -161,6 +168,7 @@ def run_benchmark(
     benchmark_report = BenchmarkReport(
         suite=suite,
         benchmark=name,
+        protocol=protocol,
         checkpoint=checkpoint,
         result=result,
         settings_hash=settings_digest,
@@ -181,10 +189,12 @@ def _build_job(
     run_id: str,
 ) -> dict[str, Any]:
     """Return the job of `lmms.run`; generates the data of synthetic tasks if it is missing."""
+    paper_protocol = _select_paper_protocol(benchmark, benchmark_settings)
     common: dict[str, Any] = {
         "python": sys.executable,
         "version": checkpoint.version,
-        "max_new_tokens": benchmark_settings.max_new_tokens or benchmark.max_new_tokens,
+        "max_new_tokens": _resolve_max_new_tokens(benchmark, benchmark_settings),
+        **({} if paper_protocol is None else {"n_frames": PAPER_FRAMES, "system_prompt": PAPER_SYSTEM_PROMPT}),
     }
     if benchmark_settings.backend == "local":
         # One file for all benchmarks: some share their questions.
@@ -206,6 +216,8 @@ def _build_job(
         "metric": benchmark.metric,
         "filter": benchmark.filter,
         "judge": {"verdict": benchmark.verdict} if benchmark.judge else None,
+        "prompt": {} if paper_protocol is None else paper_protocol.prompt,
+        "images_first": paper_protocol is not None and paper_protocol.images_first,
         "limit": benchmark_settings.limit,
         "include_path": None,
         "data_dir": None,
@@ -221,6 +233,18 @@ def _build_job(
         env = {**OFFLINE_ENV, "LMMS_EVAL_DATASETS_CACHE": str(evaluation_dir / "datasets")}
         job |= {"include_path": str(TASKS_DIR), "data_dir": str(evaluation_dir / LOCAL_SUITE), "env": env}
     return job
+
+
+def _select_paper_protocol(benchmark: Benchmark, benchmark_settings: BenchmarkSettings) -> PaperProtocol | None:
+    """Return what the paper's copy of lmms-eval does otherwise; None unless it is to be followed."""
+    return benchmark.paper_protocol if benchmark_settings.protocol == "paper" else None
+
+
+def _resolve_max_new_tokens(benchmark: Benchmark, benchmark_settings: BenchmarkSettings) -> int | None:
+    """Return the limit of an answer: the run's, the protocol's or the benchmark's; None keeps the tasks' own."""
+    paper_protocol = _select_paper_protocol(benchmark, benchmark_settings)
+    paper_limit = None if paper_protocol is None else paper_protocol.max_new_tokens
+    return benchmark_settings.max_new_tokens or paper_limit or benchmark.max_new_tokens
 
 
 def build_benchmark_server_spec(checkpoint: Checkpoint) -> ServerSpec:
@@ -253,16 +277,18 @@ def read_max_frames(checkpoint: Checkpoint) -> int | None:
 
 def _compute_settings_hash(benchmark: Benchmark, benchmark_settings: BenchmarkSettings, result: BenchmarkResult) -> str:
     """Digest the settings that comparable scores share; the tasks' code has a hash of its own."""
+    paper_protocol = _select_paper_protocol(benchmark, benchmark_settings)
     return compute_digest(
         "benchmark settings",
         EVAL_PROTOCOL_VERSION,
         benchmark.tasks,
         benchmark.metric,
-        benchmark_settings.max_new_tokens or benchmark.max_new_tokens,
+        _resolve_max_new_tokens(benchmark, benchmark_settings),
         benchmark_settings.limit,
         _BACKEND_IN_DIGEST[benchmark_settings.backend],
         result.lmms_eval_version,
         os.environ.get("MODEL_VERSION") if benchmark.judge else None,
+        *([] if paper_protocol is None else paper_protocol.list_settings()),
     )
 
 
@@ -415,6 +441,12 @@ def render_score_table(benchmark_report: BenchmarkReport, other_scores: Sequence
             for task_score in benchmark_report.result.task_scores
         ]
     notes = [benchmark.note] if benchmark.note else []
+    if benchmark.proxy_for is not None:
+        notes.insert(
+            0, f"A proxy for {benchmark.proxy_for}, whose answers are not public: not comparable with the paper."
+        )
+    if benchmark_report.protocol == "paper":
+        notes.append("Asked with frames, prompts and limits of the paper's copy of lmms-eval (`protocol: paper`).")
     if benchmark_report.result.n_unjudged:
         notes.append(
             f"No score: the judge gave no verdict on {benchmark_report.result.n_unjudged} of"

@@ -119,7 +119,7 @@ class ServerBackend:
                 "this benchmark has videos, which the server would not show as the checkpoint's training did",
                 hint="use the local backend (backend: local)",
             )
-        frames = load_frames(video, self._job.max_frames)
+        frames = load_frames(video, self._job.max_frames, self._job.n_frames)
         if len(sizes := {(image.width, image.height) for image in map(inspect_image, frames)}) > 1:
             raise BackendError(
                 f"{video.path}: its frames have {len(sizes)} sizes, and a server takes those of one size only",

@@ -12,7 +12,7 @@ from typing import Any
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.end_with_parent import end_with_parent
-from mvl_assets.common.pick_evenly import pick_evenly
+from mvl_assets.common.pick_evenly import pick_evenly, pick_exactly
 from mvl_training.evaluation.answer_file import iter_answer_lines
 from mvl_training.evaluation.benchmarks.protocol import AnswerJob, BenchmarkQuestion, VideoPath, list_frames
 
@@ -28,14 +28,16 @@ class LocalBackend:
 
     def __init__(self, job: AnswerJob) -> None:
         assert job.checkpoint is not None and job.answers_path is not None
-        self._checkpoint, self._answers_path, self._version = job.checkpoint, job.answers_path, job.version
-        self._n_processes = job.n_processes
+        self._checkpoint, self._answers_path = job.checkpoint, job.answers_path
+        self._n_processes, self._n_frames = job.n_processes, job.n_frames
+        # Keys of answers from before there was `n_frames` stay as they are.
+        self._key_start = [job.version] if job.n_frames is None else [job.version, job.n_frames]
         self._answers = _read_answers(self._answers_path)
         self._executor: Executor | None = None
 
     def answer(self, questions: Sequence[BenchmarkQuestion]) -> list[str]:
         """Return the answers in order; only questions without a stored answer are asked."""
-        keys = [compute_digest(self._version, question.question_id) for question in questions]
+        keys = [compute_digest(*self._key_start, question.question_id) for question in questions]
         pending = {key: q for key, q in zip(keys, questions, strict=True) if key not in self._answers}
         self._answers_path.parent.mkdir(parents=True, exist_ok=True)
         with self._answers_path.open("a", encoding="utf-8") as out:
@@ -60,7 +62,9 @@ class LocalBackend:
         ordered = sorted(pending, key=lambda key: _estimate_size(pending[key]))
         chunks = [ordered[i : i + QUESTIONS_PER_TASK] for i in range(0, len(ordered), QUESTIONS_PER_TASK)]
         keys_by_future = {
-            self._executor.submit(_answer_questions, self._checkpoint, [pending[key] for key in chunk]): chunk
+            self._executor.submit(
+                _answer_questions, self._checkpoint, [pending[key] for key in chunk], self._n_frames
+            ): chunk
             for chunk in chunks
         }
         for future in as_completed(keys_by_future):
@@ -98,7 +102,7 @@ def _take_device(devices: Any) -> None:
     _own.device = devices.get()
 
 
-def _answer_questions(checkpoint: Path, questions: Sequence[BenchmarkQuestion]) -> list[str]:
+def _answer_questions(checkpoint: Path, questions: Sequence[BenchmarkQuestion], n_frames: int | None) -> list[str]:
     from mvl_training.evaluation.student_runner import Conversation, StudentRunner
 
     if not hasattr(_own, "runner"):
@@ -107,7 +111,13 @@ def _answer_questions(checkpoint: Path, questions: Sequence[BenchmarkQuestion]) 
     conversations = [
         Conversation(
             [
-                (role, [load_frames(part, max_frames) if isinstance(part, VideoPath) else part for part in parts])
+                (
+                    role,
+                    [
+                        load_frames(part, max_frames, n_frames) if isinstance(part, VideoPath) else part
+                        for part in parts
+                    ],
+                )
                 for role, parts in question.messages
             ],
             question.max_new_tokens,
@@ -118,10 +128,21 @@ def _answer_questions(checkpoint: Path, questions: Sequence[BenchmarkQuestion]) 
     return replies
 
 
-def load_frames(video: VideoPath, max_frames: int) -> list[bytes]:
-    """Return at most as many frames of a video as a checkpoint's stage was trained on, as image files."""
-    from mvl_assets.media.video import sample_frames
+def load_frames(video: VideoPath, max_frames: int, n_frames: int | None = None) -> list[bytes]:
+    """Return frames of a video as image files.
 
+    Args:
+        video: The video.
+        max_frames: Most frames that a checkpoint's stage was trained on; they are chosen as training chooses them.
+        n_frames: If not None, exactly as many are taken instead, evenly spread over all frames.
+    """
+    from mvl_assets.media.video import sample_frames, sample_n_frames
+
+    if n_frames is not None:
+        if not video.path.is_dir():
+            return list(sample_n_frames(video.path, n_frames))
+        frames = list_frames(video.path)
+        return [frames[i].read_bytes() for i in pick_exactly(len(frames), n_frames)]
     if not video.path.is_dir():
         return [data for _, data in sample_frames(video.path, max_frames=max_frames)]
     frames = list_frames(video.path)

@@ -36,6 +36,7 @@ class AnswerJob(BaseModel):
         server_spec: The server to start when there are no `base_urls`.
         max_frames: Most frames of a video that the server is sent (`server`); None: it does not lay videos out as the
             checkpoint was trained on them.
+        n_frames: Frames of every video, evenly spread over all of its frames; None: as training takes them.
         lake_root: The lake that keeps the answers (`server`).
         run_id: Run that the stored answers name.
     """
@@ -51,6 +52,7 @@ class AnswerJob(BaseModel):
     api_key_env: str | None = None
     server_spec: ServerSpec | None = None
     max_frames: int | None = None
+    n_frames: int | None = None
     lake_root: str | None = None
     run_id: str = ""
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.strict_yaml import read_document
 from mvl_assets.errors import MvlError
+from mvl_training.evaluation.benchmarks.paper_protocol import PaperProtocol
 from mvl_training.evaluation.lmms.judge_calls import UNJUDGED
 
 SUITES_FILE = Path(__file__).parent / "benchmarks.yaml"
@@ -40,6 +41,8 @@ class Benchmark(BaseModel):
     max_new_tokens: int | None = Field(default=None, ge=1)
     paper: dict[TrainingStage, float] = {}
     chance: float | None = None
+    proxy_for: str | None = None
+    paper_protocol: PaperProtocol = PaperProtocol()
     note: str | None = None
 
 

@@ -42,12 +42,15 @@ class _WorkerModel(lmms):
 
     is_simple = False
 
-    def __init__(self, *, python: str, max_new_tokens: int | str | None = None, **job: Any) -> None:
+    def __init__(
+        self, *, python: str, max_new_tokens: int | str | None = None, system_prompt: str | None = None, **job: Any
+    ) -> None:
         """Start the worker.
 
         Args:
             python: Interpreter of the project's environment.
             max_new_tokens: Replaces the tasks' own limits unless None.
+            system_prompt: Of every question; None: the checkpoint's own.
             **job: Fields of `lmms_worker.AnswerJob`.
         """
         super().__init__()
@@ -55,6 +58,7 @@ class _WorkerModel(lmms):
         for name in ("batch_size", "max_batch_size", "device"):
             job.pop(name, None)
         self._max_new_tokens = None if max_new_tokens is None else int(max_new_tokens)
+        self._system_prompt = system_prompt
         self.question_ids: dict[tuple[str, int], str] = {}
         """Question id by (task, document id), by which the answers of two checkpoints are paired."""
         self.clusters: dict[tuple[str, int], str] = {}
@@ -94,7 +98,11 @@ class _WorkerModel(lmms):
     def _build_question(self, request: Any) -> dict[str, Any]:
         _, doc_to_messages, settings, doc_id, task, split = request.args
         question = build_benchmark_question(
-            task, doc_to_messages(self.task_dict[task][split][doc_id]), settings, max_new_tokens=self._max_new_tokens
+            task,
+            doc_to_messages(self.task_dict[task][split][doc_id]),
+            settings,
+            max_new_tokens=self._max_new_tokens,
+            system_prompt=self._system_prompt,
         )
         if len(self.previewed_questions) < N_PREVIEWED:
             self.previewed_questions.append({"task": task, "doc_id": doc_id, **summarize_question(question)})

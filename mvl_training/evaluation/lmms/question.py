@@ -42,7 +42,12 @@ class QuestionError(LmmsError):
 
 
 def build_benchmark_question(
-    task: str, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *, max_new_tokens: int | None
+    task: str,
+    messages: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    *,
+    max_new_tokens: int | None,
+    system_prompt: str | None = None,
 ) -> dict[str, Any]:
     """Return a question in the form that `benchmarks.lmms_worker` reads.
 
@@ -51,6 +56,7 @@ def build_benchmark_question(
         messages: The conversation as lmms-eval's `doc_to_messages` gives it.
         settings: The task's generation settings.
         max_new_tokens: Replaces the task's own limit unless None.
+        system_prompt: Text of a system message before the task's own messages; None adds none.
 
     Raises:
         QuestionError: The task requires sampled answers, or has media that cannot be shown. An altered question must
@@ -58,9 +64,11 @@ def build_benchmark_question(
     """
     if unsupported_sampling := _describe_sampling(settings):
         raise QuestionError(f"{task} requires {unsupported_sampling}, but answers here are greedy, as in the paper")
+    own_messages = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
     return {
         "messages": [
-            {"role": m["role"], "parts": [_convert_part(p) for p in _to_parts(m["content"])]} for m in messages
+            {"role": m["role"], "parts": [_convert_part(p) for p in _to_parts(m["content"])]}
+            for m in (*own_messages, *messages)
         ],
         "max_new_tokens": max_new_tokens or int(settings.get("max_new_tokens") or DEFAULT_MAX_NEW_TOKENS),
     }

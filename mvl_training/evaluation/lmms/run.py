@@ -2,8 +2,9 @@
 
 The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include_path` (a folder of task files that
 replaces lmms-eval's own, or null), `metric` and `filter` (what the score is read from, or null), `judge` ({"verdict"}
-of `JudgeCalls`, or null without a judge), `limit` (questions of each task, or null), `data_dir` (where the data of
-local tasks is, or null), `env` (variables set before lmms-eval is imported), `output_dir`.
+of `JudgeCalls`, or null without a judge), `prompt` (texts that replace the tasks' `pre_prompt` and `post_prompt`),
+`images_first` (whether all images come before the text), `limit` (questions of each task, or null), `data_dir` (where
+the data of local tasks is, or null), `env` (variables set before lmms-eval is imported), `output_dir`.
 
 Files in `output_dir`: `preview.json` has the first questions as they were asked. `samples.jsonl` has a line per
 question and filter, with `single_question_scores` (each aggregate applied to that question alone), `cluster` (what
@@ -74,6 +75,7 @@ def run_tasks(job: Mapping[str, Any], output_dir: Path) -> None:
     tasks = [task for name in job["tasks"] for task in _iter_tasks(_load_task(task_manager, name))]
     for task in tasks:
         check_metric(task, job["metric"], job["filter"])
+        apply_prompt(task, job["prompt"], images_first=job["images_first"])
     if job["judge"] is not None:
         judge_calls = JudgeCalls(job["judge"]["verdict"])
         observe_judges(judge_calls)
@@ -168,6 +170,28 @@ def check_metric(task: Any, metric: str | None, filter_: str | None) -> None:
                 f" {', '.join(sorted(known))}",
                 "correct benchmarks.yaml",
             )
+
+
+def apply_prompt(task: Any, prompt: Mapping[str, str], *, images_first: bool) -> None:
+    """Change how a task of lmms-eval asks; its hash changes as well.
+
+    Args:
+        task: The task, which is changed.
+        prompt: Texts that replace its `pre_prompt` and `post_prompt`.
+        images_first: Let lmms-eval build messages by its own rule, all images and then the text.
+
+    Raises:
+        TaskError: The task has no such text.
+    """
+    texts = task.lmms_eval_specific_kwargs or {}
+    if unknown := sorted(prompt.keys() - texts.keys()):
+        raise TaskError(
+            f"{task.config.task} of lmms-eval {metadata.version('lmms_eval')} has no {', '.join(unknown)}",
+            "correct paper_protocol in benchmarks.yaml",
+        )
+    texts.update(prompt)
+    if images_first:
+        task.config.doc_to_messages = None
 
 
 @contextlib.contextmanager

@@ -53,6 +53,15 @@ def test_the_papers_23_benchmarks_are_declared_with_their_final_scores() -> None
     assert {name for name, one in paper.items() if one.metric is None} == {"MMBench", "MEGA-Bench", "EgoSchema"}
 
 
+def test_proxies_name_the_benchmarks_without_public_answers_that_they_stand_for() -> None:
+    suites = load_suites()
+    by_name = {name: one for suite in suites.values() for name, one in suite.benchmarks.items()}
+    proxies = {name: one.proxy_for for name, one in by_name.items() if one.proxy_for is not None}
+    assert proxies == {"MMBench-Dev": "MMBench", "EgoSchema-Subset": "EgoSchema"}
+    assert proxies.keys() == suites["proxies"].benchmarks.keys()
+    assert all(by_name[name].metric is None for name in proxies.values())
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [

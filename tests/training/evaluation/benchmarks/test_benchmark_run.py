@@ -6,6 +6,7 @@ import base64
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarks import benchmark_run
+from mvl_training.evaluation.benchmarks import benchmark_run, paper_protocol
 from mvl_training.evaluation.benchmarks.benchmark_run import (
     ANSWERS_TABLE,
     TABLE,
@@ -91,8 +92,10 @@ def _leaving(right: Sequence[bool], jobs: list[dict[str, Any]] | None = None, n_
     return launch
 
 
-def _failing(message: str | None) -> Launch:
+def _failing(message: str | None, job: dict[str, Any] | None = None) -> Launch:
     def launch(command: Sequence[str], folder: Path) -> None:
+        if job is not None:
+            job.update(json.loads(Path(command[-1]).read_text(encoding="utf-8")))
         (folder / "log.txt").write_text("Traceback\nKeyError: 'x'\n", encoding="utf-8")
         if message is not None:
             (folder / "error.json").write_text(json.dumps({"message": message, "hint": "do it"}), encoding="utf-8")
@@ -200,9 +203,87 @@ def test_other_settings_give_another_result(lake: Lake, home: Path) -> None:
             BenchmarkSettings(limit=2),
             BenchmarkSettings(max_new_tokens=64),
             BenchmarkSettings(backend="server"),
+            BenchmarkSettings(protocol="paper"),
         )
     }
-    assert len(hashes) == len(read_benchmark_scores(lake, "ChartQA")) == 4
+    assert len(hashes) == len(read_benchmark_scores(lake, "ChartQA")) == 5
+
+
+def test_a_change_of_the_papers_protocol_changes_only_results_of_that_protocol(
+    lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(protocol: benchmark_run.Protocol) -> benchmark_run.BenchmarkReport:
+        return run_benchmark(
+            lake,
+            _checkpoint(home),
+            "documents",
+            "ChartQA",
+            benchmark_settings=BenchmarkSettings(protocol=protocol),
+            run_id="r",
+            launch=_leaving([True, True]),
+        )
+
+    default, paper = ask("default"), ask("paper")
+    assert default.folder != paper.folder, "files for submission are not overwritten"
+    monkeypatch.setattr(paper_protocol, "PAPER_FRAMES", 16)
+    assert ask("default").data_version == default.data_version
+    assert ask("paper").data_version not in (paper.data_version, default.data_version)
+
+
+@pytest.mark.parametrize(
+    ("suite", "name", "max_new_tokens", "prompt", "images_first"),
+    [
+        ("knowledge", "MMMU", 16, {}, True),
+        ("multi_image_and_video", "MLVU", None, {"pre_prompt": "\n", "post_prompt": "\nBest option: ("}, False),
+        ("proxies", "EgoSchema-Subset", 1024, {}, False),
+        ("documents", "ChartQA", None, {}, False),
+    ],
+)
+def test_the_papers_protocol_is_part_of_the_job(
+    lake: Lake,
+    home: Path,
+    suite: str,
+    name: str,
+    max_new_tokens: int | None,
+    prompt: dict[str, str],
+    images_first: bool,
+) -> None:
+    jobs: dict[benchmark_run.Protocol, dict[str, Any]] = {}
+    for protocol in ("default", "paper"):
+        with pytest.raises(BenchmarkError, match="stops here"):
+            run_benchmark(
+                lake,
+                _checkpoint(home),
+                suite,
+                name,
+                benchmark_settings=BenchmarkSettings(protocol=protocol),
+                run_id="r",
+                launch=_failing("stops here", jobs.setdefault(protocol, {})),
+            )
+    asked = jobs["paper"]
+    assert asked["model_args"]["n_frames"] == 32 and "created by Alibaba Cloud" in asked["model_args"]["system_prompt"]
+    assert asked["model_args"]["max_new_tokens"] == max_new_tokens
+    assert (asked["prompt"], asked["images_first"]) == (prompt, images_first)
+    asked = jobs["default"]
+    assert not asked["model_args"].keys() & {"n_frames", "system_prompt"}
+    assert (asked["model_args"]["max_new_tokens"], asked["prompt"], asked["images_first"]) == (None, {}, False)
+
+
+def test_a_report_says_by_which_protocol_it_asked_and_what_a_proxy_stands_for(lake: Lake, home: Path) -> None:
+    report = run_benchmark(
+        lake,
+        _checkpoint(home),
+        "documents",
+        "ChartQA",
+        benchmark_settings=BenchmarkSettings(protocol="paper"),
+        run_id="r",
+        launch=_leaving([True, True]),
+    )
+    assert "`protocol: paper`" in render_score_table(report, [])
+    default = replace(report, protocol="default")
+    assert "protocol" not in render_score_table(default, []) and "proxy" not in render_score_table(default, [])
+    proxy = replace(default, suite="proxies", benchmark="EgoSchema-Subset")
+    assert "A proxy for EgoSchema" in render_score_table(proxy, [])
 
 
 def test_the_job_names_the_weights_and_the_server_to_start(lake: Lake, home: Path) -> None:

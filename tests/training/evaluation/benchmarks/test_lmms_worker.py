@@ -87,6 +87,27 @@ def test_the_worker_answers_line_by_line_and_ends_with_an_error_at_the_first_fai
     assert set(broken) == {"error", "hint"}, "no empty answer, and nothing after it"
 
 
+def test_a_number_of_frames_replaces_that_of_training_and_has_answers_of_its_own(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    video = tmp_path / "film"
+    video.mkdir()
+    for number in range(5):
+        (video / f"{number}.png").write_bytes(tiny_model.draw("circle", "red", at=(20 * number, 0)))
+    question = BenchmarkQuestion.from_dict(_question(video, "What?"))
+    job = AnswerJob(**_runner_job(checkpoint, tmp_path / "known.jsonl"), n_frames=7)
+    shown = [(video / f"{number}.png").read_bytes() for number in (0, 0, 1, 2, 2, 3, 4)]
+    runner = StudentRunner(checkpoint.export_dir)
+    assert LocalBackend(job).answer([question]) == [
+        runner.generate_reply([("user", [shown, "What?"])], max_new_tokens=6)
+    ]
+    gone = job.model_copy(update={"checkpoint": tmp_path / "no-export"})
+    assert len(LocalBackend(gone).answer([question])) == 1
+    for n_frames in (None, 8):
+        with pytest.raises(MvlError, match="holds no exported model"):
+            LocalBackend(gone.model_copy(update={"n_frames": n_frames})).answer([question])
+
+
 def test_answered_questions_are_not_asked_again_unless_the_weights_change(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
@@ -186,6 +207,9 @@ def test_the_server_backend_sends_as_many_frames_of_a_video_as_the_checkpoint_wa
         server.record_bodies = True
         job = AnswerJob(version="v1", base_urls=(endpoint.base_url,), model="fake", max_frames=3, lake_root=lake.root)
         ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(video, "What?"))])
+        ServerBackend(job.model_copy(update={"n_frames": 7})).answer(
+            [BenchmarkQuestion.from_dict(_question(video, "What?"))]
+        )
     (part, text) = server.bodies[0]["messages"][0]["content"]
     assert (part["type"], text["type"]) == ("video_url", "text")
     scheme, _, frames = part["video_url"]["url"].partition(",")
@@ -193,6 +217,8 @@ def test_the_server_backend_sends_as_many_frames_of_a_video_as_the_checkpoint_wa
     sent = [Image.open(io.BytesIO(base64.b64decode(frame))).convert("RGB") for frame in frames.split(",")]
     sizes = {Image.open(io.BytesIO(data)).size for data in (RED, BLUE)}
     assert len(sent) == 3 and {frame.size for frame in sent} <= sizes
+    spread = server.bodies[1]["messages"][0]["content"][0]["video_url"]["url"]
+    assert len(spread.partition(",")[2].split(",")) == 7
 
 
 def test_output_of_libraries_does_not_disturb_the_protocol(tmp_path: Path) -> None:

@@ -112,3 +112,12 @@ def test_question_batches_are_bounded_and_built_lazily(monkeypatch: pytest.Monke
 )
 def test_the_first_possible_answer_in_a_text_is_scored(answer: str, said: str, score: int) -> None:
     assert utils.process_results({"answer": answer}, [said]) == {"exact_match": float(score)}
+
+
+def test_a_system_prompt_comes_before_the_tasks_own_messages() -> None:
+    own = [{"role": "user", "content": "What?"}]
+    question = build_benchmark_question("t", own, SAYS_NOTHING, max_new_tokens=None, system_prompt="You help.")
+    assert question["messages"] == [
+        {"role": "system", "parts": [{"text": "You help."}]},
+        {"role": "user", "parts": [{"text": "What?"}]},
+    ]
