@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,8 @@ class PackedBatch:
     def _convert_tensors(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-        return replace(self, **{name: convert(tensor) for name, tensor in tensors.items()})
+        converted: dict[str, Any] = {name: convert(tensor) for name, tensor in tensors.items()}
+        return replace(self, **converted)
 
 
 def collate(
