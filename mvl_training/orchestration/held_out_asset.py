@@ -8,7 +8,9 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration.metadata import (
+    build_partition_check,
     build_schema_check,
     build_schema_result,
     build_table_metadata,
@@ -19,6 +21,7 @@ from mvl_training.evaluation.held_out import suite
 from mvl_training.evaluation.held_out.evaluate import evaluate_checkpoints
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS, QUESTIONS_PER_CATEGORY
+from mvl_training.evaluation.scoring import CategoryScore
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.report import render_category_table, render_preview_table, render_summary_table
@@ -52,14 +55,7 @@ def build_held_out_asset(stages: Sequence[TrainingStage]) -> dg.AssetsDefinition
         tags={metadata_keys.SUITE: "held_out"},
         pool=GPU_POOL,
         code_version=EVALUATION_CODE_VERSION,
-        check_specs=[
-            build_schema_check(key),
-            dg.AssetCheckSpec(
-                BASELINE_CHECK,
-                asset=key,
-                description="The last checkpoint answers better than always giving the most frequent answer.",
-            ),
-        ],
+        check_specs=build_held_out_checks(key),
     )
     def held_out(context: dg.AssetExecutionContext, launcher: Launcher, config: HeldOutConfig) -> dg.MaterializeResult:
         lake = open_lake()
@@ -86,26 +82,38 @@ def build_held_out_asset(stages: Sequence[TrainingStage]) -> dg.AssetsDefinition
                 metadata_keys.SCORES_BY_CATEGORY: render_in_dialog(render_category_table(report.scores)),
                 metadata_keys.PREVIEW: render_in_dialog(render_preview_table(lake, report.questions, answers_by_stage)),
             },
-            check_results=[build_schema_result(key, table), _build_baseline_result(key, report, stages[-1])],
+            check_results=build_held_out_results(key, lake, report.scores[stages[-1]][-1]),
         )
 
     return held_out
 
 
-def _build_baseline_result(
-    key: dg.AssetKey, report: suite.HeldOutReport, last_stage: TrainingStage
-) -> dg.AssetCheckResult:
-    total_score = report.scores[last_stage][-1]
-    return dg.AssetCheckResult(
-        asset_key=key,
-        check_name=BASELINE_CHECK,
-        passed=total_score.accuracy > total_score.majority_baseline,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            metadata_keys.ACCURACY: total_score.accuracy,
-            metadata_keys.MAJORITY_BASELINE: total_score.majority_baseline,
-        },
-    )
+def build_held_out_checks(
+    key: dg.AssetKey, partitions: dg.PartitionsDefinition | None = None
+) -> list[dg.AssetCheckSpec]:
+    """Return the checks of an asset that asks held-out questions: its rows, and its score against the baseline."""
+    description = "The last checkpoint that was asked answers better than always giving the most frequent answer."
+    return [
+        build_schema_check(key, partitions),
+        build_partition_check(key, BASELINE_CHECK, partitions, description),
+    ]
+
+
+def build_held_out_results(key: dg.AssetKey, lake: Lake, total_score: CategoryScore) -> list[dg.AssetCheckResult]:
+    """Return the results of `build_held_out_checks` for the score of the last checkpoint over all categories."""
+    return [
+        build_schema_result(key, lake.get_table(suite.TABLE)),
+        dg.AssetCheckResult(
+            asset_key=key,
+            check_name=BASELINE_CHECK,
+            passed=total_score.accuracy > total_score.majority_baseline,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                metadata_keys.ACCURACY: total_score.accuracy,
+                metadata_keys.MAJORITY_BASELINE: total_score.majority_baseline,
+            },
+        ),
+    ]
 
 
 def _build_score_metadata(report: suite.HeldOutReport) -> dict[str, Any]:

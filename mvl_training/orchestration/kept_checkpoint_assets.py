@@ -1,4 +1,4 @@
-"""The assets `evaluation/steps_<training stage>`: held-out questions asked of the checkpoints kept while it trained.
+"""The assets `evaluation/kept_checkpoints_<stage>`: held-out accuracy of checkpoints kept while a stage was trained.
 
 A partition is a kept checkpoint, named like its folder. `checkpoint/<stage>` registers them; one is evaluated when
 somebody asks for it, so `mvl run` leaves them out and none counts as missing.
@@ -14,28 +14,36 @@ from mvl_assets.stages import CHECKPOINT, EVALUATION
 from mvl_training.evaluation.held_out import suite
 from mvl_training.evaluation.held_out.evaluate import evaluate_kept_checkpoint
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
-from mvl_training.orchestration.held_out_asset import EVALUATION_CODE_VERSION, HeldOutConfig
+from mvl_training.orchestration.held_out_asset import (
+    EVALUATION_CODE_VERSION,
+    HeldOutConfig,
+    build_held_out_checks,
+    build_held_out_results,
+)
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.report import render_category_table, render_summary_table
 from mvl_training.runs.training_run import Checkpoint, list_kept_checkpoints, load_kept_checkpoint
 
 
 def build_kept_checkpoints_asset(stage: TrainingStage) -> dg.AssetsDefinition:
-    """Return the asset `evaluation/steps_<stage>`."""
+    """Return the asset `evaluation/kept_checkpoints_<stage>`."""
+    key = dg.AssetKey([EVALUATION.name, f"kept_checkpoints_{stage}"])
+    partitions = _build_partitions(stage)
 
     @dg.asset(
-        key=dg.AssetKey([EVALUATION.name, f"steps_{stage}"]),
+        key=key,
         group_name=EVALUATION.name,
         description="Accuracy on held-out questions of the checkpoints that were kept while the stage was trained, for"
         " curves over steps. A partition is a kept checkpoint, evaluated on request only, by this project's code."
         " `mvl compare` compares it with any other by its version.",
         deps=[dg.AssetKey([CHECKPOINT.name, stage])],
-        partitions_def=_build_partitions(stage),
+        partitions_def=partitions,
         kinds={"lance", "pytorch"},
         owners=OWNERS,
         tags={metadata_keys.SUITE: suite.SUITE, metadata_keys.STAGE: stage},
         pool=GPU_POOL,
         code_version=EVALUATION_CODE_VERSION,
+        check_specs=build_held_out_checks(key, partitions),
     )
     def kept_checkpoints(
         context: dg.AssetExecutionContext, launcher: Launcher, config: HeldOutConfig
@@ -64,6 +72,7 @@ def build_kept_checkpoints_asset(stage: TrainingStage) -> dg.AssetsDefinition:
                 metadata_keys.SCORES: render_in_dialog(render_summary_table(report)),
                 metadata_keys.SCORES_BY_CATEGORY: render_in_dialog(render_category_table(report.scores)),
             },
+            check_results=build_held_out_results(key, lake, total_score),
         )
 
     return kept_checkpoints

@@ -140,7 +140,11 @@ def test_no_asset_has_so_many_partitions_that_dagster_stops_looking(graphs: list
     for one in graphs:
         for key in one.get_all_asset_keys():
             partitions = one.get(key).partitions_def
-            assert partitions is None or len(partitions.get_partition_keys()) < BLIND_FROM, key
+            # Kept checkpoints are named while stages train, and nothing is downstream of them.
+            if isinstance(partitions, dg.DynamicPartitionsDefinition):
+                assert not one.get(key).child_keys, key
+            else:
+                assert partitions is None or len(partitions.get_partition_keys()) < BLIND_FROM, key
 
 
 def test_a_source_feeds_its_own_partition_only(lake_graph: AssetGraph) -> None:

@@ -24,7 +24,7 @@ from mvl_training.runs.training_run import Checkpoint, StageError, load_kept_che
 from tests.training.evaluation.untrained import keep_untrained_step, untrained_checkpoint
 from tests.training.orchestration import small_pipeline
 
-KEY = dg.AssetKey(["evaluation", "steps_single_image"])
+KEY = dg.AssetKey(["evaluation", "kept_checkpoints_single_image"])
 FIRST, SECOND = "step-00000002", "step-00000004"
 
 
@@ -66,7 +66,7 @@ def _evaluate(instance: dg.DagsterInstance, name: str) -> dict[str, Any]:
         partition_key=name,
         instance=instance,
         resources=dict(definitions.resources or {}),
-        run_config={"ops": {"evaluation__steps_single_image": {"config": {"per_category": 2, "max_new_tokens": 4}}}},
+        run_config={"ops": {KEY.to_python_identifier(): {"config": {"per_category": 2, "max_new_tokens": 4}}}},
     )
     (event,) = result.get_asset_materialization_events()
     return {key: value.value for key, value in event.materialization.metadata.items()}

@@ -102,7 +102,7 @@ def test_a_checkpoint_registers_those_kept_on_the_way_and_one_can_be_evaluated(
     names = instance.get_dynamic_partitions("kept_checkpoints_alignment")
     folder = training_run.load_current_checkpoint("alignment").output_dir / "checkpoints"
     assert names == sorted(path.name for path in folder.iterdir()) and names
-    assert _materialize(instance, 'key:"evaluation/steps_alignment"', partition_key=names[0]).success
+    assert _materialize(instance, 'key:"evaluation/kept_checkpoints_alignment"', partition_key=names[0]).success
     rows = lake.get_table("evaluation/held_out").iter_rows(["checkpoint"])
     assert f"alignment/{names[0]}" in {row["checkpoint"] for row in rows}
 

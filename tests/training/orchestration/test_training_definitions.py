@@ -45,7 +45,7 @@ def test_the_location_holds_a_plan_its_rows_and_a_checkpoint_per_stage_and_the_s
         *(_key("packed_rows", stage) for stage in TRAINING_STAGES),
         *(_key("checkpoint", stage) for stage in TRAINING_STAGES),
         *(_key("evaluation", suite) for suite in ("held_out", *load_suites())),
-        *(_key("evaluation", f"steps_{stage}") for stage in TRAINING_STAGES),
+        *(_key("evaluation", f"kept_checkpoints_{stage}") for stage in TRAINING_STAGES),
     }
 
 
@@ -77,7 +77,7 @@ def test_stages_are_chained_and_hang_on_the_mixtures_of_the_other_location(graph
     }
     assert graph.get(_key("evaluation", "held_out")).parent_keys == {_key("checkpoint", s) for s in TRAINING_STAGES}
     for stage in TRAINING_STAGES:
-        assert graph.get(_key("evaluation", f"steps_{stage}")).parent_keys == {_key("checkpoint", stage)}
+        assert graph.get(_key("evaluation", f"kept_checkpoints_{stage}")).parent_keys == {_key("checkpoint", stage)}
     assert graph.external_asset_keys == {_key("mixture", stage) for stage in TRAINING_STAGES}
 
 
