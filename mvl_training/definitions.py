@@ -9,6 +9,7 @@ import dagster as dg
 
 from mvl_training.orchestration.benchmark_assets import build_benchmark_assets
 from mvl_training.orchestration.checkpoint_assets import build_checkpoint_asset
+from mvl_training.orchestration.checkpoint_export_assets import build_export_asset
 from mvl_training.orchestration.held_out_asset import build_held_out_asset
 from mvl_training.orchestration.kept_checkpoint_assets import build_kept_checkpoints_asset
 from mvl_training.orchestration.launch import Launcher
@@ -29,6 +30,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             *(build_pack_plan_asset(stage, recipe) for stage in recipe.stage_names),
             *(build_packed_rows_asset(stage, recipe) for stage in recipe.stage_names),
             *(build_checkpoint_asset(stage, recipe) for stage in recipe.stage_names),
+            *(build_export_asset(stage) for stage in recipe.stage_names),
             build_held_out_asset(recipe.stage_names),
             *(build_kept_checkpoints_asset(stage) for stage in recipe.stage_names),
             *build_benchmark_assets(recipe.stage_names[-1]),

@@ -37,7 +37,7 @@ from mvl_training.evaluation.clean_subset import (
     record_touched_items,
     render_clean_score,
 )
-from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
+from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_export_key, open_lake
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.report import render_benchmark_preview
 from mvl_training.runs.training_run import load_current_checkpoint
@@ -88,7 +88,7 @@ def _build_declared_spec(name: str, suite: Suite, last_stage: TrainingStage) -> 
         group_name=EVALUATION.name,
         description=f"{describe_suite(name, suite)} Declared only: lmms-eval is not installed (`make eval-setup`, then"
         " reload the definitions).",
-        deps=[dg.AssetKey(["checkpoint", last_stage])],
+        deps=[build_export_key(last_stage)],
         kinds={"lance", "lmms-eval"},
         owners=OWNERS,
         tags={metadata_keys.SUITE: name},
@@ -113,7 +113,7 @@ def _build_suite_asset(name: str, suite: Suite, last_stage: TrainingStage) -> dg
         key=key,
         group_name=EVALUATION.name,
         description=describe_suite(name, suite),
-        deps=[dg.AssetKey(["checkpoint", last_stage])],
+        deps=[build_export_key(last_stage)],
         partitions_def=partitions,
         kinds={"lance", "lmms-eval"},
         owners=OWNERS,

@@ -10,20 +10,15 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.markdown import embed_image, format_markdown_table
 from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.errors import MvlError
 from mvl_assets.orchestration.metadata import render_in_dialog
-from mvl_assets.stages import CHECKPOINT, PACKED_ROWS
-from mvl_training.evaluation.held_out.evaluate import run_local_worker, select_preview_questions
-from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS
-from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_code_version, open_lake
-from mvl_training.orchestration.kept_checkpoint_assets import register_kept_checkpoints
+from mvl_assets.stages import PACKED_ROWS
+from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_code_version, build_export_key, open_lake
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS, plot_training_curves
-from mvl_training.orchestration.report import render_preview_table
 from mvl_training.recipe import TRAIN_CODE_VERSION, Recipe
 from mvl_training.runs import training_run
 from mvl_training.runs.process_group import CommandFailed
-from mvl_training.runs.training_run import Checkpoint, TrainingRun
+from mvl_training.runs.training_run import TrainingRun
 
 MAX_RETRIES = 2
 """How often a stage is started again after torchrun gave up."""
@@ -33,7 +28,6 @@ MAX_MEASURED = 30
 CHECK_DESCRIPTIONS = {
     "loss_fell": "The loss is lower at the end than at the start; blocks if it rose by more than noise.",
     "loss_is_finite": "Loss and gradient norm are finite in every step.",
-    "export_reloads": "The exported folder, loaded again, gives the logits of the trained model.",
 }
 
 STAGE_DESCRIPTIONS: Mapping[TrainingStage, str] = {
@@ -55,7 +49,7 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
         " resumes from its last checkpoint; a finished one with the same recipe, plan and initial weights is reused.",
         deps=[
             dg.AssetKey([PACKED_ROWS.name, stage]),
-            *([dg.AssetKey([CHECKPOINT.name, previous])] if previous else []),
+            *([build_export_key(previous)] if previous else []),
         ],
         check_specs=[
             dg.AssetCheckSpec(name, asset=asset_key, description=description, blocking=True)
@@ -73,15 +67,9 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
             context.log.info(f"already trained with the same inputs: {run.output_dir}")
         else:
             _train(context, launcher, run)
-        trained_checkpoint = run.build_checkpoint()
-        training_run.set_current_checkpoint(trained_checkpoint)
-        register_kept_checkpoints(context.instance, trained_checkpoint)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(trained_checkpoint.version),
-            metadata={
-                **_build_checkpoint_metadata(run),
-                metadata_keys.PREVIEW: _build_preview(context, launcher, trained_checkpoint),
-            },
+            data_version=dg.DataVersion(run.build_checkpoint().version),
+            metadata=_build_checkpoint_metadata(run),
             check_results=_build_check_results(run),
         )
 
@@ -107,7 +95,7 @@ def _build_checkpoint_metadata(run: TrainingRun) -> dict[str, Any]:
     )
     return {
         metadata_keys.ROW_COUNT: result["samples"],
-        metadata_keys.URI: str(run.export_dir),
+        metadata_keys.URI: result["checkpoint_dir"],
         metadata_keys.CURVES: dg.MarkdownMetadataValue(curves),
         metadata_keys.LOSS_FIRST: trend.first_mean,
         metadata_keys.LOSS_LAST: trend.last_mean,
@@ -187,7 +175,7 @@ def _render_skipped_samples(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _build_check_results(run: TrainingRun) -> list[dg.AssetCheckResult]:
-    result, metrics = run.read_result(), training_run.read_stage_metrics(run.output_dir)
+    metrics = training_run.read_stage_metrics(run.output_dir)
     trend = training_run.compute_loss_trend([line["loss"] for line in metrics])
     non_finite_steps = [line["step"] for line in metrics if not training_run.has_finite_values(line)]
     return [
@@ -211,33 +199,4 @@ def _build_check_results(run: TrainingRun) -> list[dg.AssetCheckResult]:
                 metadata_keys.NON_FINITE_STEPS: str(non_finite_steps[:20]),
             },
         ),
-        dg.AssetCheckResult(
-            check_name="export_reloads",
-            passed=result["export_max_difference"] <= run.export_tolerance,
-            metadata={
-                metadata_keys.MAX_LOGIT_DIFFERENCE: result["export_max_difference"],
-                metadata_keys.TOLERANCE: run.export_tolerance,
-            },
-        ),
     ]
-
-
-def _build_preview(
-    context: dg.AssetExecutionContext, launcher: Launcher, checkpoint: Checkpoint
-) -> dg.MarkdownMetadataValue:
-    lake = open_lake()
-    questions = select_preview_questions(lake)
-    try:
-        answers = run_local_worker(
-            lake,
-            questions,
-            [(checkpoint, "all")],
-            max_new_tokens=DEFAULT_MAX_NEW_TOKENS,
-            launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
-        )
-    except MvlError as error:
-        # The weights are good and were expensive: a failed preview is a line on the page, not a failed run.
-        return dg.MarkdownMetadataValue(f"*not asked: {error.message}*")
-    return dg.MarkdownMetadataValue(
-        render_preview_table(lake, questions, {checkpoint.stage: answers[checkpoint.stage]})
-    )

@@ -22,7 +22,7 @@ from mvl_training.evaluation.held_out.evaluate import evaluate_checkpoints
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS, QUESTIONS_PER_CATEGORY
 from mvl_training.evaluation.scoring import CategoryScore
-from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
+from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_export_key, open_lake
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.report import render_category_table, render_preview_table, render_summary_table
 from mvl_training.runs.training_run import load_current_checkpoint
@@ -49,7 +49,7 @@ def build_held_out_asset(stages: Sequence[TrainingStage]) -> dg.AssetsDefinition
         description="Accuracy of every training stage's checkpoint on held-out questions with reference answers,"
         " compared with chance and with the same questions over grey images. The last checkpoint answers through its"
         " server.",
-        deps=[dg.AssetKey(["checkpoint", stage]) for stage in stages],
+        deps=[build_export_key(stage) for stage in stages],
         kinds={"lance", "vllm"},
         owners=OWNERS,
         tags={metadata_keys.SUITE: "held_out"},

@@ -1,7 +1,7 @@
 """The assets `evaluation/kept_checkpoints_<stage>`: held-out accuracy of checkpoints kept while a stage was trained.
 
-A partition is a kept checkpoint, named like its folder. `checkpoint/<stage>` registers them; one is evaluated when
-somebody asks for it, so `mvl run` leaves them out and none counts as missing.
+A partition is a kept checkpoint, named like its folder. `checkpoint/<stage>_export` registers them; one is evaluated
+when somebody asks for it, so `mvl run` leaves them out and none counts as missing.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
@@ -10,10 +10,10 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.orchestration.metadata import build_table_metadata, render_in_dialog
-from mvl_assets.stages import CHECKPOINT, EVALUATION
+from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.held_out import suite
 from mvl_training.evaluation.held_out.evaluate import evaluate_kept_checkpoint
-from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
+from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_export_key, open_lake
 from mvl_training.orchestration.held_out_asset import (
     EVALUATION_CODE_VERSION,
     HeldOutConfig,
@@ -22,7 +22,11 @@ from mvl_training.orchestration.held_out_asset import (
 )
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.report import render_category_table, render_summary_table
-from mvl_training.runs.training_run import Checkpoint, list_kept_checkpoints, load_kept_checkpoint
+from mvl_training.runs.training_run import (
+    Checkpoint,
+    list_kept_checkpoints,
+    load_kept_checkpoint,
+)
 
 
 def build_kept_checkpoints_asset(stage: TrainingStage) -> dg.AssetsDefinition:
@@ -36,7 +40,7 @@ def build_kept_checkpoints_asset(stage: TrainingStage) -> dg.AssetsDefinition:
         description="Accuracy on held-out questions of the checkpoints that were kept while the stage was trained, for"
         " curves over steps. A partition is a kept checkpoint, evaluated on request only, by this project's code."
         " `mvl compare` compares it with any other by its version.",
-        deps=[dg.AssetKey([CHECKPOINT.name, stage])],
+        deps=[build_export_key(stage)],
         partitions_def=partitions,
         kinds={"lance", "pytorch"},
         owners=OWNERS,

@@ -25,15 +25,18 @@ from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.stages import CHECKPOINT
 from mvl_training.recipe import Recipe, load_recipe
 from mvl_training.trainer.metrics import read_metrics
 from mvl_training.trainer.run_files import (
     CHECKPOINTS_DIR,
     EXPORT_DIR,
+    EXPORT_REPORT_FILE,
     FAILURE_FILE,
     METRICS_FILE,
     RESULT_FILE,
     format_checkpoint_name,
+    is_exported,
     list_checkpoints,
     parse_step,
     read_save_grace_s,
@@ -41,6 +44,7 @@ from mvl_training.trainer.run_files import (
 
 PLAN_MODULE = "mvl_training.runs.plan_main"
 TRAIN_MODULE = "mvl_training.trainer.main"
+EXPORT_MODULE = "mvl_training.trainer.export_main"
 
 LAUNCHER_ENV = "MVL_LAUNCHER"
 """Environment variable: the command that runs torchrun's arguments on several machines (`deploy/train-*.sh`). It gets
@@ -58,6 +62,11 @@ MERGED_EXPORT_TOLERANCE = 0.25
 20 by about 0.1."""
 
 
+def get_export_asset_name(stage: TrainingStage) -> str:
+    """Return the name of the asset that exports a stage: `checkpoint/<stage>_export`."""
+    return f"{CHECKPOINT.name}/{stage}_export"
+
+
 class StageError(MvlError):
     """A stage cannot start, or its results cannot be used."""
 
@@ -68,7 +77,7 @@ class Checkpoint:
 
     Attributes:
         stage: The training stage.
-        output_dir: Holds `export/`, `result.json`, `metrics.jsonl` and the kept checkpoints.
+        output_dir: Holds `export/`, `result.json`, `export.json`, `metrics.jsonl` and the kept checkpoints.
         version: Identity of the weights.
         max_seq_len: Tokens of the longest sequence it was trained on.
         step: Finished optimizer steps of a kept checkpoint; None for the finished stage.
@@ -137,8 +146,19 @@ class TrainingRun:
         return self.output_dir / EXPORT_DIR
 
     @property
+    def export_run_dir(self) -> Path:
+        """Gets the log of the process that exports; the training has its own."""
+        return self.output_dir / "export_run"
+
+    @property
     def is_finished(self) -> bool:
-        return (self.output_dir / RESULT_FILE).is_file() and self.export_dir.is_dir()
+        """Whether the stage is trained."""
+        return (self.output_dir / RESULT_FILE).is_file()
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the trained weights are there in Hugging Face form."""
+        return is_exported(self.output_dir)
 
     @property
     def export_tolerance(self) -> float:
@@ -172,6 +192,10 @@ class TrainingRun:
             command += ["--init-from", str(self.initial_checkpoint.export_dir)]
         return command
 
+    def build_export_command(self) -> list[str]:
+        """Return the command that exports the trained stage."""
+        return [sys.executable, "-m", EXPORT_MODULE, "--out", str(self.output_dir)]
+
     def build_checkpoint(self) -> Checkpoint:
         """Return the checkpoint of the finished run. Its version is a digest of the inputs and the number of steps.
 
@@ -198,6 +222,18 @@ class TrainingRun:
                 hint=f"see {self.output_dir / 'log.txt'}",
             )
         return read_json(self.output_dir / RESULT_FILE)
+
+    def read_export_difference(self) -> float:
+        """Return the largest difference of a logit between the export and the trained model.
+
+        Raises:
+            StageError: The stage is not exported.
+        """
+        if not self.is_exported:
+            raise StageError(
+                f"{self.stage} is not exported", hint=f"materialise {get_export_asset_name(self.stage)} first"
+            )
+        return float(read_json(self.output_dir / EXPORT_REPORT_FILE)["export_max_difference"])
 
 
 def load_current_recipe() -> tuple[str, Recipe]:
@@ -249,13 +285,13 @@ def set_current_checkpoint(checkpoint: Checkpoint) -> None:
 
 
 def load_current_checkpoint(stage: TrainingStage) -> Checkpoint:
-    """Return the checkpoint of a stage that was materialised last.
+    """Return the checkpoint of a stage that was exported last.
 
     Raises:
         StageError: The stage has no checkpoint, or its files are gone.
     """
     pointer_path = _get_pointer_path(stage)
-    hint = f"materialise checkpoint/{stage} first"
+    hint = f"materialise {get_export_asset_name(stage)} first"
     if not pointer_path.is_file():
         raise StageError(f"stage {stage} has no checkpoint yet", hint=hint)
     data = json.loads(pointer_path.read_text(encoding="utf-8"))

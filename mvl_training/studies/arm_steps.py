@@ -43,6 +43,7 @@ from mvl_training.runs.training_run import Checkpoint
 from mvl_training.studies.arms import ResolvedArm, write_arm
 from mvl_training.studies.record import ArmState, load_state, save_state
 from mvl_training.studies.study import HELD_OUT, Study
+from mvl_training.trainer.run_files import EXPORT_REPORT_FILE
 
 StepName = Literal["mixture", "pack_plan", "checkpoint", "evaluation"]
 STEP_NAMES: tuple[StepName, ...] = ("mixture", "pack_plan", "checkpoint", "evaluation")
@@ -139,6 +140,8 @@ def train_arm(arm: ResolvedArm, *, launch: LaunchFn, log: Callable[[str], None])
                 log(f"{stage}: already trained with the same rows and settings: {run.output_dir}")
             else:
                 launch(run.build_command(), run.output_dir)
+            if not run.is_exported:
+                launch(run.build_export_command(), run.export_run_dir)
             _validate_training(run)
             checkpoint = run.build_checkpoint()
             training_run.set_current_checkpoint(checkpoint)
@@ -147,13 +150,13 @@ def train_arm(arm: ResolvedArm, *, launch: LaunchFn, log: Callable[[str], None])
 
 
 def _validate_training(run: training_run.TrainingRun) -> None:
-    metrics, result = training_run.read_stage_metrics(run.output_dir), run.read_result()
+    metrics = training_run.read_stage_metrics(run.output_dir)
     if not all(training_run.has_finite_values(line) for line in metrics):
         raise MvlError(f"training of {run.stage}: the loss is not finite", hint=f"see {run.output_dir}/metrics.jsonl")
-    if result["export_max_difference"] > run.export_tolerance:
+    if run.read_export_difference() > run.export_tolerance:
         raise MvlError(
             f"training of {run.stage}: the export gives other logits than the trained model",
-            hint=f"see export_max_difference in {run.output_dir}/result.json",
+            hint=f"see export_max_difference in {run.output_dir}/{EXPORT_REPORT_FILE}",
         )
 
 

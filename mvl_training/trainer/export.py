@@ -32,7 +32,7 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
     The folder holds config, processor, tokenizer, chat template, safetensors in the stage's precision, and `mvl.json`
     (run, recipe, plan and package versions; `merged_adapters` if the weights are the sum of a tower's and its
     adapters'). It appears complete or not at all and replaces an older one.
-    `mvl_training.trainer.main` writes one to `<out>/export` when a stage ends.
+    `mvl_training.trainer.export_main` writes one to `<out>/export` when a stage has ended.
 
     Args:
         checkpoint: The checkpoint's folder (`…/checkpoints/step-00000120`).

@@ -1,4 +1,4 @@
-"""Training process of one stage: command line, identity of the run, start, export and report.
+"""Training process of one stage: command line, identity of the run, start and report.
 
     python -m mvl_training.trainer.main --recipe demo --stage alignment --lake LAKE_ROOT --out DIR
         [--init-from EXPORT_DIR] [--steps N] [--resume auto|never|require] [--allow-cpu]
@@ -15,11 +15,11 @@ Leaves in DIR:
   metrics.jsonl          one object per optimizer step (see `loop.train`)
   tensorboard/           the same numbers
   checkpoints/step-…/    atomic, the newest `keep_checkpoints` of the recipe
-  export/                Hugging Face form (loaded by the next stage, `StudentRunner`, transformers and vLLM)
   failure.json           why it failed, where starting it again would not help
+  probe.pt               logits of the trained model on one pack
   result.json            written last: stage, n_steps, first_loss, last_loss, samples, loss_tokens, train_time_s,
-                         checkpoint_dir, export_dir, export_max_difference (largest difference of a logit after loading
-                         the export again), …
+                         checkpoint_dir, …
+`mvl_training.trainer.export_main` turns the last checkpoint into an export, which the next stage starts from.
 
 Under Dagster (Pipes variables in the environment) rank 0's progress lines go to the event log.
 Exit codes: 0 done, 2 bad input (one line on stderr), 3 loss or gradients diverged (row ids on stderr), 130/143 stopped.
@@ -68,7 +68,7 @@ from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, ru
 from mvl_training.trainer.disk_need import check_disk, check_save_time, check_staging_disk
 from mvl_training.trainer.engine import build_deepspeed_config, build_engine
 from mvl_training.trainer.export import DTYPE_BY_PRECISION
-from mvl_training.trainer.finish import export_and_report
+from mvl_training.trainer.finish import finish_stage
 from mvl_training.trainer.gpu_need import check_gpu_memory
 from mvl_training.trainer.held_out import HeldOutEvaluator
 from mvl_training.trainer.job import (
@@ -92,6 +92,7 @@ from mvl_training.trainer.mfu import ThroughputMeter
 from mvl_training.trainer.run_files import (
     CHECKPOINTS_DIR,
     EXPORT_DIR,
+    EXPORT_REPORT_FILE,
     FAILURE_FILE,
     METRICS_FILE,
     RESULT_FILE,
@@ -301,7 +302,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             held_out,
         )
         writer.finish()
-        export_and_report(job, engine, loader, start_step, time.monotonic() - started_at)
+        finish_stage(job, engine, loader, start_step, time.monotonic() - started_at)
     except Interrupted as interruption:
         writer.finish()
         if reporter is not None:
@@ -386,7 +387,7 @@ def _find_resume_point(job: TrainingJob, checkpoints_dir: Path) -> tuple[Path, C
     if job.resume == "never":
         for name in (CHECKPOINTS_DIR, TENSORBOARD_DIR, EXPORT_DIR):
             shutil.rmtree(job.output_dir / name, ignore_errors=True)
-        for name in (METRICS_FILE, RESULT_FILE):
+        for name in (METRICS_FILE, RESULT_FILE, EXPORT_REPORT_FILE):
             (job.output_dir / name).unlink(missing_ok=True)
     newest = checkpoints.find_newest(checkpoints_dir, job.run_hash)
     if newest is None:

@@ -5,6 +5,7 @@ No torch: the asset definitions read these files too.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from mvl_assets.errors import MvlError
 
 METRICS_FILE = "metrics.jsonl"
 RESULT_FILE = "result.json"
+EXPORT_REPORT_FILE = "export.json"
+PROBE_FILE = "probe.pt"
+"""Logits of the trained model on one pack, with which its export is compared."""
 FAILURE_FILE = "failure.json"
 """Says why a run failed where starting it again would not help: bad input, a loss that diverged."""
 
@@ -47,6 +51,15 @@ def format_checkpoint_name(step: int) -> str:
 def get_scratch_export_dir(checkpoint: Path) -> Path:
     """Return the folder beside a checkpoint that it is exported to where somebody asks it."""
     return checkpoint.with_name(f"{EXPORT_DIR}-{checkpoint.name}")
+
+
+def is_exported(output_dir: Path) -> bool:
+    """Return whether the export in a stage's folder is that of its result."""
+    result_path, report_path = output_dir / RESULT_FILE, output_dir / EXPORT_REPORT_FILE
+    if not (result_path.is_file() and report_path.is_file() and (output_dir / EXPORT_DIR / "config.json").is_file()):
+        return False
+    result, report = (json.loads(path.read_text(encoding="utf-8")) for path in (result_path, report_path))
+    return all(report[name] == result[name] for name in ("run_hash", "checkpoint_dir"))
 
 
 def read_save_grace_s() -> int:

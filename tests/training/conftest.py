@@ -13,6 +13,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.planning import build_pack_plan
 from mvl_training.recipe import Recipe, parse_recipe
+from mvl_training.trainer.export_main import export_stage
 from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
@@ -56,4 +57,5 @@ def seeing(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> tuple[P
         command, env=small.build_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    export_stage(folder / "out")
     return folder / "out", drawn[400:]

@@ -12,9 +12,14 @@ from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.held_out import local_worker, server_client, suite
-from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, QUESTIONS_PER_CATEGORY, HeldOutQuestion
+from mvl_training.evaluation.held_out.questions import (
+    DEFAULT_MAX_NEW_TOKENS,
+    PREVIEW_COUNT,
+    QUESTIONS_PER_CATEGORY,
+    HeldOutQuestion,
+)
 from mvl_training.runs.process_group import LaunchFn
-from mvl_training.runs.training_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint, TrainingRun
 from mvl_training.trainer.run_files import get_scratch_export_dir
 
 LOCAL_WORKER_MODULE = "mvl_training.evaluation.held_out.local_worker"
@@ -62,12 +67,7 @@ def run_local_worker(
     Returns:
         Answers by name of the checkpoint and question id.
     """
-    tasks = [
-        local_worker.CheckpointTask(
-            checkpoint.weights_dir, _build_answers_path(checkpoint, answer_scope, max_new_tokens), answer_scope
-        )
-        for checkpoint, answer_scope in checkpoints
-    ]
+    tasks = [_build_task(checkpoint, answer_scope, max_new_tokens) for checkpoint, answer_scope in checkpoints]
     question_ids = {question.question_id for question in questions}
     pending = [task for task in tasks if question_ids - local_worker.read_answers(task.answers_path).keys()]
     if pending:
@@ -81,6 +81,41 @@ def run_local_worker(
         checkpoint.name: local_worker.read_answers(task.answers_path)
         for (checkpoint, _), task in zip(checkpoints, tasks, strict=True)
     }
+
+
+def export_and_ask(
+    lake: Lake, run: TrainingRun, questions: Sequence[HeldOutQuestion], *, launch: LaunchFn
+) -> dict[str, local_worker.ModelAnswer]:
+    """Export a trained stage and ask it questions, in one launched process; what is there already is kept.
+
+    Args:
+        lake: The lake with the images.
+        run: The trained stage.
+        questions: None are asked of an empty sequence.
+        launch: Runs the worker.
+
+    Returns:
+        Answers by question id.
+    """
+    checkpoint = run.build_checkpoint()
+    if run.is_exported:
+        answers = run_local_worker(
+            lake, questions, [(checkpoint, "all")], max_new_tokens=DEFAULT_MAX_NEW_TOKENS, launch=launch
+        )
+        return dict(answers[checkpoint.name])
+    task = _build_task(checkpoint, "all", DEFAULT_MAX_NEW_TOKENS)
+    folder = checkpoint.output_dir / HELD_OUT_DIR
+    job_file = folder / "job.json"
+    local_worker.write_job(
+        job_file,
+        lake_root=lake.root,
+        questions=questions,
+        tasks=[task],
+        max_new_tokens=DEFAULT_MAX_NEW_TOKENS,
+        stage_to_export=checkpoint.output_dir,
+    )
+    launch([sys.executable, "-m", LOCAL_WORKER_MODULE, str(job_file)], folder)
+    return local_worker.read_answers(task.answers_path)
 
 
 def evaluate_checkpoints(
@@ -168,6 +203,13 @@ def evaluate_kept_checkpoint(
         shutil.rmtree(get_scratch_export_dir(checkpoint.weights_dir), ignore_errors=True)
     checkpoint_answers = suite.CheckpointAnswers(checkpoint, "local", answers[checkpoint.name])
     return suite.publish_report(lake, questions, [checkpoint_answers], max_new_tokens=max_new_tokens, run_id=run_id)
+
+
+def _build_task(
+    checkpoint: Checkpoint, answer_scope: local_worker.AnswerScope, max_new_tokens: int
+) -> local_worker.CheckpointTask:
+    answers_path = _build_answers_path(checkpoint, answer_scope, max_new_tokens)
+    return local_worker.CheckpointTask(checkpoint.weights_dir, answers_path, answer_scope)
 
 
 def _build_answers_path(checkpoint: Checkpoint, answer_scope: local_worker.AnswerScope, max_new_tokens: int) -> Path:

@@ -1,6 +1,7 @@
 """Worker process of the local backend: `python -m mvl_training.evaluation.held_out.local_worker JOB.json`.
 
-It loads several checkpoints one after the other, so that torch is imported once, and appends every answer to a file at
+It loads several checkpoints one after the other, so that torch is imported once (and exports a stage before, where the
+job says so), and appends every answer to a file at
 once: a worker that was killed resumes where it stopped, and no answered question is asked again.
 """
 
@@ -63,6 +64,7 @@ def write_job(
     questions: Sequence[HeldOutQuestion],
     tasks: Sequence[CheckpointTask],
     max_new_tokens: int,
+    stage_to_export: Path | None = None,
 ) -> None:
     """Write the job file of a worker.
 
@@ -72,9 +74,11 @@ def write_job(
         questions: What every checkpoint is asked.
         tasks: One per checkpoint.
         max_new_tokens: Longest answer, in tokens.
+        stage_to_export: Output folder of a trained stage that is exported first.
     """
     job = {
         "lake_root": lake_root,
+        "stage_to_export": None if stage_to_export is None else str(stage_to_export),
         "max_new_tokens": max_new_tokens,
         "questions": [question.to_dict() for question in questions],
         "tasks": [
@@ -166,10 +170,14 @@ def _index_by_position(values: Sequence[Any], positions: Sequence[int]) -> dict[
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answer the questions of a job file; return the exit status."""
+    """Do what a job file says; return the exit status."""
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     lake = Lake(job["lake_root"])
     questions = [HeldOutQuestion.from_dict(data) for data in job["questions"]]
+    if job["stage_to_export"] is not None:
+        from mvl_training.trainer.export_main import export_stage
+
+        export_stage(Path(job["stage_to_export"]))
     for task in job["tasks"]:
         answers_path = Path(task["answers_path"])
         answers_by_question = read_answers(answers_path)

@@ -22,6 +22,7 @@ from mvl_training.data.planning import build_pack_plan
 from mvl_training.evaluation.benchmarks.benchmark_run import build_media_args
 from mvl_training.evaluation.student_runner import Conversation, StudentRunner
 from mvl_training.recipe import parse_recipe
+from mvl_training.trainer.export_main import export_stage
 from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 from tests.training.chat_request import asked, asked_about_video
@@ -64,6 +65,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         command, env=small.build_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    export_stage(folder / "out")
     return folder / "out"
 
 

@@ -44,6 +44,7 @@ def test_the_location_holds_a_plan_its_rows_and_a_checkpoint_per_stage_and_the_s
         *(_key("pack_plan", stage) for stage in TRAINING_STAGES),
         *(_key("packed_rows", stage) for stage in TRAINING_STAGES),
         *(_key("checkpoint", stage) for stage in TRAINING_STAGES),
+        *(_key("checkpoint", f"{stage}_export") for stage in TRAINING_STAGES),
         *(_key("evaluation", suite) for suite in ("held_out", *load_suites())),
         *(_key("evaluation", f"kept_checkpoints_{stage}") for stage in TRAINING_STAGES),
     }
@@ -58,7 +59,7 @@ def test_suites_that_cannot_be_run_here_are_declared_and_do_not_count_as_missing
         key = _key("evaluation", suite)
         assert key not in without.materializable_asset_keys
         assert "make eval-setup" in (without.get(key).description or "")
-        assert without.get(key).parent_keys == {_key("checkpoint", "one_vision")}
+        assert without.get(key).parent_keys == {_key("checkpoint", "one_vision_export")}
     assert _key("evaluation", "held_out") in without.materializable_asset_keys
 
 
@@ -69,15 +70,20 @@ def test_stages_are_chained_and_hang_on_the_mixtures_of_the_other_location(graph
     assert graph.get(_key("checkpoint", "alignment")).parent_keys == {_key("packed_rows", "alignment")}
     assert graph.get(_key("checkpoint", "single_image")).parent_keys == {
         _key("packed_rows", "single_image"),
-        _key("checkpoint", "alignment"),
+        _key("checkpoint", "alignment_export"),
     }
     assert graph.get(_key("checkpoint", "one_vision")).parent_keys == {
         _key("packed_rows", "one_vision"),
-        _key("checkpoint", "single_image"),
+        _key("checkpoint", "single_image_export"),
     }
-    assert graph.get(_key("evaluation", "held_out")).parent_keys == {_key("checkpoint", s) for s in TRAINING_STAGES}
+    assert graph.get(_key("evaluation", "held_out")).parent_keys == {
+        _key("checkpoint", f"{stage}_export") for stage in TRAINING_STAGES
+    }
     for stage in TRAINING_STAGES:
-        assert graph.get(_key("evaluation", f"kept_checkpoints_{stage}")).parent_keys == {_key("checkpoint", stage)}
+        assert graph.get(_key("checkpoint", f"{stage}_export")).parent_keys == {_key("checkpoint", stage)}
+        assert graph.get(_key("evaluation", f"kept_checkpoints_{stage}")).parent_keys == {
+            _key("checkpoint", f"{stage}_export")
+        }
     assert graph.external_asset_keys == {_key("mixture", stage) for stage in TRAINING_STAGES}
 
 

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from mvl_assets.lake.lake import Lake
+from mvl_training.trainer.export_main import export_stage
 from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
@@ -21,6 +22,7 @@ from tests.training import tiny_model as small
 NEVER_COPIED = """
 import sys, time
 from mvl_training.trainer import checkpoint_writer, main
+from mvl_training.trainer.export_main import export_stage
 
 copy_files = checkpoint_writer._copy_files
 
@@ -101,6 +103,8 @@ def test_steps_go_on_while_a_checkpoint_is_copied_and_a_kill_leaves_the_one_befo
         for o in (out, tmp_path / "plain")
     ]
     assert names[0] == names[1] and not list(scratch.glob("checkpoints-*"))
+    for folder in (out, tmp_path / "plain"):
+        export_stage(folder)
     weights = [load_file(o / "export" / "model.safetensors") for o in (out, tmp_path / "plain")]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[1])
 

@@ -1,0 +1,99 @@
+"""The assets `checkpoint/<training stage>_export`: weights in Hugging Face form, compared with the trained model.
+
+An asset of its own, so that no rank of a training on many GPUs waits while one process reads, converts and checks the
+weights. Everything after it (the next stage, evaluations) reads what it leaves.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
+import dagster as dg
+
+from mvl_assets.common import metadata_keys
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.errors import MvlError
+from mvl_assets.lake.lake import Lake
+from mvl_assets.stages import CHECKPOINT
+from mvl_training.evaluation.held_out.evaluate import export_and_ask, select_preview_questions
+from mvl_training.evaluation.held_out.local_worker import ModelAnswer
+from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_export_key, open_lake
+from mvl_training.orchestration.kept_checkpoint_assets import register_kept_checkpoints
+from mvl_training.orchestration.launch import Launcher
+from mvl_training.orchestration.report import render_preview_table
+from mvl_training.runs import training_run
+
+# Increased by hand when the meaning of the code changes.
+EXPORT_CODE_VERSION = "1"
+EXPORT_CHECK = "export_reloads"
+
+
+def build_export_asset(stage: TrainingStage) -> dg.AssetsDefinition:
+    """Return the asset `checkpoint/<stage>_export`."""
+    key = build_export_key(stage)
+
+    @dg.asset(
+        key=key,
+        group_name=CHECKPOINT.name,
+        description="The weights of the stage in Hugging Face form: the next stage starts from them, and transformers"
+        " and vLLM load them. An export that is there already is kept.",
+        deps=[dg.AssetKey([CHECKPOINT.name, stage])],
+        check_specs=[
+            dg.AssetCheckSpec(
+                EXPORT_CHECK,
+                asset=key,
+                description="The exported folder, loaded again, gives the logits of the trained model.",
+                blocking=True,
+            )
+        ],
+        kinds={"pytorch", "huggingface"},
+        owners=OWNERS,
+        tags={metadata_keys.STAGE: stage},
+        pool=GPU_POOL,
+        code_version=EXPORT_CODE_VERSION,
+    )
+    def checkpoint_export(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
+        lake = open_lake()
+        run = training_run.resolve_training_run(lake, stage)
+        checkpoint = run.build_checkpoint()
+        preview = _export_and_preview(context, launcher, lake, run)
+        difference = run.read_export_difference()
+        training_run.set_current_checkpoint(checkpoint)
+        register_kept_checkpoints(context.instance, checkpoint)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(checkpoint.version),
+            metadata={
+                metadata_keys.URI: str(checkpoint.export_dir),
+                metadata_keys.MAX_LOGIT_DIFFERENCE: difference,
+                metadata_keys.PREVIEW: dg.MarkdownMetadataValue(preview),
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=EXPORT_CHECK,
+                    passed=difference <= run.export_tolerance,
+                    metadata={
+                        metadata_keys.MAX_LOGIT_DIFFERENCE: difference,
+                        metadata_keys.TOLERANCE: run.export_tolerance,
+                    },
+                )
+            ],
+        )
+
+    return checkpoint_export
+
+
+def _export_and_preview(
+    context: dg.AssetExecutionContext, launcher: Launcher, lake: Lake, run: training_run.TrainingRun
+) -> str:
+    """Export the stage and return what it answers to a few held-out questions, as a table."""
+    questions = select_preview_questions(lake)
+    try:
+        answers: dict[str, ModelAnswer] = export_and_ask(
+            lake,
+            run,
+            questions,
+            launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
+        )
+    except MvlError as error:
+        if not run.is_exported:
+            raise
+        # The weights are good and were expensive: a failed preview is a line on the page, not a failed run.
+        return f"*not asked: {error.message}*"
+    return render_preview_table(lake, questions, {run.stage: answers})
