@@ -7,10 +7,7 @@ export needs besides weights) and `state.json`, which is written last and lists 
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +21,7 @@ from mvl_assets.common.atomic_write import fsync_path, fsync_tree
 from mvl_assets.common.text import format_exception_line
 from mvl_assets.errors import MvlError
 from mvl_training.recipe import StageConfig
-from mvl_training.trainer.collective import run_on_rank_0, wait_for_all_ranks
+from mvl_training.trainer.collective import wait_for_all_ranks
 from mvl_training.trainer.run_files import format_checkpoint_name, list_checkpoints, parse_step
 
 STATE_FILE = "state.json"
@@ -152,93 +149,6 @@ def build_write_error(building_dir: Path, error: Exception) -> CheckpointError:
         f"{building_dir.parent}: the checkpoint could not be written ({format_exception_line(error, 160)})",
         hint=f"{free_mib} MiB are free there; the previous checkpoint is intact, and the same command resumes from it",
     )
-
-
-def load(engine: Any, checkpoint: Path, state: CheckpointState, *, world_size: int, zero_stage: int) -> None:
-    """Load a checkpoint into the engine. Collective.
-
-    One saved by another number of ranks is converted to DeepSpeed's universal form first; the engine must have been
-    built for that (`build_engine(load_universal=True)`). Weights and optimizer states are then equal; sums over ranks
-    are rounded in another order.
-
-    Args:
-        engine: DeepSpeed's.
-        checkpoint: The checkpoint's folder.
-        state: State of the checkpoint.
-        world_size: Number of ranks of this run.
-        zero_stage: ZeRO stage of this run.
-
-    Raises:
-        CheckpointError: The ZeRO stages differ, or the checkpoint cannot be converted or loaded.
-    """
-    if state.zero_stage != zero_stage:
-        raise CheckpointError(
-            f"{checkpoint} was saved with ZeRO-{state.zero_stage}; this run has ZeRO-{zero_stage}",
-            hint=f"set the recipe's `zero_stage` back to {state.zero_stage}, or start again with --resume never",
-        )
-    is_converted = needs_universal_conversion(state, world_size)
-    load_dir = run_on_rank_0(lambda: _convert_to_universal(checkpoint)) if is_converted else checkpoint
-    saved_groups = [_drop_params(group) for group in engine.optimizer.param_groups] if is_converted else []
-    hint = "start again with --resume never"
-    try:
-        loaded_path, _ = engine.load_checkpoint(str(load_dir), tag=DEEPSPEED_TAG, load_lr_scheduler_states=False)
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        message = f"{checkpoint} could not be loaded ({format_exception_line(error)})"
-        raise CheckpointError(message, hint=hint) from error
-    if loaded_path is None:
-        raise CheckpointError(f"{checkpoint} could not be loaded", hint=hint)
-    if is_converted:
-        unshare_optimizer_state(engine.optimizer, saved_groups, zero_stage)
-        wait_for_all_ranks()
-        if dist.get_rank() == 0:
-            shutil.rmtree(load_dir)
-
-
-def needs_universal_conversion(state: CheckpointState, world_size: int) -> bool:
-    """Return whether `world_size` ranks cannot read the checkpoint as it is; without ZeRO each rank has everything."""
-    return state.world_size != world_size and state.zero_stage > 0
-
-
-def _drop_params(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != "params"}
-
-
-def unshare_optimizer_state(optimizer: Any, saved_groups: list[dict[str, Any]], zero_stage: int) -> None:
-    """Undo DeepSpeed's merging of optimizer settings and states when it loads a universal checkpoint.
-
-    After it (`load_hp_checkpoint_state_from_checkpoint_dir_stage3` under ZeRO-3) every parameter group has the settings
-    of the first, and the optimizer states of all sub-groups share one `step` tensor, which the optimizer would
-    then count up once per sub-group.
-
-    Args:
-        optimizer: DeepSpeed's, around torch's.
-        saved_groups: Settings of the parameter groups from before the load.
-        zero_stage: Only ZeRO-3 shares the `step` tensor.
-    """
-    for group, settings in zip(optimizer.param_groups, saved_groups, strict=True):
-        group.update(settings)
-    if zero_stage == 3:
-        for parameter_state in optimizer.optimizer.state.values():
-            parameter_state["step"] = parameter_state["step"].clone()
-
-
-def _convert_to_universal(checkpoint: Path) -> Path:
-    """Write the checkpoint in DeepSpeed's universal form into a folder next to it. One rank only."""
-    universal_dir = checkpoint.with_name(f".universal-{checkpoint.name}")
-    for leftover in checkpoint.parent.glob(".universal-*"):
-        shutil.rmtree(leftover)
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
-    command += ["--input_folder", str(checkpoint / DEEPSPEED_TAG)]
-    command += ["--output_folder", str(universal_dir / DEEPSPEED_TAG)]
-    command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    if completed.returncode:
-        reason = " ".join(completed.stderr.split())[-300:]
-        raise CheckpointError(
-            f"{checkpoint} could not be converted for another number of ranks: {reason}",
-            hint="run with the number of ranks that saved it, or start again with --resume never",
-        )
-    return universal_dir
 
 
 def find_newest(checkpoints_dir: Path, run_hash: str) -> tuple[Path, CheckpointState] | None:

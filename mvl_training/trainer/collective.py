@@ -81,7 +81,16 @@ def raise_on_all_ranks(error: MvlError | None) -> None:
     Raises:
         MvlError: The error, with its class, message and hint.
     """
-    errors: list[MvlError | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(errors, error, group=_control_group)
-    if raised_errors := [error for error in errors if error is not None]:
+    if raised_errors := [error for error in gather_from_all_ranks(error) if error is not None]:
         raise raised_errors[0]
+
+
+def gather_from_all_ranks(value: _T) -> list[_T]:
+    """Return the values of all ranks, in their order, on each. Collective.
+
+    Args:
+        value: This rank's; it must be picklable.
+    """
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value, group=_control_group)
+    return values

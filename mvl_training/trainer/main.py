@@ -63,6 +63,7 @@ from mvl_training.model.students.choose import load_student, start_student
 from mvl_training.recipe import Recipe
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
+from mvl_training.trainer.checkpoint_loader import load_checkpoint, needs_universal_conversion
 from mvl_training.trainer.checkpoint_writer import CheckpointWriter
 from mvl_training.trainer.collective import STEP_TIMEOUT, open_control_group, run_on_all_ranks, run_on_rank_0
 from mvl_training.trainer.disk_need import check_disk, check_save_time, check_staging_disk
@@ -208,7 +209,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     checkpoints_dir = job.output_dir / CHECKPOINTS_DIR
     resume_point = run_on_rank_0(lambda: _find_resume_point(job, checkpoints_dir))
     tokenizer = load_tokenizer(job.recipe)
-    load_universal = resume_point is not None and checkpoints.needs_universal_conversion(resume_point[1], world_size)
+    load_universal = resume_point is not None and needs_universal_conversion(resume_point[1], world_size)
     if job.stage_config.zero_stage == 3:
         deepspeed_config = build_deepspeed_config(job.stage_config, load_universal=load_universal)
         student, sizes = build_student_zero3(
@@ -239,7 +240,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     start_step = 0
     if resume_point is not None:
         checkpoint, state = resume_point
-        checkpoints.load(engine, checkpoint, state, world_size=world_size, zero_stage=job.stage_config.zero_stage)
+        load_checkpoint(engine, checkpoint, state, world_size=world_size, zero_stage=job.stage_config.zero_stage)
         start_step = state.step
     loader = PackLoader(job.lake, job.stage, job.plan, processor, job.recipe.loss_weighting)
     step_packer = StepPacker(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mvl_training.trainer.checkpoint import unshare_optimizer_state
+from mvl_training.trainer.checkpoint_loader import unshare_optimizer_state
 
 
 @dataclass

@@ -26,6 +26,7 @@ from mvl_training.runs.step_rows import read_step_rows
 from mvl_training.runs.training_run import EXPORT_TOLERANCE, Checkpoint
 from mvl_training.trainer import checkpoint
 from mvl_training.trainer.checkpoint import CheckpointError
+from mvl_training.trainer.checkpoint_loader import load_checkpoint
 from mvl_training.trainer.export import export_checkpoint
 from mvl_training.trainer.export_main import export_stage
 from mvl_training.trainer.run_files import list_checkpoints
@@ -300,7 +301,7 @@ def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
     with pytest.raises(CheckpointError, match="belongs to another run"):
         checkpoint.find_newest(folder, "0" * 32)
     with pytest.raises(CheckpointError, match="saved with ZeRO-2; this run has ZeRO-3"):
-        checkpoint.load(None, whole, state, world_size=2, zero_stage=3)
+        load_checkpoint(None, whole, state, world_size=2, zero_stage=3)
 
     shard = next(whole.rglob("*optim_states.pt"))
     os.truncate(shard, 100)

@@ -1,5 +1,5 @@
 """ZeRO-3 with weights that are really partitioned: no threshold below which they stay whole, the head untied and in
-parts, float32 that is float32."""
+parts, float32 that is float32; and the conversion of checkpoints, which all ranks share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from mvl_training.recipe import parse_recipe
 from tests.patience import PATIENCE_S
 from tests.training import tiny_model as small
 
-# Two ranks train the same steps with ZeRO-2 and with ZeRO-3, then compare the model's logits outside of its `forward`.
+# Two ranks train the same steps with ZeRO-2 and with ZeRO-3, then compare the model's logits outside of its `forward`,
+# and what they convert with what DeepSpeed converts in one process.
 SCRIPT = """
 import json, sys
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -37,9 +39,11 @@ from mvl_training.model.lora import add_adapters
 from mvl_training.model.students.choose import start_student
 from mvl_training.recipe import load_recipe
 from mvl_training.trainer import engine as engines, loop
-from mvl_training.trainer.finish import compute_probe_logits
+from mvl_training.trainer.checkpoint import DEEPSPEED_TAG
 from mvl_training.trainer.main import init_distributed
 from mvl_training.trainer.mfu import ThroughputMeter
+from mvl_training.trainer.probe import compute_probe_logits
+from mvl_training.trainer.universal_checkpoint import convert_to_universal
 from mvl_training.trainer.zero3 import build_student_zero3, gather_own_parameters
 
 folder, lake = Path(sys.argv[1]), Lake(sys.argv[2])
@@ -53,6 +57,22 @@ NO_THRESHOLDS = {
 build_zero_config = engines._build_zero_config
 engines._build_zero_config = lambda stage_config: build_zero_config(stage_config) | NO_THRESHOLDS
 init_distributed()
+
+def read_files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+def compare_conversions(checkpoint):
+    converted = convert_to_universal(checkpoint)
+    expected = checkpoint.with_name("expected")
+    if dist.get_rank() == 0:
+        from deepspeed.checkpoint import ds_to_universal
+        ds_to_universal.main(Namespace(
+            input_folder=str(checkpoint / DEEPSPEED_TAG), output_folder=str(expected / DEEPSPEED_TAG),
+            num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
+        ))
+        theirs, ours = read_files(expected), read_files(converted)
+        return [len(ours), sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))]
+
 recipe = load_recipe(folder / "tiny.yaml")
 tokenizer, plan = load_tokenizer(recipe), PackPlan(lake, "single_image")
 results = {}
@@ -89,7 +109,11 @@ for zero_stage in (2, 3):
     engine.eval()
     with torch.no_grad(), gather_own_parameters(engine.module):
         logits = compute_probe_logits(engine.module, loader.load([0]))
+    checkpoint = folder / f"zero{zero_stage}" / "step-00000004"
+    engine.save_checkpoint(str(checkpoint), tag=DEEPSPEED_TAG, save_latest=False)
+    dist.barrier()
     results[zero_stage] = {
+        "converted": compare_conversions(checkpoint),
         "losses": [step["loss"] for step in steps],
         "norms": [step["grad_norm"] for step in steps],
         "logits": logits.flatten()[:500].tolist(),
@@ -142,3 +166,9 @@ def test_losses_gradients_and_logits_equal_those_of_whole_weights(results: dict[
     assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-5)
     assert parts["norms"] == pytest.approx(whole["norms"], rel=1e-4)
     assert parts["logits"] == pytest.approx(whole["logits"], abs=1e-4)
+
+
+def test_ranks_that_share_a_conversion_write_what_one_process_writes(results: dict[str, Any]) -> None:
+    for zero_stage in ("2", "3"):
+        n_files, differing = results[zero_stage]["converted"]
+        assert n_files > 50 and differing == []
