@@ -140,12 +140,13 @@ def test_a_recipe_may_have_some_of_the_stages(tmp_path: Path, monkeypatch: pytes
     graph = defs().resolve_asset_graph()
     names = ("pack_plan", "packed_rows", "checkpoint")
     assert {key for key in graph.materializable_asset_keys if key.path[0] in names} == {
-        _key(name, "single_image") for name in names
+        _key("checkpoint", "single_image_export"),
+        *(_key(name, "single_image") for name in names),
     }
     # Without an alignment the model is assembled from the towers.
     assert graph.get(_key("checkpoint", "single_image")).parent_keys == {_key("packed_rows", "single_image")}
     for suite in ("held_out", *load_suites()):
-        assert graph.get(_key("evaluation", suite)).parent_keys == {_key("checkpoint", "single_image")}
+        assert graph.get(_key("evaluation", suite)).parent_keys == {_key("checkpoint", "single_image_export")}
 
 
 def _read_demo_recipe() -> dict[str, Any]:

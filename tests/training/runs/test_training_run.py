@@ -1,19 +1,12 @@
-"""How a loss curve moved, down to a stage of one step, and what an export may differ by."""
+"""How a loss curve moved, down to a stage of one step."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mvl_training.runs.training_run import (
-    EXPORT_TOLERANCE,
-    MERGED_EXPORT_TOLERANCE,
-    TrainingRun,
     compute_loss_trend,
 )
-from tests.training import tiny_model as small
 
 
 def test_a_loss_trend_compares_both_ends_of_the_curve_beyond_noise() -> None:
@@ -30,18 +23,3 @@ def test_the_loss_of_a_single_step_neither_fell_nor_rose() -> None:
     assert not single.has_risen
     with pytest.raises(ValueError, match="needs at least one step"):
         compute_loss_trend([])
-
-
-@pytest.mark.parametrize(
-    ("changes", "tolerance"),
-    [
-        ({}, EXPORT_TOLERANCE),
-        ({"lora": {}}, EXPORT_TOLERANCE),
-        ({"lora": {}, "precision": "bf16"}, MERGED_EXPORT_TOLERANCE),
-    ],
-)
-def test_an_export_may_differ_where_adapters_in_bf16_were_added(
-    tokenizer: Path, changes: dict[str, Any], tolerance: float
-) -> None:
-    run = TrainingRun("single_image", "tiny.yaml", small.build_recipe(tokenizer, **changes), "lake", "1", None)
-    assert run.export_tolerance == tolerance
