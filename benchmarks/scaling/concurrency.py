@@ -2,7 +2,7 @@
 
 ingest_2   two ingests of different sources into one lake, one with images and one of text
 publish_4  four processes that each publish a source into one table, beside half a million rows of others
-shards_8   one source with images in eight shards, on as many processes as there are cores
+shards_8   one source with images in eight shards of a quarter of the usual size, on a process per core
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scaling.workers import StateFile, WorkerError, read_result, start_worker
 
 RUN_ID = "concurrency"
 IMAGE_SOURCE, TEXT_SOURCE = "dvqa", "orca_math"
-N_SHARDS = 8
+N_SHARDS, SHARD_ROWS = 8, ingest.SHARD_ROWS // 4
 BATCH_ROWS = 8192
 TABLE = "rewritten/general"
 CONVERSATION = [{"from": "human", "value": "q" * 200}, {"from": "gpt", "value": "a" * 700}]
@@ -49,11 +49,11 @@ class Comparison:
 
 
 def run_comparisons(folder: Path, n_rows: int, state: StateFile) -> dict[str, dict[str, Any]]:
-    """Run all comparisons; the sources that are ingested have `n_rows` rows each."""
+    """Run all comparisons; the two sources that are ingested side by side have `n_rows` rows each."""
     raw = str(folder / "raw")
     ingests = [{"raw": raw, "slug": slug} for slug in (IMAGE_SOURCE, TEXT_SOURCE)]
     publishes = [{"source": f"source_{number}", "n_rows": PUBLISHED_ROWS} for number in range(4)]
-    shards = {"raw": raw, "slug": IMAGE_SOURCE, "shard_rows": -(-n_rows // N_SHARDS)}
+    shards = {"raw": raw, "slug": IMAGE_SOURCE, "shard_rows": SHARD_ROWS}
     comparisons = {
         "ingest_2": Comparison("ingest", ingests, ingests),
         "publish_4": Comparison("publish", publishes, publishes),
@@ -66,7 +66,8 @@ def run_comparisons(folder: Path, n_rows: int, state: StateFile) -> dict[str, di
     for name, comparison in comparisons.items():
         if name not in state.results:
             shutil.rmtree(folder, ignore_errors=True)  # what a killed run has left
-            write_raw_sources(Path(raw), dict.fromkeys((IMAGE_SOURCE, TEXT_SOURCE), n_rows))
+            n_image_rows = N_SHARDS * SHARD_ROWS if name == "shards_8" else n_rows
+            write_raw_sources(Path(raw), {IMAGE_SOURCE: n_image_rows, TEXT_SOURCE: n_rows})
             state.put(name, _compare(comparison, folder))
             shutil.rmtree(folder, ignore_errors=True)
         print(f"{name}: {state.results[name]}", file=sys.stderr)
@@ -113,7 +114,7 @@ def run_ingest(folder: str, raw: str, slug: str) -> dict[str, Any]:
 
 
 def ingest_shards(folder: str, raw: str, slug: str, shard_rows: int, n_processes: int) -> dict[str, Any]:
-    """Ingest one source in shards of a few rows, so that there are several of them."""
+    """Ingest one source in shards of `shard_rows` rows."""
     ingest.SHARD_ROWS = shard_rows
     spec = _find_source(raw, slug)
     executor = ProcessExecutor(n_processes)
