@@ -18,15 +18,8 @@ from mvl_assets.curation.strata import resolve_strata
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.mixtures.candidates import (
-    CandidatePool,
-    ClauseCount,
-    KeptRewrites,
-    LicenseRules,
-    SourceGroups,
-    UnlicensedRows,
-    open_candidate_pool,
-)
+from mvl_assets.lake_queries.mixtures.candidate_tables import LicenseRules, SourceGroups, open_candidate_pool
+from mvl_assets.lake_queries.mixtures.candidates import CandidatePool, ClauseCount, KeptRewrites, UnlicensedRows
 from mvl_assets.lake_queries.mixtures.row_filter import RowFilter, parse_row_filter
 from mvl_assets.lake_queries.mixtures.score_columns import ScoreCatalog, list_score_types
 

@@ -11,7 +11,8 @@ from mvl_assets.common.suggestions import format_suggestion
 from mvl_assets.config.mixture_config import StrataConfig
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN
-from mvl_assets.lake_queries.mixtures.candidates import NO_STRATUM, StratumColumn
+from mvl_assets.lake_queries.mixtures.candidate_tables import StratumColumn
+from mvl_assets.lake_queries.mixtures.candidates import NO_STRATUM
 
 _TABLES = (JUDGED, REWRITTEN, CATEGORY)
 

@@ -8,7 +8,7 @@ server gives no log-probabilities is asked several times (`votes`).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from itertools import zip_longest
@@ -19,8 +19,6 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import (
-    CONVERSATION_INPUT,
-    REFERENCE_INPUT,
     Prompt,
     compute_judging_hash,
     get_judge_prompts,
@@ -29,7 +27,7 @@ from mvl_assets.config.prompts import (
     load_prompts,
 )
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.request import ModelRef, Request
+from mvl_assets.judging.judge_requests import build_judge_requests, parse_judge_answer
 from mvl_assets.judging.keep import (
     GOOD,
     NO_LABEL,
@@ -46,7 +44,7 @@ from mvl_assets.judging.panel import (
     combine_verdicts,
     compute_panel_agreement,
 )
-from mvl_assets.judging.reference import format_reference, matches_all_references
+from mvl_assets.judging.reference import matches_all_references
 from mvl_assets.judging.text_only_probe import (
     ANSWERABLE_WITHOUT_IMAGE,
     ProbedPair,
@@ -55,17 +53,16 @@ from mvl_assets.judging.text_only_probe import (
     parse_probe_answer,
     resolve_image_need,
 )
-from mvl_assets.judging.verdict import Verdict, parse_verdict
+from mvl_assets.judging.verdict import Verdict
 from mvl_assets.judging.votes import build_vote_chains, count_votes, forecast_votes
 from mvl_assets.lake import sql
 from mvl_assets.lake.answer_lookup import AnswerLookup
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake.table_reader import TableReader
-from mvl_assets.model_stage.dialogue import QAPair, extract_qa_pairs, format_pairs
+from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_pairs
 from mvl_assets.model_stage.due_requests import resolve_questions
 from mvl_assets.model_stage.loop import ProgressCallback
-from mvl_assets.model_stage.messages import build_messages, build_output_form
 from mvl_assets.model_stage.parts import StageReport
 from mvl_assets.model_stage.reask import ReaskChain, Resolution, RoundKeys
 from mvl_assets.model_stage.samples import build_sample_filter, resolve_prompt_family, snapshot_if_exists
@@ -470,56 +467,6 @@ def judge_source(
         panel_agreement={
             criterion: compute_panel_agreement(patterns) for criterion, patterns in patterns_by_criterion.items()
         },
-    )
-
-
-def build_judge_requests(
-    criteria: Sequence[Prompt],
-    turns: Iterable[Mapping[str, str]],
-    image_ids: Sequence[str],
-    model: ModelRef,
-    references: Sequence[QAPair],
-) -> tuple[list[Request], bool]:
-    """Return one request per criterion about a conversation.
-
-    Args:
-        criteria: One prompt per criterion.
-        turns: Turns of the conversation, human and gpt in turn.
-        image_ids: Images of the conversation, in order.
-        model: The judge.
-        references: The source's own questions and answers, which a prompt with the input `reference` gives the judge.
-
-    Returns:
-        The requests in the order of `criteria`, and whether the images were left out (blind).
-    """
-    pairs = extract_qa_pairs(turns)
-    values = {CONVERSATION_INPUT: format_pairs(pairs)}
-    if any(REFERENCE_INPUT in criterion.inputs for criterion in criteria):
-        values[REFERENCE_INPUT] = format_reference(pairs, references)
-    messages_by_criterion = [
-        build_messages(criterion, {name: values[name] for name in criterion.inputs}, image_ids, model)
-        for criterion in criteria
-    ]
-    requests = [
-        Request(messages, model, criterion.sampling, criterion.name, criterion.hash, build_output_form(criterion))
-        for criterion, (messages, _) in zip(criteria, messages_by_criterion, strict=True)
-    ]
-    return requests, any(blind for _, blind in messages_by_criterion)
-
-
-def parse_judge_answer(criterion: Prompt, request_key: str, answer: Mapping[str, Any]) -> Verdict:
-    """Return the verdict of a stored answer.
-
-    Raises:
-        VerdictError: The answer is not a verdict.
-    """
-    return parse_verdict(
-        criterion.criterion_name,
-        request_key,
-        answer["text"],
-        answer["finish_reason"],
-        answer["first_token_logprobs"],
-        is_constrained=answer.get("output_form") not in ("openai", "none"),
     )
 
 

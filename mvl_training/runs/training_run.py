@@ -34,6 +34,7 @@ from mvl_training.trainer.run_files import (
     EXPORT_REPORT_FILE,
     FAILURE_FILE,
     METRICS_FILE,
+    PROBE_FILE,
     RESULT_FILE,
     format_checkpoint_name,
     is_exported,
@@ -150,7 +151,7 @@ class TrainingRun:
     @property
     def is_finished(self) -> bool:
         """Whether the stage is trained."""
-        return (self.output_dir / RESULT_FILE).is_file()
+        return all((self.output_dir / name).is_file() for name in (RESULT_FILE, PROBE_FILE))
 
     @property
     def is_exported(self) -> bool:

@@ -25,7 +25,7 @@ from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.errors import MvlError
 from mvl_assets.execution.create import create_executor
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.mixtures.candidates import SourceGroups
+from mvl_assets.lake_queries.mixtures.candidate_tables import SourceGroups
 from mvl_assets.orchestration.asset_keys import list_category_groups
 from mvl_training.data.pack_materializer import is_materialized, materialize_packs
 from mvl_training.data.pack_plan import PackPlan

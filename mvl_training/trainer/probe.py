@@ -45,7 +45,10 @@ def measure_probe_difference(path: Path, student: Student, device: torch.device)
         MvlError: The file is missing.
     """
     if not path.is_file():
-        raise MvlError(f"{path} is missing", hint="train the stage again with --resume never")
+        raise MvlError(
+            f"{path} is missing",
+            hint="the command that trained the stage goes on from its last checkpoint and writes it",
+        )
     # Layouts in the pack are objects of the student's own class, and nobody but the trainer writes this file.
     probe = torch.load(path, map_location="cpu", weights_only=False)
     with torch.no_grad():

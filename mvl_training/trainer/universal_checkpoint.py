@@ -65,7 +65,7 @@ def _convert(checkpoint: Path, universal_dir: Path) -> None:
     )
     with (
         _report_as_checkpoint_error(checkpoint),
-        patch.object(ds_to_universal, "_do_parallel_work", _WorkSharer(checkpoint).do_share),
+        patch.object(ds_to_universal, "_do_parallel_work", _WorkSharer(checkpoint).run_pass),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.suppress(_ShareDone),
     ):
@@ -79,7 +79,7 @@ class _WorkSharer:
         self._checkpoint = checkpoint
         self._n_passes_done = 0
 
-    def do_share(self, do_work: Callable[[Any], Any], work_items: Iterable[Any], n_workers: int) -> list[Any]:
+    def run_pass(self, do_work: Callable[[Any], Any], work_items: Iterable[Any], n_workers: int) -> list[Any]:
         """Do this rank's part of a pass, and return the results of all ranks. Collective.
 
         Raises:
@@ -88,11 +88,11 @@ class _WorkSharer:
         # Names of parameters come as a set, which every process iterates over in another order.
         share = sorted(work_items, key=str)[dist.get_rank() :: dist.get_world_size()]
 
-        def work() -> list[Any]:
+        def process_share() -> list[Any]:
             with _report_as_checkpoint_error(self._checkpoint):
                 return [do_work(item) for item in share]
 
-        results = gather_from_all_ranks(run_on_all_ranks(work))
+        results = gather_from_all_ranks(run_on_all_ranks(process_share))
         self._n_passes_done += 1
         if self._n_passes_done == N_PASSES and dist.get_rank() != 0:
             raise _ShareDone

@@ -11,7 +11,7 @@ import pytest
 from mvl_assets.config.prompt_front_matter import FENCE_CLOSE, FENCE_OPEN
 from mvl_assets.config.prompts import PROMPTS_DIR, Prompt, format_inline, get_judge_prompts, load_prompts
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.judging.judge import build_judge_requests
+from mvl_assets.judging.judge_requests import build_judge_requests
 from mvl_assets.model_stage.dialogue import strip_markers
 from mvl_assets.rewriting.build import build_requests
 

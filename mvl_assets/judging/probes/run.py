@@ -10,7 +10,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import Prompt, get_judge_prompts, list_expected_tokens, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.judging.judge import build_judge_requests, parse_judge_answer
+from mvl_assets.judging.judge_requests import build_judge_requests, parse_judge_answer
 from mvl_assets.judging.panel import combine_verdicts
 from mvl_assets.judging.probes.contrast_pairs import ContrastPair, ProbeQAPair
 from mvl_assets.judging.probes.score import JudgeResponse, PairResult
