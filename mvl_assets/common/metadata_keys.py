@@ -177,6 +177,7 @@ INITIAL_WEIGHTS: Final = "mvl/initial_weights"
 VERSIONS: Final = "mvl/versions"
 MAX_LOGIT_DIFFERENCE: Final = "mvl/max_logit_difference"
 TOLERANCE: Final = "mvl/tolerance"
+DEVICES: Final = "mvl/devices"
 
 # Evaluation.
 QUESTIONS: Final = "mvl/questions"

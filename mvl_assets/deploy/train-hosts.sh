@@ -24,7 +24,7 @@ while IFS= read -r -d '' variable; do
     PYTHONPATH | TOKENIZERS_PARALLELISM) ;;
     *TOKEN* | *KEY* | *SECRET* | *PASSWORD*) continue ;;
     AWS_ENDPOINT* | AWS_REGION | AWS_DEFAULT_REGION | AWS_PROFILE) ;;
-    MVL_* | NCCL_* | GLOO_* | TORCH_* | HF_* | OMP_* | KMP_*) ;;
+    MVL_* | NCCL_* | GLOO_* | TORCH_* | HF_* | WANDB_* | OMP_* | KMP_*) ;;
     *) continue ;;
   esac
   passed+=$(printf '%q ' "$variable")

@@ -19,9 +19,8 @@ from mvl_training.orchestration.kept_checkpoint_assets import register_kept_chec
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.report import render_preview_table
 from mvl_training.runs import training_run
+from mvl_training.trainer.export_report import EXPORT_CODE_VERSION, ExportReport
 
-# Increased by hand when the meaning of the code changes.
-EXPORT_CODE_VERSION = "1"
 EXPORT_CHECK = "export_reloads"
 
 
@@ -54,29 +53,35 @@ def build_export_asset(stage: TrainingStage) -> dg.AssetsDefinition:
         run = training_run.resolve_training_run(lake, stage)
         checkpoint = run.build_checkpoint()
         preview = _export_and_preview(context, launcher, lake, run)
-        difference = run.read_export_difference()
-        training_run.set_current_checkpoint(checkpoint)
-        register_kept_checkpoints(context.instance, checkpoint)
+        report = run.read_export_report()
+        if report.is_usable:
+            training_run.set_current_checkpoint(checkpoint)
+            register_kept_checkpoints(context.instance, checkpoint)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(checkpoint.version),
             metadata={
                 metadata_keys.URI: str(checkpoint.export_dir),
-                metadata_keys.MAX_LOGIT_DIFFERENCE: difference,
+                metadata_keys.MAX_LOGIT_DIFFERENCE: report.max_difference,
                 metadata_keys.PREVIEW: dg.MarkdownMetadataValue(preview),
             },
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name=EXPORT_CHECK,
-                    passed=difference <= run.export_tolerance,
-                    metadata={
-                        metadata_keys.MAX_LOGIT_DIFFERENCE: difference,
-                        metadata_keys.TOLERANCE: run.export_tolerance,
-                    },
-                )
-            ],
+            check_results=[_build_export_result(report)],
         )
 
     return checkpoint_export
+
+
+def _build_export_result(report: ExportReport) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=EXPORT_CHECK,
+        passed=report.is_within_tolerance,
+        # Kernels of another device than that of the training round otherwise: a difference is then only a warning.
+        severity=dg.AssetCheckSeverity.ERROR if report.is_conclusive else dg.AssetCheckSeverity.WARN,
+        metadata={
+            metadata_keys.MAX_LOGIT_DIFFERENCE: report.max_difference,
+            metadata_keys.TOLERANCE: report.tolerance,
+            metadata_keys.DEVICES: f"trained on {report.trained_on}, compared on {report.measured_on}",
+        },
+    )
 
 
 def _export_and_preview(

@@ -27,17 +27,16 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.stages import CHECKPOINT
 from mvl_training.recipe import Recipe, load_recipe
+from mvl_training.trainer.export_report import ExportReport, read_export_report
 from mvl_training.trainer.metrics import read_metrics
 from mvl_training.trainer.run_files import (
     CHECKPOINTS_DIR,
     EXPORT_DIR,
-    EXPORT_REPORT_FILE,
     FAILURE_FILE,
     METRICS_FILE,
     PROBE_FILE,
     RESULT_FILE,
     format_checkpoint_name,
-    is_exported,
     list_checkpoints,
     parse_step,
     read_save_grace_s,
@@ -54,10 +53,6 @@ machine."""
 
 MAX_RESTARTS = 3
 """How often torchrun starts the ranks of this machine again after one of them was lost."""
-
-EXPORT_TOLERANCE_BY_PRECISION = {"fp32": 1e-3, "bf16": 0.25}
-"""Largest difference of a logit between the trained model and its reloaded export: equal weights, by kernels that may
-round in another order. In bf16, with its 8 bits, that moves logits of 20 by about 0.1, and so does adding adapters."""
 
 
 def get_export_asset_name(stage: TrainingStage) -> str:
@@ -140,28 +135,21 @@ class TrainingRun:
         return load_settings().checkpoints_dir / self.stage / self.inputs_hash[:16]
 
     @property
-    def export_dir(self) -> Path:
-        return self.output_dir / EXPORT_DIR
-
-    @property
     def export_run_dir(self) -> Path:
-        """Gets the log of the process that exports; the training has its own."""
+        """Gets the log of a process that does nothing but export."""
         return self.output_dir / "export_run"
 
     @property
     def is_finished(self) -> bool:
-        """Whether the stage is trained."""
-        return all((self.output_dir / name).is_file() for name in (RESULT_FILE, PROBE_FILE))
+        """Whether the stage is trained, and exported or ready to be."""
+        has_result, has_probe = ((self.output_dir / name).is_file() for name in (RESULT_FILE, PROBE_FILE))
+        return has_result and (has_probe or self.is_exported)
 
     @property
     def is_exported(self) -> bool:
-        """Whether the trained weights are there in Hugging Face form."""
-        return is_exported(self.output_dir)
-
-    @property
-    def export_tolerance(self) -> float:
-        """Largest difference of a logit that the export may have."""
-        return EXPORT_TOLERANCE_BY_PRECISION[self.recipe.get_stage(self.stage).precision]
+        """Whether the trained weights are there in Hugging Face form, and were found equal or could not be compared."""
+        report = read_export_report(self.output_dir)
+        return report is not None and report.is_usable
 
     @property
     def may_retry(self) -> bool:
@@ -189,8 +177,10 @@ class TrainingRun:
         return command
 
     def build_export_command(self) -> list[str]:
-        """Return the command that exports the trained stage."""
-        return [sys.executable, "-m", EXPORT_MODULE, "--out", str(self.output_dir)]
+        """Return the command that exports the trained stage, on the first of the machines that train."""
+        command = shlex.split(os.environ.get(LAUNCHER_ENV, ""))
+        command += ["--nproc_per_node", "1"] if command else [sys.executable]
+        return [*command, "-m", EXPORT_MODULE, "--out", str(self.output_dir)]
 
     def build_checkpoint(self) -> Checkpoint:
         """Return the checkpoint of the finished run. Its version is a digest of the inputs and the number of steps.
@@ -214,22 +204,23 @@ class TrainingRun:
         """
         if not self.is_finished:
             raise StageError(
-                f"training of {self.stage} left no result in {self.output_dir}",
-                hint=f"see {self.output_dir / 'log.txt'}",
+                f"{self.stage} is not trained with the current plan and recipe: {self.output_dir} has no result",
+                hint=f"materialise {CHECKPOINT.name}/{self.stage} first",
             )
         return read_json(self.output_dir / RESULT_FILE)
 
-    def read_export_difference(self) -> float:
-        """Return the largest difference of a logit between the export and the trained model.
+    def read_export_report(self) -> ExportReport:
+        """Return the comparison of the export with the trained model.
 
         Raises:
             StageError: The stage is not exported.
         """
-        if not self.is_exported:
+        report = read_export_report(self.output_dir)
+        if report is None:
             raise StageError(
                 f"{self.stage} is not exported", hint=f"materialise {get_export_asset_name(self.stage)} first"
             )
-        return float(read_json(self.output_dir / EXPORT_REPORT_FILE)["export_max_difference"])
+        return report
 
 
 def load_current_recipe() -> tuple[str, Recipe]:

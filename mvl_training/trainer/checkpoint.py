@@ -27,6 +27,8 @@ from mvl_training.trainer.run_files import format_checkpoint_name, list_checkpoi
 STATE_FILE = "state.json"
 MODEL_DIR = "model"
 DEEPSPEED_TAG = "zero"
+UNIVERSAL_PREFIX = ".universal-"
+"""Of the folder that a checkpoint is converted into for another number of ranks."""
 FORMAT_VERSION = 2
 N_VERIFY_THREADS = 8
 
@@ -75,8 +77,9 @@ def create_building_dir(checkpoints_dir: Path, step: int) -> Path:
     """
     building_dir = checkpoints_dir / f".building-{format_checkpoint_name(step)}"
     if dist.get_rank() == 0:
-        for leftover in checkpoints_dir.glob(".building-*"):
-            shutil.rmtree(leftover)
+        for pattern in (".building-*", f"{UNIVERSAL_PREFIX}*"):
+            for leftover in checkpoints_dir.glob(pattern):
+                shutil.rmtree(leftover)
         building_dir.mkdir(parents=True)
     wait_for_all_ranks()
     return building_dir

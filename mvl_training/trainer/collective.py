@@ -2,9 +2,8 @@
 
 Two process groups with a time limit each. The default one exchanges gradients: a rank that does not come within
 `STEP_TIMEOUT` hangs, and the run had better end and resume. The control group is for waiting while one rank works
-alone, which takes as long as a disk takes: reading and converting a checkpoint of a hundred gigabytes, exporting it.
-Its ranks are plain processes (gloo), also beside GPUs. A rank that dies ends the others at once in both cases, by
-torchrun.
+alone, which takes as long as a disk takes: reading a checkpoint of a hundred gigabytes, or completing it. Its ranks are
+plain processes (gloo), also beside GPUs. A rank that dies ends the others at once in both cases, by torchrun.
 """
 
 from __future__ import annotations

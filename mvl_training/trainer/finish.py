@@ -14,6 +14,7 @@ from mvl_training.trainer.metrics import read_metrics
 from mvl_training.trainer.probe import save_probe
 from mvl_training.trainer.run_files import (
     CHECKPOINTS_DIR,
+    EXPORT_REPORT_FILE,
     METRICS_FILE,
     PROBE_FILE,
     RESULT_FILE,
@@ -22,7 +23,7 @@ from mvl_training.trainer.run_files import (
 
 
 def finish_stage(job: TrainingJob, engine: Any, loader: PackLoader, start_step: int, wall_time_s: float) -> None:
-    """Store the probe and write result.json. Collective."""
+    """Store the probe and write result.json; an export of earlier weights counts no more. Collective."""
     save_probe(job.output_dir / PROBE_FILE, engine, loader)
     if dist.get_rank() != 0:
         return
@@ -48,4 +49,5 @@ def finish_stage(job: TrainingJob, engine: Any, loader: PackLoader, start_step: 
         "world_size": dist.get_world_size(),
         **build_provenance(job),
     }
+    (job.output_dir / EXPORT_REPORT_FILE).unlink(missing_ok=True)
     write_text_atomic(job.output_dir / RESULT_FILE, json.dumps(result, indent=1) + "\n", unique=False)

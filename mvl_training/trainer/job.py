@@ -20,6 +20,7 @@ from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.packed_rows import PackedRows, open_packs
 from mvl_training.recipe import Recipe, StageConfig, load_recipe
+from mvl_training.trainer.export_report import read_export_report
 from mvl_training.trainer.run_files import PROBE_FILE, PROVENANCE_FILE, RESULT_FILE
 
 VERSIONED_PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
@@ -137,7 +138,9 @@ def _compute_file_digest(file: Path) -> str:
 def is_finished(job: TrainingJob) -> bool:
     """Return whether the folder holds the result of this run."""
     result_path = job.output_dir / RESULT_FILE
-    if not (result_path.is_file() and (job.output_dir / PROBE_FILE).is_file()):
+    if not result_path.is_file():
+        return False
+    if not (job.output_dir / PROBE_FILE).is_file() and read_export_report(job.output_dir) is None:
         return False
     return bool(json.loads(result_path.read_text(encoding="utf-8")).get("run_hash") == job.run_hash)
 

@@ -44,7 +44,6 @@ import torch.distributed as dist
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.end_with_parent import end_with_parent
-from mvl_assets.common.file_lock import acquire_lock
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.common.malloc import retain_freed_blocks
 from mvl_assets.common.scratch_location import create_scratch_parent
@@ -90,24 +89,22 @@ from mvl_training.trainer.loop import (
 )
 from mvl_training.trainer.metrics import LOG, MetricsReporter, read_metrics
 from mvl_training.trainer.mfu import ThroughputMeter
+from mvl_training.trainer.output_lock import OutputBusy, acquire_output_lock
 from mvl_training.trainer.run_files import (
+    BENCHMARKS_DIR,
     CHECKPOINTS_DIR,
     EXPORT_DIR,
     EXPORT_REPORT_FILE,
     FAILURE_FILE,
+    HELD_OUT_DIR,
     METRICS_FILE,
+    PROBE_FILE,
     RESULT_FILE,
     SAVE_GRACE_ENV,
     TENSORBOARD_DIR,
     read_save_grace_s,
 )
 from mvl_training.trainer.zero3 import build_student_zero3
-
-LOCK_TIMEOUT_S = 10.0
-
-
-class OutputBusy(MvlError):
-    """Another process trains in the folder."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -163,13 +160,20 @@ def _run_job(job: TrainingJob) -> int:
 
 
 def check_device(recipe: Recipe, *, allow_cpu: bool) -> None:
-    """Refuse to train a recipe that is not a demo on a CPU, where it would take weeks.
+    """Refuse to train a recipe that is not a demo on a CPU, where it would take weeks, or with more ranks than GPUs.
 
     Catches a torch that was installed without CUDA.
 
     Raises:
-        MvlError: No CUDA device is found, the recipe is not a demo, and `allow_cpu` is not set.
+        MvlError: No CUDA device is found, the recipe is not a demo, and `allow_cpu` is not set; or this machine has
+            fewer GPUs than ranks.
     """
+    n_local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if torch.cuda.is_available() and n_local_ranks > torch.cuda.device_count():
+        raise MvlError(
+            f"{n_local_ranks} ranks would share {torch.cuda.device_count()} GPUs of this machine",
+            hint="lower the recipe's `nproc_per_node`, or see CUDA_VISIBLE_DEVICES",
+        )
     if torch.cuda.is_available() or recipe.is_demo or allow_cpu:
         return
     raise MvlError(
@@ -180,24 +184,11 @@ def check_device(recipe: Recipe, *, allow_cpu: bool) -> None:
 
 @contextlib.contextmanager
 def _lock_output_dir(output_dir: Path) -> Iterator[None]:
-    """Hold the folder's lock on rank 0: two runs in one folder would corrupt each other's files.
-
-    Raises OutputBusy on all ranks when another process still holds it after `LOCK_TIMEOUT_S` (one that was just killed
-    needs a moment to be gone).
-    """
+    """Hold the folder's lock on rank 0. Raises OutputBusy on all ranks."""
     with contextlib.ExitStack() as stack:
 
         def acquire() -> None:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while (lock := acquire_lock(output_dir / ".lock", blocking=False)) is None:
-                if time.monotonic() >= deadline:
-                    raise OutputBusy(
-                        f"another process trains in {output_dir}",
-                        hint="wait for it or stop it; this process changed nothing",
-                    )
-                time.sleep(0.1)
-            stack.callback(os.close, lock)
+            stack.callback(os.close, acquire_output_lock(output_dir))
 
         run_on_rank_0(acquire)
         yield
@@ -384,12 +375,13 @@ def _resolve_source_dir(recipe: Recipe) -> Path:
 
 
 def _find_resume_point(job: TrainingJob, checkpoints_dir: Path) -> tuple[Path, CheckpointState] | None:
-    """Return the checkpoint to resume from; `--resume never` first removes those of earlier runs. Rank 0 only."""
+    """Return the checkpoint to resume from; `--resume never` first removes what earlier runs left. Rank 0 only."""
     if job.resume == "never":
-        for name in (CHECKPOINTS_DIR, TENSORBOARD_DIR, EXPORT_DIR):
-            shutil.rmtree(job.output_dir / name, ignore_errors=True)
-        for name in (METRICS_FILE, RESULT_FILE, EXPORT_REPORT_FILE):
+        # First what says that the stage is trained: a kill in the middle must not leave that alone.
+        for name in (RESULT_FILE, EXPORT_REPORT_FILE, PROBE_FILE, METRICS_FILE):
             (job.output_dir / name).unlink(missing_ok=True)
+        for name in (EXPORT_DIR, HELD_OUT_DIR, BENCHMARKS_DIR, TENSORBOARD_DIR, CHECKPOINTS_DIR):
+            shutil.rmtree(job.output_dir / name, ignore_errors=True)
     newest = checkpoints.find_newest(checkpoints_dir, job.run_hash)
     if newest is None:
         if job.resume == "require":

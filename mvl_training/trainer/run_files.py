@@ -5,7 +5,6 @@ No torch: the asset definitions read these files too.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -22,6 +21,10 @@ FAILURE_FILE = "failure.json"
 CHECKPOINTS_DIR = "checkpoints"
 EXPORT_DIR = "export"
 TENSORBOARD_DIR = "tensorboard"
+
+HELD_OUT_DIR = "held_out"
+BENCHMARKS_DIR = "benchmarks"
+"""Answers of the trained model to held-out questions and to benchmarks, by those who asked it."""
 
 PROVENANCE_FILE = "mvl.json"
 """In an export: the run, recipe, plan and package versions that it comes from."""
@@ -51,15 +54,6 @@ def format_checkpoint_name(step: int) -> str:
 def get_scratch_export_dir(checkpoint: Path) -> Path:
     """Return the folder beside a checkpoint that it is exported to where somebody asks it."""
     return checkpoint.with_name(f"{EXPORT_DIR}-{checkpoint.name}")
-
-
-def is_exported(output_dir: Path) -> bool:
-    """Return whether the export in a stage's folder is that of its result."""
-    result_path, report_path = output_dir / RESULT_FILE, output_dir / EXPORT_REPORT_FILE
-    if not (result_path.is_file() and report_path.is_file() and (output_dir / EXPORT_DIR / "config.json").is_file()):
-        return False
-    result, report = (json.loads(path.read_text(encoding="utf-8")) for path in (result_path, report_path))
-    return all(report[name] == result[name] for name in ("run_hash", "checkpoint_dir"))
 
 
 def read_save_grace_s() -> int:

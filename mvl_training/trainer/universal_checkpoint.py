@@ -1,7 +1,8 @@
 """Checkpoints in DeepSpeed's universal form, which any number of ranks can load.
 
 DeepSpeed's converter runs in one process. Its two passes (optimizer shards into fragments of parameters, fragments into
-parameters) are lists of independent work, which are shared here among all ranks.
+parameters) are lists of independent work, which are shared here among all ranks. What each reads before them (shapes,
+and without ZeRO-3 the weights) every rank reads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from unittest.mock import patch
 import torch.distributed as dist
 
 from mvl_assets.common.text import format_exception_line
-from mvl_training.trainer.checkpoint import DEEPSPEED_TAG, CheckpointError
+from mvl_training.model.cost_model import GIB
+from mvl_training.trainer.checkpoint import DEEPSPEED_TAG, UNIVERSAL_PREFIX, CheckpointError
 from mvl_training.trainer.collective import gather_from_all_ranks, run_on_all_ranks, run_on_rank_0
 
 N_PASSES = 2
@@ -40,15 +42,24 @@ def convert_to_universal(checkpoint: Path) -> Path:
     Raises:
         CheckpointError: It cannot be converted; raised on all ranks.
     """
-    universal_dir = checkpoint.with_name(f".universal-{checkpoint.name}")
-    run_on_rank_0(lambda: _remove_leftovers(checkpoint.parent))
+    universal_dir = checkpoint.with_name(f"{UNIVERSAL_PREFIX}{checkpoint.name}")
+    run_on_rank_0(lambda: _prepare_disk(checkpoint))
     run_on_all_ranks(lambda: _convert(checkpoint, universal_dir))
     return universal_dir
 
 
-def _remove_leftovers(checkpoints_dir: Path) -> None:
-    for leftover in checkpoints_dir.glob(".universal-*"):
+def _prepare_disk(checkpoint: Path) -> None:
+    """Remove earlier conversions; raise CheckpointError unless this one fits: fragments beside merged parameters."""
+    for leftover in checkpoint.parent.glob(f"{UNIVERSAL_PREFIX}*"):
         shutil.rmtree(leftover)
+    needed = 2 * sum(path.stat().st_size for path in (checkpoint / DEEPSPEED_TAG).iterdir())
+    free = shutil.disk_usage(checkpoint).free
+    if needed > free:
+        raise CheckpointError(
+            f"{checkpoint}: converting it for another number of ranks takes {needed / GIB:.3g} GiB, and"
+            f" {free / GIB:.3g} GiB are free",
+            hint="free as much, or run with the number of ranks that saved it",
+        )
 
 
 def _convert(checkpoint: Path, universal_dir: Path) -> None:
@@ -108,5 +119,5 @@ def _report_as_checkpoint_error(checkpoint: Path) -> Iterator[None]:
     except Exception as error:  # whatever DeepSpeed raises of files that are not as it expects
         raise CheckpointError(
             f"{checkpoint} could not be converted for another number of ranks: {format_exception_line(error)}",
-            hint="run with the number of ranks that saved it, or start again with --resume never",
+            hint="run with the number of ranks that saved it",
         ) from error

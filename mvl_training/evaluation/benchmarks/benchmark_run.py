@@ -34,7 +34,7 @@ from mvl_training.evaluation.benchmarks.registry import (
 from mvl_training.recipe import parse_recipe
 from mvl_training.runs.process_group import CommandFailed, LaunchFn
 from mvl_training.runs.training_run import Checkpoint
-from mvl_training.trainer.run_files import PROVENANCE_FILE
+from mvl_training.trainer.run_files import BENCHMARKS_DIR, PROVENANCE_FILE
 
 TABLE, ANSWERS_TABLE = "evaluation_benchmarks", "evaluation_benchmark_answers"
 LMMS_RUN_MODULE = "mvl_training.evaluation.lmms.run"
@@ -145,7 +145,7 @@ def run_benchmark(
         )
     protocol = benchmark_settings.protocol
     folder_name = benchmark_settings.backend if protocol == "default" else f"{benchmark_settings.backend}-{protocol}"
-    folder = checkpoint.output_dir / "benchmarks" / name / folder_name
+    folder = checkpoint.output_dir / BENCHMARKS_DIR / name / folder_name
     folder.mkdir(parents=True, exist_ok=True)
     job = folder / "job.json"
     job.write_text(
@@ -198,7 +198,7 @@ def _build_job(
     }
     if benchmark_settings.backend == "local":
         # One file for all benchmarks: some share their questions.
-        answers_path = checkpoint.output_dir / "benchmarks" / "answers.jsonl"
+        answers_path = checkpoint.output_dir / BENCHMARKS_DIR / "answers.jsonl"
         model_args = {**common, "checkpoint": str(checkpoint.export_dir), "answers_path": str(answers_path)}
     else:
         model = benchmark_settings.model or f"mvl-{checkpoint.stage}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +20,10 @@ from mvl_training.evaluation.held_out.questions import (
     HeldOutQuestion,
 )
 from mvl_training.runs.process_group import LaunchFn
-from mvl_training.runs.training_run import Checkpoint, TrainingRun
-from mvl_training.trainer.run_files import get_scratch_export_dir
+from mvl_training.runs.training_run import LAUNCHER_ENV, Checkpoint, TrainingRun
+from mvl_training.trainer.run_files import HELD_OUT_DIR, get_scratch_export_dir
 
 LOCAL_WORKER_MODULE = "mvl_training.evaluation.held_out.local_worker"
-
-# Folder inside a checkpoint's for its answers and the log of the worker.
-HELD_OUT_DIR = "held_out"
 
 
 def select_profile_questions(lake: Lake, per_category: int) -> list[HeldOutQuestion]:
@@ -86,7 +84,9 @@ def run_local_worker(
 def export_and_ask(
     lake: Lake, run: TrainingRun, questions: Sequence[HeldOutQuestion], *, launch: LaunchFn
 ) -> dict[str, local_worker.ModelAnswer]:
-    """Export a trained stage and ask it questions, in one launched process; what is there already is kept.
+    """Export a trained stage and ask it questions; what is there already is kept.
+
+    One launched process does both, unless a launcher trains on other machines: then they export.
 
     Args:
         lake: The lake with the images.
@@ -98,6 +98,8 @@ def export_and_ask(
         Answers by question id.
     """
     checkpoint = run.build_checkpoint()
+    if not run.is_exported and LAUNCHER_ENV in os.environ:
+        launch(run.build_export_command(), run.export_run_dir)
     if run.is_exported:
         answers = run_local_worker(
             lake, questions, [(checkpoint, "all")], max_new_tokens=DEFAULT_MAX_NEW_TOKENS, launch=launch

@@ -1,8 +1,8 @@
 """Worker process of the local backend: `python -m mvl_training.evaluation.held_out.local_worker JOB.json`.
 
-It loads several checkpoints one after the other, so that torch is imported once (and exports a stage before, where the
-job says so), and appends every answer to a file at
-once: a worker that was killed resumes where it stopped, and no answered question is asked again.
+It loads several checkpoints one after the other, so that torch is imported once, and exports a stage before, where the
+job says so. Every answer is appended to a file at once: a worker that was killed resumes where it stopped, and no
+answered question is asked again.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class CheckpointTask:
     """One checkpoint to ask.
 
     Attributes:
-        export_dir: Its export folder, or a training checkpoint's.
+        weights_dir: Its export folder, or a training checkpoint's.
         answers_path: File for its answers.
         answer_scope: Which questions it answers; of the others only losses are measured, and a server answers them.
     """
 
-    export_dir: Path
+    weights_dir: Path
     answers_path: Path
     answer_scope: AnswerScope
 
@@ -83,7 +83,7 @@ def write_job(
         "questions": [question.to_dict() for question in questions],
         "tasks": [
             {
-                "export_dir": str(task.export_dir),
+                "weights_dir": str(task.weights_dir),
                 "answers_path": str(task.answers_path),
                 "answer_scope": task.answer_scope,
             }
@@ -91,7 +91,7 @@ def write_job(
         ],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(job, ensure_ascii=False), encoding="utf-8")
+    write_text_atomic(file, json.dumps(job, ensure_ascii=False))
 
 
 def read_answers(answers_path: Path) -> dict[str, ModelAnswer]:
@@ -186,14 +186,14 @@ def main(arguments: Sequence[str]) -> int:
             continue
         from mvl_training.evaluation.student_runner import StudentRunner
 
-        runner = StudentRunner(Path(task["export_dir"]), max_new_tokens=job["max_new_tokens"])
+        runner = StudentRunner(Path(task["weights_dir"]), max_new_tokens=job["max_new_tokens"])
         # Rewritten with whole lines only: an append must not continue a line torn by a kill.
         _write_answers(answers_path, answers_by_question)
         with answers_path.open("a", encoding="utf-8") as file:
             for model_answer in answer_questions(lake, runner, pending, answer_scope=task["answer_scope"]):
                 file.write(_format_line(model_answer))
                 file.flush()
-        sys.stdout.write(f"{task['export_dir']} was asked {len(pending)} questions\n")
+        sys.stdout.write(f"{task['weights_dir']} was asked {len(pending)} questions\n")
     return 0
 
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from mvl_training.evaluation.student_runner import StudentRunner
-from mvl_training.runs.training_run import EXPORT_TOLERANCE_BY_PRECISION
 from mvl_training.trainer.export_main import export_stage
 from mvl_training.trainer.run_files import format_checkpoint_name
 from tests.training import tiny_model as small
@@ -36,7 +35,7 @@ def test_the_result_and_the_export_name_steps_and_run(seeing: tuple[Path, list[s
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert result["n_steps"] == small.SEEING_STEPS
     assert result["last_loss"] < result["first_loss"]
-    assert export_stage(folder) <= EXPORT_TOLERANCE_BY_PRECISION["fp32"]
+    assert export_stage(folder).is_within_tolerance
     provenance = StudentRunner(folder).describe()
     assert (provenance["stage"], provenance["step"], provenance["run_hash"]) == (
         "single_image",
