@@ -73,11 +73,17 @@ def build_engine(student: Student, stage_config: StageConfig, *, load_universal:
     Raises:
         MvlError: The stage asks for kernels that this machine has not.
     """
+    if stage_config.liger_kernels:
+        if not torch.cuda.is_available():
+            raise MvlError(
+                "`liger_kernels` needs a CUDA device: its kernels are written in Triton",
+                hint="remove it from the recipe",
+            )
+        apply_liger_kernels(student)
+
     import deepspeed
 
     student.n_head_chunks = -(-stage_config.pack_tokens // HEAD_CHUNK_TOKENS) if stage_config.zero_stage == 3 else None
-    if stage_config.liger_kernels:
-        apply_liger_kernels(student)
     if stage_config.gradient_checkpointing:
         enable_checkpointing(student, stage_config)
     if stage_config.compile_layers:
@@ -128,13 +134,11 @@ def _choose_kept(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Chec
 def apply_liger_kernels(student: Student) -> None:
     """Replace norms, rotary embedding and feed-forward of the language tower by Liger's kernels.
 
+    They run on CUDA devices, and on a CPU under Triton's interpreter alone.
+
     Raises:
-        MvlError: There is no CUDA device, the package is not installed, or it has no kernels for this tower.
+        MvlError: The package is not installed, or it has no kernels for this tower.
     """
-    if not torch.cuda.is_available():
-        raise MvlError(
-            "`liger_kernels` needs a CUDA device: its kernels are written in Triton", hint="remove it from the recipe"
-        )
     tower = student.vlm.model.language_model
     try:
         from liger_kernel.transformers import monkey_patch
