@@ -7,9 +7,11 @@ both, and what tasks and questions about one video change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import get_args
 
 import click
 import numpy as np
@@ -17,11 +19,11 @@ import numpy as np
 from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.settings import load_settings
-from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
+from mvl_training.evaluation.benchmarks.benchmark_run import TABLE
+from mvl_training.evaluation.benchmarks.paper_protocol import Protocol
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
-from mvl_training.evaluation.clean_subset import read_item_ids, read_touched_items, record_current_touches
+from mvl_training.evaluation.clean_subset import read_touched_items, record_current_touches
 from mvl_training.evaluation.held_out import suite
 from mvl_training.evaluation.paired_statistics import (
     adjust_p_values,
@@ -32,6 +34,8 @@ from mvl_training.evaluation.paired_statistics import (
     flip_differences,
     resample_differences,
 )
+from mvl_training.evaluation.question_scores import QuestionScore, ScoreKey, read_question_scores
+from mvl_training.runs.training_run import StageError, load_current_checkpoint, load_kept_checkpoint
 
 OVERALL = "overall"
 
@@ -42,6 +46,7 @@ class CheckpointComparison:
 
     Attributes:
         benchmark: Its name, or `overall`.
+        protocol: By which it was asked of both; None for the held-out questions, which are asked in one way.
         n_questions: Questions in common.
         first_score: Score of the first checkpoint, from 0 to 100 (above 100 where a judge compares it with a reference
             that it surpasses): the mean, of several tasks the mean of their means.
@@ -58,6 +63,7 @@ class CheckpointComparison:
     """
 
     benchmark: str
+    protocol: Protocol | None
     n_questions: int
     first_score: float
     second_score: float
@@ -71,27 +77,13 @@ class CheckpointComparison:
     clean: CheckpointComparison | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionScore:
-    """Score of one question, mostly from 0 to 1.
-
-    Attributes:
-        score: The score.
-        stratum: Part of the benchmark that its score is a mean over, such as a task.
-        cluster: What the question is about, such as a video; empty: nothing that another question is about, too.
-    """
-
-    score: float
-    stratum: str = ""
-    cluster: str = ""
-
-
 @dataclass(frozen=True)
 class PairedScores:
     """Scores of the questions of one benchmark that both checkpoints were asked; at least one.
 
     Attributes:
         benchmark: Its name.
+        protocol: By which it was asked; None for the held-out questions.
         keys: The questions.
         first: Scores of the first checkpoint.
         second: Scores of the second.
@@ -100,6 +92,7 @@ class PairedScores:
     """
 
     benchmark: str
+    protocol: Protocol | None
     keys: Sequence[str]
     first: np.ndarray
     second: np.ndarray
@@ -155,6 +148,7 @@ class PairedScores:
 
 def pair_scores(
     benchmark: str,
+    protocol: Protocol | None,
     first_by_question: Mapping[str, QuestionScore | float],
     second_by_question: Mapping[str, QuestionScore | float],
 ) -> PairedScores:
@@ -175,6 +169,7 @@ def pair_scores(
     )
     return PairedScores(
         benchmark,
+        protocol,
         keys,
         np.array([question.score for question in first]),
         np.array([question.score for question in second]),
@@ -188,6 +183,7 @@ def compare_scores(paired: PairedScores) -> CheckpointComparison:
     ci_low, ci_high = compute_interval(paired.resampled)
     return CheckpointComparison(
         benchmark=paired.benchmark,
+        protocol=paired.protocol,
         n_questions=len(paired.keys),
         first_score=100 * paired.first_score,
         second_score=100 * paired.second_score,
@@ -208,6 +204,7 @@ def compare_overall(paired_scores: Sequence[PairedScores]) -> CheckpointComparis
     )
     return CheckpointComparison(
         benchmark=OVERALL,
+        protocol=next((paired.protocol for paired in paired_scores if paired.protocol), None),
         n_questions=sum(len(paired.keys) for paired in paired_scores),
         first_score=100 * first,
         second_score=100 * second,
@@ -227,24 +224,30 @@ def adjust_comparisons(comparisons: Sequence[CheckpointComparison]) -> list[Chec
 
 
 def compare_checkpoints(
-    lake: Lake, first_version: str, second_version: str, benchmarks: Sequence[str] | None = None
+    lake: Lake,
+    first_version: str,
+    second_version: str,
+    benchmarks: Sequence[str] | None = None,
+    protocol: Protocol | None = None,
 ) -> list[CheckpointComparison]:
     """Compare two checkpoint versions on each benchmark (of those named) that both were asked in the same way.
 
-    Of several ways, the one with the most questions in common counts. Benchmarks without question scores are left out.
-    Of two and more benchmarks the last line is their mean, `overall`.
+    A comparison is of one protocol. Of several ways that it was asked in, the one with the most questions in common
+    counts. Benchmarks without question scores are left out. Of two and more benchmarks the last line is their mean,
+    `overall`.
 
     Args:
         lake: The lake.
         first_version: Checkpoint version to compare with.
         second_version: Checkpoint version that is compared.
         benchmarks: Names of benchmarks; None for all.
+        protocol: Leave out benchmarks that were asked by another; None where both were asked by one alone.
 
     Raises:
-        BenchmarkError: No benchmark is left.
+        BenchmarkError: No benchmark is left, or benchmarks were asked by two protocols and none is named.
     """
     item_ids: dict[str, str] = {}
-    paired_scores = read_paired_scores(lake, first_version, second_version, benchmarks, item_ids)
+    paired_scores = read_paired_scores(lake, first_version, second_version, benchmarks, protocol, item_ids)
     touched_sets = [read_touched_items(lake, version) for version in (first_version, second_version)]
     clean_scores: list[PairedScores] = []
     if None not in touched_sets:
@@ -271,6 +274,7 @@ def _select_clean(paired: PairedScores, item_ids: Mapping[str, str], touched_ids
         return None
     return PairedScores(
         paired.benchmark,
+        paired.protocol,
         [paired.keys[i] for i in indices],
         paired.first[indices],
         paired.second[indices],
@@ -284,6 +288,7 @@ def read_paired_scores(
     first_version: str,
     second_version: str,
     benchmarks: Sequence[str] | None = None,
+    protocol: Protocol | None = None,
     item_ids: dict[str, str] | None = None,
 ) -> list[PairedScores]:
     """Return the scores of two checkpoints on each benchmark that both were asked in the same way, by its name.
@@ -293,88 +298,74 @@ def read_paired_scores(
         first_version: Checkpoint version to compare with.
         second_version: Checkpoint version that is compared.
         benchmarks: Names of benchmarks; None for all.
+        protocol: Leave out benchmarks that were asked by another; None where both were asked by one alone.
         item_ids: Takes the item of each question, as far as it is in the lake.
 
     Raises:
-        BenchmarkError: No benchmark is left.
+        BenchmarkError: No benchmark is left, or benchmarks were asked by two protocols and none is named.
     """
     first, second = (
         read_question_scores(lake, version, benchmarks, {} if item_ids is None else item_ids)
         for version in (first_version, second_version)
     )
-    best: dict[str, PairedScores] = {}
-    for (benchmark, settings_hash), scores in first.items():
-        other_scores = second.get((benchmark, settings_hash), {})
-        if not scores.keys() & other_scores.keys():
+    best: dict[tuple[str, Protocol | None], PairedScores] = {}
+    for key in sorted(first.keys() & second.keys(), key=lambda key: (key.benchmark, key.settings_hash)):
+        is_other = None not in (protocol, key.protocol) and protocol != key.protocol
+        if is_other or not first[key].keys() & second[key].keys():
             continue
-        paired = pair_scores(benchmark, scores, other_scores)
-        if benchmark not in best or len(paired.keys) > len(best[benchmark].keys):
-            best[benchmark] = paired
+        paired = pair_scores(key.benchmark, key.protocol, first[key], second[key])
+        former = best.get((key.benchmark, key.protocol))
+        if former is None or len(paired.keys) > len(former.keys):
+            best[key.benchmark, key.protocol] = paired
     if not best:
+        by_protocol = f" by protocol {protocol}" if protocol else ""
         raise BenchmarkError(
-            "no benchmark was asked of both checkpoints in the same way",
+            f"no benchmark was asked of both checkpoints in the same way{by_protocol}; the first was asked"
+            f" {_describe_askings(first)}, the second {_describe_askings(second)}",
             hint="materialise `evaluation/held_out`, or a benchmark of a suite for both with the same settings",
         )
-    return [best[name] for name in sorted(best)]
+    if len({paired.protocol for paired in best.values()} - {None}) > 1:
+        raise BenchmarkError(
+            "both checkpoints were asked by two protocols, whose scores are not comparable:"
+            f" {_describe_askings(best.values())}",
+            hint="name one of them: --protocol default, or --protocol paper",
+        )
+    return sorted(best.values(), key=lambda paired: paired.benchmark)
 
 
-def read_question_scores(
-    lake: Lake, version: str, benchmarks: Sequence[str] | None, item_ids: dict[str, str]
-) -> dict[tuple[str, str], dict[str, QuestionScore]]:
-    """Return scores by (benchmark, settings hash) and question; question keys contain the hash of the task's code.
-
-    The held-out questions count as a benchmark; whether a server answered or this project's code makes no difference.
-    `item_ids` takes the item of each question, as far as it is in the lake.
-    """
-    row_filter = f"{sql.equals('checkpoint_version', version)} AND score IS NOT NULL"
-    if benchmarks:
-        row_filter += f" AND {sql.is_in('benchmark', list(benchmarks))}"
-    columns = [
-        "benchmark",
-        "settings_hash",
-        "task",
-        "task_hash",
-        "question_id",
-        "doc_id",
-        "cluster",
-        "stratum",
-        "score",
-    ]
-    scores: dict[tuple[str, str], dict[str, QuestionScore]] = {}
-    rows = list(lake.get_table(ANSWERS_TABLE).iter_rows(columns, row_filter))
-    items = read_item_ids(lake, sorted({row["task"] for row in rows}))
-    for row in rows:
-        question_key = f"{row['task']} {row['task_hash']} {row['doc_id']} {row['question_id']}"
-        if (row["task"], row["doc_id"]) in items:
-            item_ids[question_key] = items[row["task"], row["doc_id"]]
-        question_score = QuestionScore(row["score"], f"{row['task']} {row['stratum'] or ''}", row["cluster"] or "")
-        scores.setdefault((row["benchmark"], row["settings_hash"]), {})[question_key] = question_score
-    if not benchmarks or suite.SUITE in benchmarks:
-        version_filter = sql.equals("checkpoint_version", version)
-        columns = ["settings_hash", "question_id", "sample_id", "correct"]
-        for row in lake.get_table(suite.TABLE).iter_rows(columns, version_filter):
-            item_ids[row["question_id"]] = row["sample_id"]
-            question_score = QuestionScore(float(row["correct"]))
-            scores.setdefault((suite.SUITE, row["settings_hash"]), {})[row["question_id"]] = question_score
-    return scores
+def _describe_askings(askings: Iterable[ScoreKey | PairedScores]) -> str:
+    """Return which benchmarks were asked, with the protocols of each."""
+    protocols: dict[str, set[str]] = {}
+    for asking in askings:
+        protocols.setdefault(asking.benchmark, set()).update({asking.protocol} if asking.protocol else ())
+    described = [f"{name} ({', '.join(sorted(by))})" if by else name for name, by in sorted(protocols.items())]
+    return ", ".join(described) or "nothing"
 
 
 def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
-    """Return the checkpoint version that a training stage (its current checkpoint) or a prefix of a version means.
+    """Return the checkpoint version that is meant.
+
+    Args:
+        lake: The lake.
+        name_or_prefix: A training stage, for its current checkpoint; one that was kept on the way to it, such as
+            `one_vision/step-00000120`; or the beginning of a version.
 
     Raises:
         BenchmarkError: No version begins with the prefix, or several do.
+        StageError: The stage has no checkpoint, or this one was not kept.
     """
-    if name_or_prefix in TRAINING_STAGES:
-        from mvl_training.runs.training_run import load_current_checkpoint
-
-        return load_current_checkpoint(name_or_prefix).version
+    stage, _, folder_name = name_or_prefix.partition("/")
+    if stage in TRAINING_STAGES:
+        return (load_kept_checkpoint(stage, folder_name) if folder_name else load_current_checkpoint(stage)).version
     columns = ["checkpoint_version", "checkpoint"]
     tables = (lake.get_table(TABLE), lake.get_table(suite.TABLE))
     versions = {(row["checkpoint_version"], row["checkpoint"]) for table in tables for row in table.iter_rows(columns)}
     matches = sorted(version for version, _ in versions if version.startswith(name_or_prefix))
     if len(matches) != 1:
-        version_list = ", ".join(f"{version[:8]} ({stage})" for version, stage in sorted(versions))
+        current = _list_current_versions()
+        version_list = ", ".join(
+            f"{version[:8]} ({name}{', current' if version in current else ''})" for version, name in sorted(versions)
+        )
         raise BenchmarkError(
             f"{'more than one' if matches else 'no'} checkpoint with benchmark scores begins with {name_or_prefix!r}",
             hint=f"evaluated checkpoints: {version_list}"
@@ -384,27 +375,43 @@ def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
     return matches[0]
 
 
+def _list_current_versions() -> set[str]:
+    versions = set()
+    for stage in TRAINING_STAGES:
+        with suppress(StageError):
+            versions.add(load_current_checkpoint(stage).version)
+    return versions
+
+
 @click.command(name="compare")
 @click.argument("first")
 @click.argument("second")
 @click.option("--benchmark", "benchmarks", multiple=True, metavar="NAME", help="Only this benchmark; may be repeated.")
+@click.option(
+    "--protocol",
+    type=click.Choice(get_args(Protocol)),
+    help="Leave out benchmarks that were asked by the other; needed where both checkpoints were asked by two.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print a JSON list.")
-def compare_command(first: str, second: str, benchmarks: tuple[str, ...], json_: bool) -> None:
+def compare_command(
+    first: str, second: str, benchmarks: tuple[str, ...], protocol: Protocol | None, json_: bool
+) -> None:
     """Compare two checkpoints on the benchmarks that both were asked, question by question.
 
-    FIRST and SECOND are a training stage (its current checkpoint) or the beginning of a checkpoint's version.
+    FIRST and SECOND are a training stage (its current checkpoint), one that this was kept on the way to
+    (`one_vision/step-00000120`), or the beginning of a checkpoint's version.
     """
     lake = Lake(load_settings().lake_root)
     for stage in TRAINING_STAGES:
         if stage in (first, second):
             record_current_touches(lake, stage)
-    comparisons = compare_checkpoints(
-        lake, resolve_checkpoint_version(lake, first), resolve_checkpoint_version(lake, second), benchmarks or None
-    )
+    first_version, second_version = (resolve_checkpoint_version(lake, name) for name in (first, second))
+    comparisons = compare_checkpoints(lake, first_version, second_version, benchmarks or None, protocol)
     if json_:
         click.echo(as_json([asdict(comparison) for comparison in comparisons]))
         return
-    columns = ["benchmark", "questions", first[:12], second[:12], "difference (95 %)", "p", "p (Holm)"]
+    names = [name if name.startswith(TRAINING_STAGES) else name[:12] for name in (first, second)]
+    columns = ["benchmark", "protocol", "questions", *names, "difference (95 %)", "p", "p (Holm)"]
     click.echo(format_table("scores from 0 to 100", columns, [_build_row(comparison) for comparison in comparisons]))
     clean = [comparison.clean for comparison in comparisons if comparison.clean is not None]
     if clean:
@@ -414,6 +421,7 @@ def compare_command(first: str, second: str, benchmarks: tuple[str, ...], json_:
 def _build_row(comparison: CheckpointComparison) -> list[object]:
     return [
         comparison.benchmark,
+        comparison.protocol,
         comparison.n_questions,
         f"{comparison.first_score:.1f}",
         f"{comparison.second_score:.1f}",

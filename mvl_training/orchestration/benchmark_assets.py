@@ -23,13 +23,13 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
     TABLE,
     Backend,
     BenchmarkSettings,
-    Protocol,
     is_lmms_eval_installed,
     read_benchmark_scores,
     read_first_answers,
     render_score_table,
     run_benchmark,
 )
+from mvl_training.evaluation.benchmarks.paper_protocol import DEFAULT_PROTOCOL, Protocol
 from mvl_training.evaluation.benchmarks.registry import LOCAL_SUITE, Suite, load_suites
 from mvl_training.evaluation.clean_subset import (
     CleanScore,
@@ -64,7 +64,7 @@ class BenchmarkConfig(dg.Config):
 
     stage: Literal["", "alignment", "single_image", "one_vision"] = ""
     backend: Backend = "local"
-    protocol: Protocol = "default"
+    protocol: Protocol = DEFAULT_PROTOCOL
     limit: int = 0
     max_new_tokens: int = 0
     base_urls: list[str] = Field(default_factory=list)

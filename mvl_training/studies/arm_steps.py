@@ -177,7 +177,7 @@ def evaluate_arm(
                         checkpoint,
                         suite,
                         benchmark,
-                        benchmark_settings=BenchmarkSettings(backend="local"),
+                        benchmark_settings=BenchmarkSettings(backend="local", protocol=study.protocol),
                         run_id=run_id,
                         launch=launch,
                     )

@@ -15,9 +15,10 @@ from mvl_assets.common.markdown import format_markdown_table
 from mvl_assets.common.sample_facts import get_image_group_id
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
+from mvl_training.evaluation.benchmarks.paper_protocol import DEFAULT_PROTOCOL, Protocol
 from mvl_training.evaluation.clean_subset import read_touched_items
-from mvl_training.evaluation.compare import QuestionScore, read_question_scores
 from mvl_training.evaluation.paired_statistics import compute_stratified_mean
+from mvl_training.evaluation.question_scores import QuestionScore, read_question_scores
 from mvl_training.studies.arms import open_source_lake
 from mvl_training.studies.record import load_state
 from mvl_training.studies.statistics import OVERALL, ArmPairs, Difference, adjust_differences, compare_arms, pair_arms
@@ -81,23 +82,26 @@ class StudyReport:
 def read_scores(lake: Lake, study: Study) -> list[ArmQuestion]:
     """Return the scores of all arms that were evaluated.
 
-    Questions of a benchmark are those that were asked in one way: of several the one with the most questions.
+    Questions of a benchmark are those that were asked in one way, by the study's protocol: of several the one with the
+    most questions.
     """
     rows: list[ArmQuestion] = []
     for arm_id in study.list_runs():
         versions = set(load_state(arm_id).evaluation.values())
         for version in versions:
             root = open_source_lake(lake, study.get_lake(arm_id.arm)).root
-            rows += _read_arm_scores(Lake(format_lake_address(root, arm_id)), arm_id, version)
+            rows += _read_arm_scores(Lake(format_lake_address(root, arm_id)), arm_id, version, study.protocol)
     return rows
 
 
-def _read_arm_scores(lake: Lake, arm_id: ArmId, version: str) -> list[ArmQuestion]:
+def _read_arm_scores(lake: Lake, arm_id: ArmId, version: str, protocol: Protocol) -> list[ArmQuestion]:
     item_ids: dict[str, str] = {}
     by_benchmark: dict[str, dict[str, QuestionScore]] = {}
-    for (benchmark, _), scores in sorted(read_question_scores(lake, version, None, item_ids).items()):
-        if len(scores) > len(by_benchmark.get(benchmark, ())):
-            by_benchmark[benchmark] = scores
+    for key, scores in sorted(
+        read_question_scores(lake, version, None, item_ids).items(), key=lambda item: item[0].settings_hash
+    ):
+        if key.protocol in (None, protocol) and len(scores) > len(by_benchmark.get(key.benchmark, ())):
+            by_benchmark[key.benchmark] = scores
     groups = _read_image_groups(lake, set(item_ids.values()))
     touched = read_touched_items(lake, version)
     return [
@@ -191,6 +195,7 @@ def render_report(report: StudyReport) -> str:
     parts.append(
         f"{len(study.arms)} arms, seeds {', '.join(map(str, study.seeds))}; baseline: {study.baseline_arm}."
         f" {describe_budget(study)}"
+        + ("" if study.protocol == DEFAULT_PROTOCOL else f" Benchmarks are asked by `protocol: {study.protocol}`.")
     )
     if report.missing:
         parts.append(f"Not evaluated yet: {', '.join(arm_id.path for arm_id in report.missing)}.")

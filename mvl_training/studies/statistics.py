@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mvl_training.evaluation import paired_statistics
-from mvl_training.evaluation.compare import QuestionScore
 from mvl_training.evaluation.paired_statistics import compute_flip_p_value, compute_interval, compute_stratified_mean
+from mvl_training.evaluation.question_scores import QuestionScore
 
 LEVEL = 0.05
 MAX_SEEDS = 1000

@@ -20,6 +20,7 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.project import find_own_dir, list_files
 from mvl_assets.config.strict_yaml import StrictModel, read_document
 from mvl_assets.errors import MvlError
+from mvl_training.evaluation.benchmarks.paper_protocol import DEFAULT_PROTOCOL, Protocol
 
 STUDIES_DIR = Path(__file__).parent / "shipped"
 MAX_RUNS = 100
@@ -64,6 +65,7 @@ class Study(StrictModel):
         budget: What every arm is trained on.
         rewritten_sources_only: Take only sources that are rewritten (group B).
         suites: What the last checkpoint of each arm is asked: `held_out`, and suites of benchmarks.
+        protocol: How benchmarks are asked: `default`, or `paper`.
         questions_per_category: Held-out questions of each category, at most.
     """
 
@@ -78,6 +80,7 @@ class Study(StrictModel):
     budget: Budget = Budget()
     rewritten_sources_only: bool = False
     suites: list[str] = Field(default=[HELD_OUT], min_length=1)
+    protocol: Protocol = DEFAULT_PROTOCOL
     questions_per_category: int = Field(default=100, gt=0)
 
     @model_validator(mode="after")

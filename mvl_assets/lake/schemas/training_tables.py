@@ -140,11 +140,14 @@ BENCHMARKS = TableSpec(
             ("settings_hash", pa.string()),
             ("backend", pa.string()),
             ("run_id", pa.string()),
+            # "default" or "paper"; null in rows from before there were two.
+            ("protocol", pa.string()),
         ]
     ),
     key_column="result_id",
     has_key_scheme=True,
     partition_column="partition_key",
+    added_columns=(("protocol",),),
 )
 
 BENCHMARK_ANSWERS = TableSpec(
@@ -170,11 +173,14 @@ BENCHMARK_ANSWERS = TableSpec(
             ("answer", pa.string()),
             ("score", pa.float64()),
             ("run_id", pa.string()),
+            # "default" or "paper"; null in rows from before there were two.
+            ("protocol", pa.string()),
         ]
     ),
     key_column="result_id",
     has_key_scheme=True,
     partition_column="partition_key",
+    added_columns=(("protocol",),),
 )
 
 TOUCHED_ITEMS = TableSpec(

@@ -19,7 +19,13 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media import synthetic_tasks
-from mvl_training.evaluation.benchmarks.paper_protocol import PAPER_FRAMES, PAPER_SYSTEM_PROMPT, PaperProtocol
+from mvl_training.evaluation.benchmarks.paper_protocol import (
+    DEFAULT_PROTOCOL,
+    PAPER_FRAMES,
+    PAPER_SYSTEM_PROMPT,
+    PaperProtocol,
+    Protocol,
+)
 from mvl_training.evaluation.benchmarks.registry import (
     LOCAL_SUITE,
     TASKS_DIR,
@@ -50,7 +56,6 @@ N_FIRST_ANSWERS = 16
 MAX_IMAGES, MAX_ANSWER_TOKENS, IDLE_TIMEOUT_S = 32, 4096, 300.0
 
 Backend = Literal["local", "server"]
-Protocol = Literal["default", "paper"]
 
 # Names of the backends in settings hashes; "runner" is the former name of the local one.
 _BACKEND_IN_DIGEST: Mapping[Backend, str] = {"local": "runner", "server": "server"}
@@ -70,7 +75,7 @@ class BenchmarkSettings:
     """
 
     backend: Backend = "local"
-    protocol: Protocol = "default"
+    protocol: Protocol = DEFAULT_PROTOCOL
     limit: int | None = None
     max_new_tokens: int | None = None
     base_urls: tuple[str, ...] = ()
@@ -143,8 +148,8 @@ def run_benchmark(
             f"{name} is scored by a judge model over an API, and no API key is set",
             hint="set OPENAI_API_KEY; OPENAI_API_URL and MODEL_VERSION select another judge than lmms-eval's",
         )
-    protocol = benchmark_settings.protocol
-    folder_name = benchmark_settings.backend if protocol == "default" else f"{benchmark_settings.backend}-{protocol}"
+    backend, protocol = benchmark_settings.backend, benchmark_settings.protocol
+    folder_name = backend if protocol == DEFAULT_PROTOCOL else f"{backend}-{protocol}"
     folder = checkpoint.output_dir / BENCHMARKS_DIR / name / folder_name
     folder.mkdir(parents=True, exist_ok=True)
     job = folder / "job.json"
@@ -175,7 +180,7 @@ def run_benchmark(
         data_version=compute_digest("benchmark", checkpoint.version, settings_digest, rounded_scores),
         folder=folder,
     )
-    _publish(lake, benchmark_report, benchmark, backend=benchmark_settings.backend, run_id=run_id)
+    _publish(lake, benchmark_report, benchmark, backend=backend, run_id=run_id)
     return benchmark_report
 
 
@@ -302,6 +307,7 @@ def _publish(
         "checkpoint": checkpoint.stage,
         "checkpoint_version": checkpoint.version,
         "benchmark": benchmark_report.benchmark,
+        "protocol": benchmark_report.protocol,
         "settings_hash": benchmark_report.settings_hash,
         "run_id": run_id,
     }

@@ -6,9 +6,14 @@ differs between its task files and those of 0.7.3 is in `benchmarks.yaml`, as `p
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Protocol = Literal["default", "paper"]
+"""How a benchmark is asked; scores of two protocols are not comparable."""
+
+DEFAULT_PROTOCOL: Final[Protocol] = "default"
 
 PAPER_FRAMES = 32
 """Frames of every video, evenly spread over all of its frames; those of a short one repeat. The default of its

@@ -17,7 +17,6 @@ from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABL
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import (
     CheckpointComparison,
-    QuestionScore,
     compare_checkpoints,
     compare_command,
     compare_scores,
@@ -25,6 +24,7 @@ from mvl_training.evaluation.compare import (
     resolve_checkpoint_version,
 )
 from mvl_training.evaluation.held_out import suite
+from mvl_training.evaluation.question_scores import QuestionScore
 
 OLD, NEW = "a" * 32, "b" * 32
 
@@ -32,7 +32,7 @@ OLD, NEW = "a" * 32, "b" * 32
 def compare(
     name: str, first: Mapping[str, QuestionScore | float], second: Mapping[str, QuestionScore | float]
 ) -> CheckpointComparison:
-    return compare_scores(pair_scores(name, first, second))
+    return compare_scores(pair_scores(name, None, first, second))
 
 
 def _scores(values: list[float]) -> dict[str, float]:
@@ -105,6 +105,7 @@ def _store(
     settings: str = "s",
     task_hash: str = "h",
     benchmark: str = "Synthetic-Bars",
+    protocol: str | None = "default",
 ) -> None:
     part = f"{version} {settings} {benchmark}"
     common = {
@@ -112,6 +113,7 @@ def _store(
         "checkpoint_version": version,
         "benchmark": benchmark,
         "settings_hash": settings,
+        "protocol": protocol,
     }
     rows: list[dict[str, Any]] = [
         {
@@ -143,6 +145,48 @@ def test_stored_answers_are_paired_within_the_same_settings_and_task_code(lake: 
         compare_checkpoints(lake, OLD, NEW)
 
 
+def test_checkpoints_that_were_asked_by_two_protocols_are_compared_by_the_one_that_is_named(lake: Lake) -> None:
+    _store(lake, OLD, [0.0, 0.0, 0.0, 0.0])
+    _store(lake, NEW, [1.0, 0.0, 0.0, 0.0])
+    _store(lake, OLD, [0.0, 0.0, 0.0, 0.0], settings="p", protocol="paper")
+    (only,) = compare_checkpoints(lake, OLD, NEW)
+    assert (only.protocol, only.difference) == ("default", 25.0), "both were asked by this one alone"
+    _store(lake, NEW, [1.0, 1.0, 1.0], settings="p", protocol="paper")
+    with pytest.raises(BenchmarkError, match=r"comparable: Synthetic-Bars \(default, paper\) \| .*--protocol paper"):
+        compare_checkpoints(lake, OLD, NEW)
+    (default,) = compare_checkpoints(lake, OLD, NEW, protocol="default")
+    (paper,) = compare_checkpoints(lake, OLD, NEW, protocol="paper")
+    assert default == only
+    assert (paper.protocol, paper.n_questions, paper.difference) == ("paper", 3, 100.0)
+
+
+def test_no_mean_is_over_benchmarks_of_two_protocols(lake: Lake) -> None:
+    for version in (OLD, NEW):
+        _store(lake, version, [1.0, 0.0])
+        _store(lake, version, [1.0, 0.0], settings="p", protocol="paper", benchmark="MMMU")
+    with pytest.raises(BenchmarkError, match=r"MMMU \(paper\), Synthetic-Bars \(default\)"):
+        compare_checkpoints(lake, OLD, NEW)
+    (result,) = compare_checkpoints(lake, OLD, NEW, ["MMMU"])
+    assert (result.benchmark, result.protocol) == ("MMMU", "paper")
+
+
+def test_scores_of_two_protocols_are_never_paired(lake: Lake) -> None:
+    _store(lake, OLD, [1.0, 0.0])
+    _store(lake, NEW, [1.0, 0.0], settings="p", protocol="paper")
+    problem = r"first was asked Synthetic-Bars \(default\), the second Synthetic-Bars \(paper\)"
+    with pytest.raises(BenchmarkError, match=problem):
+        compare_checkpoints(lake, OLD, NEW)
+    with pytest.raises(BenchmarkError, match="in the same way by protocol paper; "):
+        compare_checkpoints(lake, OLD, NEW, protocol="paper")
+
+
+def test_scores_from_before_there_were_two_protocols_are_of_the_default(lake: Lake) -> None:
+    _store(lake, OLD, [1.0, 0.0], protocol=None)
+    _store(lake, NEW, [1.0, 1.0])
+    (result,) = compare_checkpoints(lake, OLD, NEW, protocol="default")
+    assert (result.protocol, result.difference) == ("default", 50.0)
+
+
 def test_benchmarks_together_have_adjusted_p_values_and_a_mean(lake: Lake) -> None:
     for version, right in ((OLD, 0), (NEW, 8)):
         _store(lake, version, [1.0] * right + [0.0] * (40 - right))
@@ -152,7 +196,7 @@ def test_benchmarks_together_have_adjusted_p_values_and_a_mean(lake: Lake) -> No
     assert (first.adjusted_p_value, second.adjusted_p_value) == (2 * 2 / 2**8, 2 / 2**4)
     assert (overall.benchmark, overall.n_questions, round(overall.difference, 9)) == ("overall", 50, 30.0)
     assert overall.p_value < 0.01 and 10 < overall.ci_low < 30 < overall.ci_high < 50
-    assert overall.adjusted_p_value is None
+    assert overall.adjusted_p_value is None and overall.protocol == "default"
 
 
 def test_the_held_out_questions_are_compared_too(lake: Lake) -> None:
@@ -172,8 +216,10 @@ def test_the_held_out_questions_are_compared_too(lake: Lake) -> None:
         complete = [{name: row.get(name) for name in table.spec.columns.names} for row in rows]
         table.publish([pa.Table.from_pylist(complete, schema=table.spec.columns)], partition_key=stage)
     assert resolve_checkpoint_version(lake, "bb") == NEW
-    (result,) = compare_checkpoints(lake, OLD, NEW)
-    assert (result.benchmark, result.n_questions, result.difference) == ("held_out", 2, 50.0)
+    for protocol in (None, "default", "paper"):
+        (result,) = compare_checkpoints(lake, OLD, NEW, protocol=protocol)
+        assert (result.benchmark, result.n_questions, result.difference) == ("held_out", 2, 50.0)
+        assert result.protocol is None, "there is one way to ask them"
     with pytest.raises(BenchmarkError, match="in the same way"):
         compare_checkpoints(lake, OLD, NEW, ["Synthetic-Bars"])
 
@@ -193,6 +239,13 @@ def test_mvl_compare_prints_both_scores_and_the_difference(lake: Lake) -> None:
     _store(lake, NEW, [1.0] * 10 + [0.0] * 10)
     output = CliRunner().invoke(compare_command, ["aa", "bb"], catch_exceptions=False).output
     assert "Synthetic-Bars" in output and "+50.0" in output and "0.002" in output
+    assert "protocol" in output and "default" in output
     assert (
         '"n_gained": 10' in CliRunner().invoke(compare_command, ["aa", "bb", "--json"], catch_exceptions=False).output
     )
+    _store(lake, OLD, [1.0] * 8, settings="p", protocol="paper")
+    _store(lake, NEW, [0.0] * 8, settings="p", protocol="paper")
+    refused = CliRunner().invoke(compare_command, ["aa", "bb"])
+    assert isinstance(refused.exception, BenchmarkError)
+    output = CliRunner().invoke(compare_command, ["aa", "bb", "--protocol", "paper"], catch_exceptions=False).output
+    assert "paper" in output and "-100.0" in output

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.parquet as pq
 import pytest
@@ -212,7 +212,7 @@ def test_other_settings_give_another_result(lake: Lake, home: Path) -> None:
 def test_a_change_of_the_papers_protocol_changes_only_results_of_that_protocol(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ask(protocol: benchmark_run.Protocol) -> benchmark_run.BenchmarkReport:
+    def ask(protocol: paper_protocol.Protocol) -> benchmark_run.BenchmarkReport:
         return run_benchmark(
             lake,
             _checkpoint(home),
@@ -228,6 +228,35 @@ def test_a_change_of_the_papers_protocol_changes_only_results_of_that_protocol(
     monkeypatch.setattr(paper_protocol, "PAPER_FRAMES", 16)
     assert ask("default").data_version == default.data_version
     assert ask("paper").data_version not in (paper.data_version, default.data_version)
+
+
+def test_every_score_and_answer_says_by_which_protocol_it_was_asked(lake: Lake, home: Path) -> None:
+    old, new = _checkpoint(home), _checkpoint(home, "b" * 32)
+    for checkpoint, right in ((old, [True, False]), (new, [True, True])):
+        for protocol in get_args(paper_protocol.Protocol):
+            run_benchmark(
+                lake,
+                checkpoint,
+                "documents",
+                "ChartQA",
+                benchmark_settings=BenchmarkSettings(protocol=protocol),
+                run_id="r",
+                launch=_leaving(right if protocol == "paper" else [False, False]),
+            )
+    scores = {
+        (row["checkpoint_version"], row["protocol"]): row["score"] for row in read_benchmark_scores(lake, "ChartQA")
+    }
+    assert scores == {
+        (old.version, "default"): 0.0,
+        (old.version, "paper"): 50.0,
+        (new.version, "default"): 0.0,
+        (new.version, "paper"): 100.0,
+    }
+    assert {row["protocol"] for row in lake.get_table(ANSWERS_TABLE).iter_rows()} == {"default", "paper"}
+    with pytest.raises(BenchmarkError, match="by two protocols"):
+        compare_checkpoints(lake, old.version, new.version)
+    (compared,) = compare_checkpoints(lake, old.version, new.version, protocol="paper")
+    assert (compared.first_score, compared.second_score) == (50.0, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +277,7 @@ def test_the_papers_protocol_is_part_of_the_job(
     prompt: dict[str, str],
     images_first: bool,
 ) -> None:
-    jobs: dict[benchmark_run.Protocol, dict[str, Any]] = {}
+    jobs: dict[paper_protocol.Protocol, dict[str, Any]] = {}
     for protocol in ("default", "paper"):
         with pytest.raises(BenchmarkError, match="stops here"):
             run_benchmark(

@@ -27,6 +27,7 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
     resolve_eval_python,
     run_benchmark,
 )
+from mvl_training.evaluation.benchmarks.paper_protocol import PAPER_SYSTEM_PROMPT
 from mvl_training.evaluation.benchmarks.registry import TASKS_DIR, BenchmarkError, load_suites
 from mvl_training.evaluation.compare import compare_checkpoints
 from mvl_training.evaluation.student_runner import StudentRunner
@@ -153,6 +154,39 @@ def test_the_server_backend_asks_the_same_questions(
         kinds = [part["type"] for part in body["messages"][0]["content"]]
         assert kinds == ["text", "image_url", "text", "image_url", "text"]
         assert body["max_tokens"] == 16
+
+
+def test_the_papers_protocol_asks_otherwise_through_both_backends_and_is_not_compared_with_the_default(
+    world: Lake, checkpoint: Checkpoint, pairs: BenchmarkReport
+) -> None:
+    report = _run(world, checkpoint, "Synthetic-Pairs", BenchmarkSettings(limit=2, protocol="paper"))
+    rows = _answers(world, report)
+    assert len(rows) == 2 and {row["protocol"] for row in rows} == {"paper"}
+    assert report.settings_hash != pairs.settings_hash and report.folder != pairs.folder
+    asked = {row["question_id"] for row in rows}
+    assert not asked & {row["question_id"] for row in _answers(world, pairs)}, "another system prompt"
+    runner = StudentRunner(checkpoint.export_dir)
+    rng = random.Random(f"{synthetic_tasks.SEED} drawn_pairs")
+    for row in rows:
+        one = synthetic_tasks.draw_size_comparison_question(rng)
+        parts = ["First picture: ", one.images[0], "Second picture: ", one.images[1], one.text.split("<image>\n")[-1]]
+        messages = [("system", [PAPER_SYSTEM_PROMPT]), ("user", parts)]
+        assert row["answer"] == runner.generate_reply(messages, max_new_tokens=16) != ""
+    with serving() as (server, endpoint):
+        server.record_bodies = True
+        asking = BenchmarkSettings(
+            backend="server", protocol="paper", limit=2, base_urls=(endpoint.base_url,), model="fake"
+        )
+        served = _run(world, checkpoint, "Synthetic-Pairs", asking)
+    assert {row["question_id"] for row in _answers(world, served)} == asked
+    for body in server.bodies:
+        system, user = body["messages"]
+        assert (system["role"], user["role"]) == ("system", "user") and PAPER_SYSTEM_PROMPT in json.dumps(system)
+    version = checkpoint.version
+    with pytest.raises(BenchmarkError, match=r"Synthetic-Pairs \(default, paper\)"):
+        compare_checkpoints(world, version, version, ["Synthetic-Pairs"])
+    (compared,) = compare_checkpoints(world, version, version, ["Synthetic-Pairs"], "paper")
+    assert (compared.protocol, compared.n_questions, compared.difference) == ("paper", 2, 0.0)
 
 
 def test_a_refusing_server_fails_the_benchmark_instead_of_scoring_empty_answers(
