@@ -69,7 +69,7 @@ def command(json_: bool) -> None:
 
 
 def _list_evaluations(lake: Lake) -> list[dict[str, object]]:
-    keys = ("checkpoint", "questions", "share_correct", "share_correct_blank", "most_frequent")
+    keys = ("checkpoint", "version", "questions", "share_correct", "share_correct_blank", "most_frequent")
     return [dict(zip(keys, scores, strict=True)) for scores in compute_checkpoint_scores(lake)]
 
 

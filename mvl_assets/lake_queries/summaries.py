@@ -87,21 +87,21 @@ def _count_values(table: TableReader, column: str, filter: str | None = None) ->
     return counts
 
 
-def compute_checkpoint_scores(lake: Lake) -> list[tuple[str, int, float, float | None, float]]:
+def compute_checkpoint_scores(lake: Lake) -> list[tuple[str, str, int, float, float | None, float]]:
     """Compute the scores of every evaluated checkpoint.
 
     Returns:
-        For each checkpoint: name, number of questions, accuracy, accuracy with a grey image (None if not measured), and
-        the accuracy of always giving a category's most frequent answer.
+        For each checkpoint: name, version, number of questions, accuracy, accuracy with a grey image (None if not
+        measured), and the accuracy of always giving a category's most frequent answer.
     """
     score_rows = []
     for name in lake.list_tables(EVALUATION.name):
-        by_checkpoint: dict[str, list[dict]] = {}
+        by_checkpoint: dict[tuple[str, str], list[dict]] = {}
         for row in lake.get_table(name).iter_rows(
-            ["checkpoint", "correct", "blank_image_correct", "category", "reference"]
+            ["checkpoint", "checkpoint_version", "correct", "blank_image_correct", "category", "reference"]
         ):
-            by_checkpoint.setdefault(row["checkpoint"], []).append(row)
-        for checkpoint, rows in by_checkpoint.items():
+            by_checkpoint.setdefault((row["checkpoint"], row["checkpoint_version"]), []).append(row)
+        for names, rows in by_checkpoint.items():
             blank_image_correct = [r["blank_image_correct"] for r in rows if r["blank_image_correct"] is not None]
             accuracy = sum(bool(r["correct"]) for r in rows) / len(rows)
             reference_counts = Counter((r["category"], r["reference"]) for r in rows)
@@ -109,5 +109,5 @@ def compute_checkpoint_scores(lake: Lake) -> list[tuple[str, int, float, float |
             for (category, _), n_references in reference_counts.items():
                 majority_counts[category] = max(majority_counts[category], n_references)
             blank_accuracy = sum(blank_image_correct) / len(blank_image_correct) if blank_image_correct else None
-            score_rows.append((checkpoint, len(rows), accuracy, blank_accuracy, majority_counts.total() / len(rows)))
+            score_rows.append((*names, len(rows), accuracy, blank_accuracy, majority_counts.total() / len(rows)))
     return score_rows

@@ -63,8 +63,8 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
         sections.append(format_table("Kept rewrites in the mixtures", columns, mixed))
     if CHECKPOINT.name in seconds_by_stage and (losses := _read_metadata_rows(instance, CHECKPOINT.name, _LOSS_KEYS)):
         sections.append(format_table("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
-    if EVALUATION.name in seconds_by_stage and (score_rows := [list(line) for line in compute_checkpoint_scores(lake)]):
-        columns = ["checkpoint", "questions", "true image", "blank image", "most frequent answer"]
+    if EVALUATION.name in seconds_by_stage and (score_rows := _list_score_rows(lake)):
+        columns = ["checkpoint", "version", "questions", "true image", "blank image", "most frequent answer"]
         sections.append(format_table("Held-out questions, share correct", columns, score_rows))
     if EXPORT.name in seconds_by_stage:
         sections.append(f"exports: {load_settings().export_root}; `mvl export -h` names other formats")
@@ -132,6 +132,10 @@ def render_scores(lake: Lake) -> str:
     (content, relevance) = ("{} to {}".format(*PAPER_SCORES[measure]) for measure in ("content", "relevance"))
     title = f"Scores before and after rewriting (paper: content {content}, relevance {relevance})"
     return format_table(title, list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
+
+
+def _list_score_rows(lake: Lake) -> list[list[object]]:
+    return [[name, version[:8], *scores] for name, version, *scores in compute_checkpoint_scores(lake)]
 
 
 def _read_metadata_rows(instance: dg.DagsterInstance, prefix: str, keys: Sequence[str]) -> list[list[object]]:

@@ -14,6 +14,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.stages import CHECKPOINT
 from mvl_training.evaluation.held_out.evaluate import export_and_ask, select_preview_questions
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
+from mvl_training.evaluation.held_out.suite import remove_earlier_scores
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_export_key, open_lake
 from mvl_training.orchestration.kept_checkpoint_assets import register_kept_checkpoints
 from mvl_training.orchestration.launch import Launcher
@@ -57,6 +58,7 @@ def build_export_asset(stage: TrainingStage) -> dg.AssetsDefinition:
         if report.is_usable:
             training_run.set_current_checkpoint(checkpoint)
             register_kept_checkpoints(context.instance, checkpoint)
+            remove_earlier_scores(lake, checkpoint)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(checkpoint.version),
             metadata={

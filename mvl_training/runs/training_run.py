@@ -290,10 +290,13 @@ def load_current_checkpoint(stage: TrainingStage) -> Checkpoint:
 
 def list_kept_checkpoints(checkpoint: Checkpoint) -> list[Checkpoint]:
     """Return the checkpoints that were kept while a finished stage was trained, oldest first; the last is its end."""
-    return [
-        replace(checkpoint, step=step, version=compute_digest("kept_checkpoint", checkpoint.version, step))
-        for step in map(parse_step, list_checkpoints(checkpoint.output_dir / CHECKPOINTS_DIR))
-    ]
+    folders = list_checkpoints(checkpoint.output_dir / CHECKPOINTS_DIR)
+    return [build_kept_checkpoint(checkpoint, parse_step(folder)) for folder in folders]
+
+
+def build_kept_checkpoint(checkpoint: Checkpoint, step: int) -> Checkpoint:
+    """Return what a finished stage was after a step, whether it was kept or not."""
+    return replace(checkpoint, step=step, version=compute_digest("kept_checkpoint", checkpoint.version, step))
 
 
 def load_kept_checkpoint(stage: TrainingStage, folder_name: str) -> Checkpoint:

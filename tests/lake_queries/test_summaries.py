@@ -58,6 +58,7 @@ def test_checkpoint_scores_are_shares_of_correct_answers(lake: Lake) -> None:
         {
             "result_id": f"{n:032x}",
             "checkpoint": "c",
+            "checkpoint_version": "v",
             "correct": n < 3,
             "blank_image_correct": None if n == 0 else n < 2,
             "category": "chart" if n < 3 else "ocr",
@@ -66,7 +67,7 @@ def test_checkpoint_scores_are_shares_of_correct_answers(lake: Lake) -> None:
         for n in range(4)
     ]
     put(lake, "evaluation/held_out", EVALUATION, rows, "c")
-    assert compute_checkpoint_scores(lake) == [("c", 4, 0.75, 1 / 3, 3 / 4)]
+    assert compute_checkpoint_scores(lake) == [("c", "v", 4, 0.75, 1 / 3, 3 / 4)]
 
 
 def test_rows_made_with_another_prompt_or_model_are_stale(lake: Lake) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,8 @@ from mvl_assets.lake_queries.holdout import iter_held_out_rows
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import HeldOutQuestion, compute_suite_hash, select_questions
 from mvl_training.evaluation.scoring import CategoryScore, ScoredAnswer, compute_category_scores
-from mvl_training.runs.training_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint, build_kept_checkpoint
+from mvl_training.trainer.run_files import parse_step
 
 SUITE = "held_out"
 TABLE = f"evaluation/{SUITE}"
@@ -127,6 +129,20 @@ def publish_report(
         scores=scores,
         data_version=_compute_data_version(settings_digest, answers_of_checkpoints, scores),
     )
+
+
+def remove_earlier_scores(lake: Lake, checkpoint: Checkpoint) -> None:
+    """Remove the scores of checkpoints that were kept in an earlier training of a finished stage.
+
+    Their names say stage and step only, so they would pass for checkpoints of this training.
+    """
+    table = lake.get_table(TABLE)
+    for name in table.list_partitions():
+        if name.startswith(f"{checkpoint.stage}/"):
+            kept = build_kept_checkpoint(checkpoint, parse_step(Path(name)))
+            rows = table.iter_rows(["checkpoint_version"], partition_key=name)
+            if any(row["checkpoint_version"] != kept.version for row in rows):
+                table.publish([], partition_key=name)
 
 
 def _build_row(

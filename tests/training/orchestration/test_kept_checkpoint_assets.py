@@ -13,14 +13,22 @@ import pytest
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.summaries import compute_checkpoint_scores
 from mvl_assets.orchestration.asset_status import AssetStatusResolver
 from mvl_training.definitions import build_defs
+from mvl_training.evaluation.compare import resolve_checkpoint_version
 from mvl_training.evaluation.held_out import local_worker, suite
 from mvl_training.evaluation.held_out.evaluate import select_profile_questions
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.orchestration.kept_checkpoint_assets import register_kept_checkpoints
 from mvl_training.orchestration.launch import Launcher
-from mvl_training.runs.training_run import Checkpoint, StageError, load_kept_checkpoint, set_current_checkpoint
+from mvl_training.runs.training_run import (
+    Checkpoint,
+    StageError,
+    build_kept_checkpoint,
+    load_kept_checkpoint,
+    set_current_checkpoint,
+)
 from tests.training.evaluation.untrained import keep_untrained_step, untrained_checkpoint
 from tests.training.orchestration import small_pipeline
 
@@ -70,6 +78,11 @@ def _evaluate(instance: dg.DagsterInstance, name: str) -> dict[str, Any]:
     )
     (event,) = result.get_asset_materialization_events()
     return {key: value.value for key, value in event.materialization.metadata.items()}
+
+
+def _list_scored(lake: Lake) -> dict[str, str]:
+    """Versions of the checkpoints that `mvl status` lists, by their names."""
+    return {name: version for name, version, *_ in compute_checkpoint_scores(lake)}
 
 
 def _list_states(instance: dg.DagsterInstance) -> list[tuple[str | None, str]]:
@@ -129,6 +142,31 @@ def test_partitions_follow_the_folder(checkpoint: Checkpoint, instance: dg.Dagst
     assert instance.get_dynamic_partitions("kept_checkpoints_single_image") == []
     with pytest.raises(StageError, match="kept: none"):
         load_kept_checkpoint("single_image", SECOND)
+
+
+def test_scores_of_an_earlier_training_do_not_pass_for_those_of_this_one(
+    lake: Lake, checkpoint: Checkpoint, instance: dg.DagsterInstance
+) -> None:
+    register_kept_checkpoints(instance, checkpoint)
+    _evaluate(instance, FIRST)
+    _evaluate(instance, SECOND)
+    shutil.rmtree(checkpoint.output_dir / "checkpoints" / SECOND)
+    suite.remove_earlier_scores(lake, checkpoint)
+    names = [f"single_image/{FIRST}", f"single_image/{SECOND}"]
+    versions = [load_kept_checkpoint("single_image", FIRST).version, build_kept_checkpoint(checkpoint, 4).version]
+    assert _list_scored(lake) == dict(zip(names, versions, strict=True)), "also where the weights are gone"
+    assert resolve_checkpoint_version(lake, names[0]) == versions[0]
+
+    other = replace(checkpoint, version="another run")
+    set_current_checkpoint(other)
+    assert resolve_checkpoint_version(lake, names[0]) == load_kept_checkpoint("single_image", FIRST).version
+    assert resolve_checkpoint_version(lake, names[0]) not in versions, "a name means the training that is current"
+    suite.remove_earlier_scores(lake, replace(other, stage="alignment"))
+    assert _list_scored(lake).keys() == set(names), "another stage was trained"
+    suite.remove_earlier_scores(lake, other)
+    assert _list_scored(lake) == {}
+    _evaluate(instance, FIRST)
+    assert _list_scored(lake) == {names[0]: load_kept_checkpoint("single_image", FIRST).version}
 
 
 def test_the_version_of_a_kept_checkpoint_is_of_its_run_and_step(checkpoint: Checkpoint) -> None:

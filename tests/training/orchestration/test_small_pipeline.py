@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from mvl_assets.common import metadata_keys
@@ -111,8 +112,12 @@ def test_a_checkpoint_registers_those_kept_on_the_way_and_one_can_be_evaluated(
     folder = training_run.load_current_checkpoint("alignment").output_dir / "checkpoints"
     assert names == sorted(path.name for path in folder.iterdir()) and names
     assert _materialize(instance, 'key:"evaluation/kept_checkpoints_alignment"', partition_key=names[0]).success
-    rows = lake.get_table("evaluation/held_out").iter_rows(["checkpoint"])
-    assert f"alignment/{names[0]}" in {row["checkpoint"] for row in rows}
+    table, kept = lake.get_table("evaluation/held_out"), f"alignment/{names[0]}"
+    row = next(table.iter_rows(table.spec.columns.names, partition_key=kept))
+    earlier = row | {"result_id": "0" * 32, "checkpoint": "alignment/step-00000099", "checkpoint_version": "earlier"}
+    table.publish([pa.Table.from_pylist([earlier], schema=table.spec.columns)], earlier["checkpoint"])
+    assert _materialize(instance, 'key:"checkpoint/alignment_export"').success
+    assert {row["checkpoint"] for row in table.iter_rows(["checkpoint"]) if "/" in row["checkpoint"]} == {kept}
 
 
 def test_the_metadata_of_a_checkpoint_fits_into_an_event(trained: dg.ExecuteInProcessResult) -> None:
