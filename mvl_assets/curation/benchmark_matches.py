@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,14 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.benchmarks import BenchmarkItems
 from mvl_assets.curation.image_comparer import ImageComparer
 from mvl_assets.curation.near_duplicates import MIN_STORED_CORRELATION, PairLog, build_score_columns
-from mvl_assets.curation.ngram_index import IndexedItem, NgramIndex, TextMatch
+from mvl_assets.curation.ngram_index import (
+    INDEX_VERSION,
+    IndexArrays,
+    IndexedItem,
+    NgramIndex,
+    TextMatch,
+    build_index_arrays,
+)
 from mvl_assets.curation.text_overlap import (
     ComparableText,
     QuestionScores,
@@ -35,7 +42,9 @@ from mvl_assets.lake.schemas.data_tables import (
     BENCHMARK_WAVES,
     ITEM_SIMILARITY,
 )
+from mvl_assets.lake_queries.benchmarks.matched_basis import record_basis
 from mvl_assets.lake_queries.benchmarks.search import BenchmarkSearch
+from mvl_assets.lake_queries.benchmarks.stored_index import read_index_arrays, write_index_arrays
 
 SCORING_VERSION = 2
 """Increased when the same rows and items may get other scores, so that they are matched again."""
@@ -81,14 +90,19 @@ def match_new_contents(
 
     Killed at any point and run again, it matches what was not stored and ends with the same rows.
     """
+    if not search.benchmarks:
+        return MatchReport()
     n_contents = search.count_pending()
     if not n_contents:
+        if search.scope.has_changes:
+            record_basis(lake, search.scope.basis, run_id=run_id)
         return MatchReport()
     matcher = Matcher(lake, search, benchmarks, run_id)
     image_log = matcher.compare_images()
     n_image_matches = matcher.match_images()
     n_text_matches = matcher.match_texts()
     _record_waves(lake, search, run_id)
+    record_basis(lake, search.scope.basis, run_id=run_id)
     return MatchReport(n_contents, image_log.n_candidates, image_log.n_pairs, n_image_matches, n_text_matches)
 
 
@@ -151,24 +165,21 @@ class Matcher:
     def match_texts(self) -> int:
         """Look for the items' questions in all texts; return the matches."""
         n_before = self._log.n_pairs
+        index = NgramIndex(self._load_index_arrays())
         items: dict[int, dict[str, str]] = {}
-        index = NgramIndex(self._iter_indexed(items))
         missing = {bits: set(sources) for bits, sources in self._search.list_missing().items()}
         for batch in self._search.iter_pending_texts():
             bits, conversations = batch["bits"].to_pylist(), batch["conversations"].to_pylist()
-            matches = [
-                match
-                for match in index.iter_matches(["\n".join([turn["value"] for turn in c]) for c in conversations])
-                if items[match.item]["source"] in missing[bits[match.text]]
-            ]
+            held = list(index.iter_matches(["\n".join([turn["value"] for turn in c]) for c in conversations]))
+            if new_items := {match.item for match in held} - items.keys():
+                items |= self._search.read_items(new_items)
+            matches = [match for match in held if items[match.item]["source"] in missing[bits[match.text]]]
             if matches:
                 self._load_item_texts({items[m.item]["version_id"]: items[m.item]["source"] for m in matches})
             fingerprints = batch["fingerprint"]
             self._add(
                 [
-                    self._build_text_match(
-                        fingerprints[m.text].as_py(), conversations[m.text], items[m.item], m, index.n_tokens[m.item]
-                    )
+                    self._build_text_match(fingerprints[m.text].as_py(), conversations[m.text], items[m.item], m)
                     for m in matches
                 ],
                 len(batch),
@@ -176,11 +187,21 @@ class Matcher:
         self._log.flush()
         return self._log.n_pairs - n_before
 
-    def _iter_indexed(self, items: dict[int, dict[str, str]]) -> Iterator[IndexedItem]:
-        """Yield the items with their questions, and take what identifies them."""
+    def _load_index_arrays(self) -> IndexArrays:
+        """Return the index of the items: the stored one, or a new one if they are others, which is stored."""
+        index_id = compute_digest("benchmark index", INDEX_VERSION, sorted(self._states.items()))
+        stored = read_index_arrays(self._lake, index_id)
+        names = [field.name for field in fields(IndexArrays)]
+        if stored.keys() == set(names):
+            return IndexArrays(**stored)
+        arrays = build_index_arrays(self._iter_indexed())
+        write_index_arrays(self._lake, index_id, {name: getattr(arrays, name) for name in names}, run_id=self._run_id)
+        return arrays
+
+    def _iter_indexed(self) -> Iterator[IndexedItem]:
+        """Yield the items with their questions."""
         for batch in self._search.iter_items():
             for row in batch.to_pylist():
-                items[row["item"]] = {name: row[name] for name in ("item_id", "version_id", "source")}
                 questions = [turn["value"] for turn in row["conversations"] if turn["from"] == "human"]
                 yield IndexedItem(row["item"], row["source"], "\n".join(questions))
 
@@ -229,13 +250,12 @@ class Matcher:
         conversation: Sequence[Mapping[str, str]],
         item: Mapping[str, str],
         match: TextMatch,
-        n_tokens: int,
     ) -> dict[str, Any]:
         answer = self._item_texts[item["version_id"]].answer
         answers = build_comparable_text(conversation).answer.content
         scores = {
             "ngram_overlap": match.overlap,
-            "n_tokens": n_tokens,
+            "n_tokens": match.n_tokens,
             "answer_overlap": None if answer is None else compute_answer_overlap(answers, answer),
         }
         return self._build_match("text", fingerprint, item["item_id"], item["source"], scores)

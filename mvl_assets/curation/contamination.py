@@ -39,12 +39,14 @@ from mvl_assets.lake_queries.benchmarks.hits import (
     iter_contaminated,
     iter_item_hits,
 )
-from mvl_assets.lake_queries.benchmarks.search import (
-    MatchedBenchmark,
+from mvl_assets.lake_queries.benchmarks.questions import (
+    compute_questions_basis,
     count_file_rows,
+    has_questions,
     list_item_rows,
-    open_benchmark_search,
+    record_questions,
 )
+from mvl_assets.lake_queries.benchmarks.search import MatchedBenchmark, open_benchmark_search
 from mvl_assets.lake_queries.good_labels import read_good_samples
 from mvl_assets.lake_queries.holdout import compute_holdout_limit
 
@@ -165,11 +167,15 @@ def _find_reason(hit: Mapping[str, Any], rules: ContaminationRules, good_samples
     return next((rules.allow[key] for key in keys if key in rules.allow), None)
 
 
-def publish_questions(lake: Lake, items: BenchmarkItems, *, run_id: str) -> PublishResult:
+def publish_questions(lake: Lake, items: BenchmarkItems, *, run_id: str) -> None:
     """Publish which item each question of a benchmark's tasks is, as its part of `curation/benchmark_items`.
 
-    A task's questions are the rows of its files, one file after the other by name, as `datasets` reads them.
+    A task's questions are the rows of its files, one file after the other by name, as `datasets` reads them. What
+    nothing has changed for since is left as it is.
     """
+    basis = compute_questions_basis(lake, items.slug, items.tasks)
+    if has_questions(lake, items.slug, basis):
+        return
     item_rows, n_rows_by_file = list_item_rows(lake, items.slug), count_file_rows(lake, items.slug)
 
     def iter_rows() -> Iterator[dict[str, Any]]:
@@ -194,4 +200,5 @@ def publish_questions(lake: Lake, items: BenchmarkItems, *, run_id: str) -> Publ
     tables = (
         pa.Table.from_pylist(rows, schema=BENCHMARK_ITEMS.columns) for rows in iter_batches(iter_rows(), BATCH_ROWS)
     )
-    return lake.get_table(BENCHMARK_ITEMS.name).publish(tables, items.slug)
+    published = lake.get_table(BENCHMARK_ITEMS.name).publish(tables, items.slug)
+    record_questions(lake, items.slug, basis, published.data_version, run_id=run_id)

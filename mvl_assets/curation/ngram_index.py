@@ -18,6 +18,9 @@ import numpy as np
 from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.curation.text_overlap import CJK
 
+INDEX_VERSION = 1
+"""Increased when the same items give other arrays."""
+
 GRAM_LENGTH = 5
 
 MIN_INDEXED_TOKENS = 13
@@ -53,10 +56,18 @@ class IndexedItem:
 
 @dataclass(frozen=True, slots=True)
 class TextMatch:
-    """A text that holds an item: the number of the text in its batch, that of the item, and the share it holds."""
+    """A text that holds an item.
+
+    Attributes:
+        text: Number of the text in its batch.
+        item: Number of the item.
+        n_tokens: Tokens of the item.
+        overlap: Share of the item that the text holds.
+    """
 
     text: int
     item: int
+    n_tokens: int
     overlap: float
 
 
@@ -82,57 +93,88 @@ def split_segments(text: str) -> list[list[str]]:
     return [[token for tokens in segments for token in tokens]]
 
 
+@dataclass(frozen=True, slots=True)
+class IndexArrays:
+    """What an index consists of, in the order of its items; it follows from the items alone.
+
+    Attributes:
+        words: The distinct words in UTF-8, one a line; the first is word 1. `uint8`.
+        numbers: Number of each item. `int64`.
+        n_tokens: Its tokens. `int64`.
+        offsets: Where the runs of each begin, and where the last one ends. `int64` of one more.
+        grams: Hashes of the distinct runs, item by item. `uint64`.
+        weights: Weight of each in its item. `float64`.
+        order: The runs by hash, then by item, as positions. `int64`.
+        starts: Where each distinct hash begins in that order, if few items have it. `int64`.
+        counts: How many items have it. `int64`.
+    """
+
+    words: np.ndarray
+    numbers: np.ndarray
+    n_tokens: np.ndarray
+    offsets: np.ndarray
+    grams: np.ndarray
+    weights: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+
+
+def build_index_arrays(items: Iterable[IndexedItem]) -> IndexArrays:
+    """Return the index of the items that can be found by their text."""
+    vocabulary: dict[str, int] = {}
+    numbers, lengths, n_tokens, word_ids = array("q"), array("q"), array("q"), array("Q")
+    sources: list[str] = []
+    for item in items:
+        segments = split_segments(item.text)
+        n_item_tokens = sum(map(len, segments))
+        if n_item_tokens < MIN_INDEXED_TOKENS:
+            continue
+        n_before = len(word_ids)
+        for segment in segments:
+            word_ids.extend(vocabulary.setdefault(token, len(vocabulary) + 1) for token in segment)
+            word_ids.append(0)
+        lengths.append(len(word_ids) - n_before)
+        numbers.append(item.item)
+        n_tokens.append(n_item_tokens)
+        sources.append(item.source)
+    hashes, starts = _compute_run_hashes(np.array(word_ids, dtype=np.uint64))
+    owners = np.repeat(np.arange(len(numbers)), np.array(lengths))[starts]
+    order = np.lexsort((hashes, owners))
+    hashes, owners = hashes[order], owners[order]
+    is_first = np.ones(len(hashes), dtype=bool)
+    is_first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+    grams, owners = hashes[is_first], owners[is_first]
+    order = np.lexsort((owners, grams))
+    _, starts, counts = np.unique(grams[order], return_index=True, return_counts=True)
+    is_rare = counts <= MAX_GRAM_ITEMS
+    return IndexArrays(
+        words=np.frombuffer("\n".join(vocabulary).encode(), dtype=np.uint8),
+        numbers=np.array(numbers),
+        n_tokens=np.array(n_tokens),
+        offsets=np.searchsorted(owners, np.arange(len(numbers) + 1)),
+        grams=grams,
+        weights=_compute_weights(grams, owners, np.unique(sources, return_inverse=True)[1]),
+        order=order,
+        starts=starts[is_rare],
+        counts=counts[is_rare],
+    )
+
+
 class NgramIndex:
-    """The items that can be found by their text."""
+    """Looks items up by the runs of texts."""
 
-    def __init__(self, items: Iterable[IndexedItem]) -> None:
-        self.n_tokens: dict[int, int] = {}
-        self._vocabulary: dict[str, int] = {}
-        numbers: list[int] = []
-        sources: list[str] = []
-        word_ids = array("Q")
-        lengths = array("Q")
-        for item in items:
-            segments = split_segments(item.text)
-            n_tokens = sum(map(len, segments))
-            self.n_tokens[item.item] = n_tokens
-            if n_tokens < MIN_INDEXED_TOKENS:
-                continue
-            n_before = len(word_ids)
-            for segment in segments:
-                word_ids.extend(self._vocabulary.setdefault(token, len(self._vocabulary) + 1) for token in segment)
-                word_ids.append(0)
-            lengths.append(len(word_ids) - n_before)
-            numbers.append(item.item)
-            sources.append(item.source)
-        self._numbers = np.array(numbers, dtype=np.int64)
-        hashes, starts = _compute_run_hashes(np.array(word_ids, dtype=np.uint64))
-        owners = np.repeat(np.arange(len(numbers)), np.array(lengths, dtype=np.int64))[starts]
-        order = np.lexsort((hashes, owners))
-        hashes, owners = hashes[order], owners[order]
-        is_first = np.ones(len(hashes), dtype=bool)
-        is_first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
-        self._build_postings(hashes[is_first], owners[is_first], np.unique(sources, return_inverse=True)[1])
-
-    def _build_postings(self, grams: np.ndarray, owners: np.ndarray, source_numbers: np.ndarray) -> None:
-        """Sort the runs, each with the items that have it.
-
-        Args:
-            grams: Hashes of the distinct runs of the items, item by item.
-            owners: Position of the item of each.
-            source_numbers: Number of the benchmark of each item.
-        """
+    def __init__(self, arrays: IndexArrays) -> None:
+        self._vocabulary = {word: nth for nth, word in enumerate(arrays.words.tobytes().decode().split("\n"), start=1)}
+        self._numbers, self._n_tokens, self._offsets = arrays.numbers, arrays.n_tokens, arrays.offsets
+        self._grams, self._weights = arrays.grams, arrays.weights
+        self._starts, self._counts = arrays.starts, arrays.counts
         n_items = len(self._numbers)
-        self._offsets = np.searchsorted(owners, np.arange(n_items + 1))
-        self._grams = grams
-        self._weights = _compute_weights(grams, owners, source_numbers)
+        owners = np.repeat(np.arange(n_items), np.diff(self._offsets))
         self._totals = np.bincount(owners, self._weights, minlength=n_items)
-        order = np.lexsort((owners, self._grams))
-        self._keys, starts, counts = np.unique(self._grams[order], return_index=True, return_counts=True)
-        is_rare = counts <= MAX_GRAM_ITEMS
-        self._keys, self._starts, self._counts = self._keys[is_rare], starts[is_rare], counts[is_rare]
-        self._posting_owners = owners[order]
-        self._posting_weights = self._weights[order]
+        self._keys = self._grams[arrays.order[self._starts]]
+        self._posting_owners = owners[arrays.order]
+        self._posting_weights = self._weights[arrays.order]
         rare_positions = _expand_ranges(self._starts, self._counts)
         rare_totals = np.bincount(
             self._posting_owners[rare_positions], self._posting_weights[rare_positions], minlength=n_items
@@ -172,7 +214,7 @@ class NgramIndex:
             start = 0 if text == 0 else int(text_ends[text - 1])
             overlap = self._compute_overlap(flat[start : text_ends[text]], owner)
             if overlap >= MIN_STORED_OVERLAP:
-                yield TextMatch(text, int(self._numbers[owner]), overlap)
+                yield TextMatch(text, int(self._numbers[owner]), int(self._n_tokens[owner]), overlap)
 
     def _list_word_ids(self, text: str) -> list[int]:
         get = self._vocabulary.get

@@ -134,10 +134,12 @@ def list_signed_fragments(dataset: lance.LanceDataset) -> dict[str, lance.LanceF
 
     A fragment with the same signature has the same rows, in any version of the table.
     """
-    return {
-        f"{fragment.fragment_id}:{_get_first_file(fragment)}:{fragment.num_deletions}": fragment
-        for fragment in dataset.get_fragments()
-    }
+    return {format_signature(fragment): fragment for fragment in dataset.get_fragments()}
+
+
+def format_signature(fragment: lance.LanceFragment) -> str:
+    """Return what tells a fragment from all others of its table, and from itself with other rows deleted."""
+    return f"{fragment.fragment_id}:{_get_first_file(fragment)}:{fragment.num_deletions}"
 
 
 def _get_fragment(dataset: lance.LanceDataset, fragment_id: int) -> lance.LanceFragment:

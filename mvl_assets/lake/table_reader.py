@@ -199,6 +199,7 @@ class TableReader:
         batch_size: int = 1024,
         rotate_from: int = 0,
         partition_key: str | None = None,
+        fragments: Sequence[lance.LanceFragment] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows that match in the order in which they were written; nothing for a table that does not exist.
 
@@ -208,19 +209,20 @@ class TableReader:
             batch_size: Largest number of rows per batch.
             rotate_from: Start at this row, and yield the rows before it last.
             partition_key: Read the fragments of this partition only; None for the whole table.
+            fragments: Read these fragments only, rather than those of a partition.
         """
         dataset = self.open_if_exists()
         if dataset is None:
             return
         column_names = list(columns) if columns is not None else self.schema.names
-        fragments = None
         if partition_key is not None:
             own, mixed = self.find_fragments(dataset, partition_key)
             fragments = sorted([*own, *mixed], key=lambda f: f.fragment_id)
-            if not fragments:
-                return
             if mixed:
                 filter = sql.join_conditions(self.build_partition_filter(partition_key), filter)
+
+        if fragments is not None and not fragments:
+            return
 
         def scan_range(offset: int | None, limit: int | None) -> Iterator[pa.RecordBatch]:
             return dataset.scanner(

@@ -19,6 +19,7 @@ from mvl_assets.lake.lake import Lake
 
 if TYPE_CHECKING:
     import duckdb
+    import lance
 
 HAS_VERSIONS = "(revision > 1 OR withdrawn)"
 
@@ -59,10 +60,12 @@ class CurrentSamples:
         return sum(len(batch) for batch in self.scan(["sample_id"]))
 
 
-def load_current_revisions(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+def load_current_revisions(
+    con: duckdb.DuckDBPyConnection, lake: Lake, fragments: Sequence[lance.LanceFragment] | None = None
+) -> None:
     """Create `current_revisions`: the newest revision of each sample with more than one version, 0 if withdrawn."""
     columns = ["sample_id", "revision", "withdrawn"]
-    with stream_table(con, "versions", lake.get_table("samples"), columns, HAS_VERSIONS):
+    with stream_table(con, "versions", lake.get_table("samples"), columns, HAS_VERSIONS, fragments=fragments):
         con.execute(
             """CREATE OR REPLACE TEMP TABLE current_revisions AS
                SELECT sample_id::UUID AS sample_id, if(arg_max(withdrawn, revision), 0, max(revision)) AS revision
@@ -72,7 +75,11 @@ def load_current_revisions(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
 
 @contextmanager
 def stream_current_samples(
-    con: duckdb.DuckDBPyConnection, lake: Lake, columns: Sequence[str], filter: str | None = None
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    columns: Sequence[str],
+    filter: str | None = None,
+    fragments: Sequence[lance.LanceFragment] | None = None,
 ) -> Iterator[None]:
     """Offer the current samples of all sources as the view `current_samples`, which one query can read, once.
 
@@ -81,16 +88,17 @@ def stream_current_samples(
         lake: The lake.
         columns: Columns of `samples`.
         filter: SQL condition on rows of `samples`, evaluated inside Lance's scanner.
+        fragments: Those to read, if no other one has a newer version of a sample; None for all.
     """
     table = lake.get_table("samples")
-    load_current_revisions(con, lake)
+    load_current_revisions(con, lake, fragments)
     if not con.execute("SELECT 1 FROM current_revisions LIMIT 1").fetchall():
-        with stream_table(con, "current_samples", table, columns, filter):
+        with stream_table(con, "current_samples", table, columns, filter, fragments=fragments):
             yield
         return
     stream_columns = list(dict.fromkeys([*columns, "sample_id", "revision"]))
     condition = "NOT withdrawn" if filter is None else f"({filter}) AND NOT withdrawn"
-    with stream_table(con, "all_samples", table, stream_columns, condition):
+    with stream_table(con, "all_samples", table, stream_columns, condition, fragments=fragments):
         con.execute(
             f"""CREATE OR REPLACE TEMP VIEW current_samples AS
                 SELECT {", ".join(f"s.{name}" for name in columns)}

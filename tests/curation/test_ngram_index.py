@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mvl_assets.curation.ngram_index import IndexedItem, NgramIndex, TextMatch
+from mvl_assets.curation.ngram_index import IndexedItem, NgramIndex, TextMatch, build_index_arrays
 
 TEMPLATE = "Look at the drawing with care and answer the question with the letter of the option that is right:"
 RARE = "how many {} pass the seventh lock of the northern canal in a dry summer"
@@ -12,7 +12,8 @@ THINGS = ("barges", "swans", "pilots", "crates", "kites", "otters", "mills", "sl
 
 
 def build_index(*texts: str, sources: tuple[str, ...] = ("a",)) -> NgramIndex:
-    return NgramIndex(IndexedItem(n, sources[n % len(sources)], text) for n, text in enumerate(texts))
+    items = (IndexedItem(n, sources[n % len(sources)], text) for n, text in enumerate(texts))
+    return NgramIndex(build_index_arrays(items))
 
 
 def find(index: NgramIndex, *texts: str) -> list[tuple[int, int]]:
@@ -24,7 +25,7 @@ def test_text_around_an_item_does_not_matter_and_other_items_are_not_held() -> N
     inside = f"Some words before. {RARE.format('OTTERS')} when otters are counted twice, and some after."
     assert (0, 5) in find(index, inside, "nothing of the kind")
     (best,) = [match for match in index.iter_matches([inside]) if match.item == 5]
-    assert best == TextMatch(0, 5, pytest.approx(1.0))
+    assert best == TextMatch(0, 5, 20, pytest.approx(1.0))
 
 
 def test_runs_of_a_template_weigh_little() -> None:
@@ -39,7 +40,8 @@ def test_weights_are_those_of_the_own_benchmark() -> None:
     alone = build_index(*texts)
     text = f"{TEMPLATE} {RARE.format('kites')} kites"
     (before,) = [match.overlap for match in alone.iter_matches([text[:-30]]) if match.item == 4]
-    both = NgramIndex(IndexedItem(n, "ab"[n >= len(texts)], text) for n, text in enumerate([*texts, *[TEMPLATE] * 20]))
+    items = [IndexedItem(n, "ab"[n >= len(texts)], text) for n, text in enumerate([*texts, *[TEMPLATE] * 20])]
+    both = NgramIndex(build_index_arrays(items))
     (after,) = [match.overlap for match in both.iter_matches([text[:-30]]) if match.item == 4]
     assert before == after
 

@@ -15,6 +15,7 @@ from mvl_assets.lake.errors import to_disk_error
 
 if TYPE_CHECKING:
     import duckdb
+    import lance
 
     from mvl_assets.lake.table_reader import TableReader
 
@@ -78,6 +79,7 @@ def stream_table(
     columns: Sequence[str],
     filter: str | None = None,
     partition_key: str | None = None,
+    fragments: Sequence[lance.LanceFragment] | None = None,
 ) -> Iterator[None]:
     """Offer columns of a table's rows as a view that one query can read, once. A missing table has no rows.
 
@@ -88,7 +90,9 @@ def stream_table(
         columns: Columns to read.
         filter: SQL condition, evaluated inside Lance's scanner.
         partition_key: Read this partition only; None for the whole table.
+        fragments: Read these fragments only, rather than those of a partition.
     """
     schema = pa.schema([table.schema.field(name) for name in columns])
-    with stream_batches(con, view, table.scan(columns, filter, BATCH_ROWS, partition_key=partition_key), schema):
+    batches = table.scan(columns, filter, BATCH_ROWS, partition_key=partition_key, fragments=fragments)
+    with stream_batches(con, view, batches, schema):
         yield

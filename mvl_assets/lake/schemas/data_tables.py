@@ -492,6 +492,38 @@ BENCHMARK_ITEMS = TableSpec(
     partition_column="source",
 )
 
+BENCHMARK_ITEMS_BASIS = TableSpec(
+    "curation/benchmark_items_basis",
+    pa.schema(
+        [
+            ("basis_id", pa.string()),
+            ("source", pa.string()),
+            ("basis", pa.string()),
+            ("data_version", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="basis_id",
+    partition_column="source",
+)
+
+BENCHMARK_INDEX = TableSpec(
+    "curation/benchmark_index",
+    pa.schema(
+        [
+            ("array_id", pa.string()),
+            ("index_id", pa.string()),
+            ("name", pa.string()),
+            ("dtype", pa.string()),
+            ("data", pa.large_binary()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="array_id",
+    # It follows from the index.
+    derived_columns=frozenset({"data"}),
+)
+
 BENCHMARK_IMAGE_PAIRS = TableSpec(
     "curation/benchmark_image_pairs",
     pa.schema(
@@ -525,6 +557,22 @@ BENCHMARK_MATCHES = TableSpec(
         ]
     ),
     key_column="match_id",
+)
+
+BENCHMARK_MATCHES_BASIS = TableSpec(
+    "curation/benchmark_matches_basis",
+    pa.schema(
+        [
+            ("basis_id", pa.string()),
+            # What the one row says is in lake_queries/benchmarks/matched_basis.py.
+            ("settings_digest", pa.string()),
+            ("fragments", STRING_LIST),
+            ("n_compared", pa.int64()),
+            ("n_waves", pa.int64()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="basis_id",
 )
 
 BENCHMARK_WAVES = TableSpec(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -20,6 +20,7 @@ from mvl_assets.common.id_array import format_ids
 from mvl_assets.lake import sql
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.benchmarks.matched_basis import find_scope
 from mvl_assets.lake_queries.current_samples import stream_current_samples
 from mvl_assets.lake_queries.pdq_bands import (
     HASH_WORDS,
@@ -76,6 +77,8 @@ class BenchmarkSearch:
         self._load_items(benchmarks)
         self.benchmarks = self._load_states(benchmarks)
         if self.benchmarks:
+            states = {benchmark.source: benchmark.items_state for benchmark in self.benchmarks}
+            self.scope = find_scope(lake, sources, states)
             self._load_pending()
 
     # -- items -----------------------------------------------------------------------------------------------------
@@ -120,6 +123,15 @@ class BenchmarkSearch:
             ).to_arrow_reader(BATCH_ROWS)
             yield from map(format_ids, reader)
 
+    def read_items(self, numbers: Collection[int]) -> dict[int, dict[str, str]]:
+        """Return `item_id`, `version_id` and `source` of items by number; may be called while results are read."""
+        with self.con.cursor() as con:
+            reader = con.sql(
+                "SELECT item, item_id, version_id, source FROM items WHERE list_contains(?, item)",
+                params=[sorted(numbers)],
+            ).to_arrow_reader(BATCH_ROWS)
+            return {row.pop("item"): row for batch in reader for row in format_ids(batch).to_pylist()}
+
     # -- contents --------------------------------------------------------------------------------------------------
 
     def _load_pending(self) -> None:
@@ -132,14 +144,12 @@ class BenchmarkSearch:
                 """CREATE TABLE waves AS SELECT w.wave_id::UUID AS wave_id, bit_or(s.bit) AS bits
                    FROM wave_rows w JOIN states s USING (source, items_state) GROUP BY ALL"""
             )
-        compared = self.lake.get_table("curation/benchmark_compared")
-        with stream_table(con, "compared_rows", compared, ["fingerprint", "wave_id"]):
+        with self._stream_compared():
             con.execute(
                 """CREATE TABLE met AS SELECT c.fingerprint::UUID AS fingerprint, bit_or(w.bits) AS bits
                    FROM compared_rows c JOIN waves w ON w.wave_id = c.wave_id::UUID GROUP BY ALL"""
             )
-        columns = ["source", "version_id", "fingerprint", "image_ids"]
-        with stream_current_samples(con, self.lake, columns):
+        with self._stream_samples(["source", "version_id", "fingerprint", "image_ids"]):
             con.execute(
                 """CREATE TABLE pending AS
                    WITH wanted AS (SELECT bit_or(bit) AS bits FROM states)
@@ -153,10 +163,29 @@ class BenchmarkSearch:
             )
         con.execute("DROP TABLE met")
 
+    @contextmanager
+    def _stream_compared(self) -> Iterator[None]:
+        """Offer `fingerprint` and `wave_id` of contents that have met waves as `compared_rows`, once."""
+        con, table, columns = self.con, self.lake.get_table("curation/benchmark_compared"), ["fingerprint", "wave_id"]
+        if self.scope.added_fragments is None:
+            with stream_table(con, "compared_rows", table, columns):
+                yield
+            return
+        with self._stream_samples(["fingerprint"]):
+            added = con.sql("SELECT DISTINCT fingerprint FROM current_samples").to_arrow_table()
+        rows = table.find_rows("fingerprint", added.column(0).combine_chunks(), columns)
+        con.register("compared_rows", rows)
+        yield
+        con.unregister("compared_rows")
+
+    @contextmanager
+    def _stream_samples(self, columns: Sequence[str], condition: str | None = None) -> Iterator[None]:
+        """Offer the current samples of the scope as `current_samples`, once; those that are pending are among them."""
+        with stream_current_samples(self.con, self.lake, columns, condition, self.scope.added_fragments):
+            yield
+
     def count_pending(self) -> int:
         """Return the number of contents that have not met all benchmarks."""
-        if not self.benchmarks:
-            return 0
         ((n_pending,),) = self.con.execute("SELECT count(*) FROM pending").fetchall()
         return n_pending
 
@@ -172,7 +201,7 @@ class BenchmarkSearch:
 
     def iter_pending_texts(self) -> Iterator[pa.Table]:
         """Yield `fingerprint`, `conversations` and `bits` (text, see `list_missing`) of pending contents."""
-        with stream_current_samples(self.con, self.lake, ["version_id", "conversations"], self._format_sources()):
+        with self._stream_samples(["version_id", "conversations"], self._format_sources()):
             reader = self.con.sql(
                 """SELECT p.fingerprint, s.conversations, p.bits::VARCHAR AS bits
                    FROM current_samples s JOIN pending p ON p.version_id = s.version_id::UUID"""
@@ -214,7 +243,7 @@ class BenchmarkSearch:
                   JOIN states s USING (source) GROUP BY u.image_id)"""  # noqa: S608 - a number of ours
         )
         columns = ["version_id", "image_ids", "image_properties"]
-        with stream_current_samples(con, self.lake, columns, self._format_sources()):
+        with self._stream_samples(columns, self._format_sources()):
             con.execute(
                 f"""CREATE TABLE pending_images AS
                     SELECT image_id, any_value(q.pdq) AS pdq, any_value(q.trimmed_pdq) AS trimmed_pdq,
@@ -251,7 +280,7 @@ class BenchmarkSearch:
         self.con.execute(
             f"""INSERT INTO image_candidates
                 WITH keyed AS (SELECT *, {key} AS key FROM hashed_items),
-                     firsts AS (SELECT * FROM keyed
+                     firsts AS (SELECT * FROM keyed WHERE key IN (SELECT {key} FROM hashed)
                                 QUALIFY dense_rank() OVER (PARTITION BY key ORDER BY image) <= {MAX_BUCKET_IMAGES})
                 SELECT a.image_id, b.image, min({PDQ_DISTANCE}) AS distance
                 FROM (SELECT *, {key} AS key FROM hashed) a JOIN firsts b ON a.key = b.key
@@ -315,27 +344,3 @@ def open_benchmark_search(
     """
     with open_duckdb() as con:
         yield BenchmarkSearch(con, lake, sources, benchmarks)
-
-
-# -- questions of tasks ----------------------------------------------------------------------------------------------
-
-
-def list_item_rows(lake: Lake, source: str) -> list[dict[str, Any]]:
-    """Return `item_id`, `image_ids`, `file` and `position` of the current items of a benchmark."""
-    columns = ["sample_id", "image_ids", "file", "position"]
-    with open_duckdb() as con, stream_current_samples(con, lake, columns, sql.equals("source", source)):
-        rows = con.execute("SELECT sample_id, image_ids, file, position FROM current_samples").fetchall()
-    return [dict(zip(("item_id", "image_ids", "file", "position"), row, strict=True)) for row in rows]
-
-
-def count_file_rows(lake: Lake, source: str) -> dict[str, int]:
-    """Return the rows that each file of a source has, as far as samples and rejects tell."""
-    counts: dict[str, int] = {}
-    for name, condition in (("samples", None), ("rejects", sql.equals("source", source))):
-        partition_key = source if name == "samples" else None
-        for batch in lake.get_table(name).scan(["file", "position"], condition, 8192, partition_key=partition_key):
-            files, positions = batch.column("file").to_pylist(), batch.column("position").to_pylist()
-            for file, position in zip(files, positions, strict=True):
-                if file is not None and position is not None:
-                    counts[file] = max(counts.get(file, 0), position + 1)
-    return counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import cached_property
 
+from mvl_assets.common.benchmark_slugs import BENCHMARK_PREFIX
 from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
@@ -128,6 +129,8 @@ class PurgeScope:
             "curation/contamination": f"{self.sample_filter} OR {hit_filter}",
             "curation/benchmark_matches": self._build_item_filter("source", "item_id"),
             "curation/benchmark_items": self._build_item_filter("source", "item_id"),
+            # It holds the words of all items, and is built again.
+            **({"curation/benchmark_index": "true"} if self.source.startswith(BENCHMARK_PREFIX) else {}),
         }
 
     def _build_item_filter(self, source_column: str, id_column: str) -> str:

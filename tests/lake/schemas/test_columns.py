@@ -10,7 +10,10 @@ from mvl_assets.lake.schemas.tables import get_table_spec
 
 NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"]
 NAMES += ["curation/compared", "curation/duplicates_basis", "curation/image_pairs", "curation/sample_pairs"]
-NAMES += [f"curation/benchmark_{name}" for name in ("items", "image_pairs", "matches", "waves", "compared")]
+NAMES += [
+    f"curation/benchmark_{name}"
+    for name in ("items", "items_basis", "index", "image_pairs", "matches", "matches_basis", "waves", "compared")
+]
 NAMES += ["labels", "evaluation_benchmarks", "evaluation_benchmark_answers", "evaluation_touched_items"]
 NAMES += [
     f"{family}/x"
