@@ -204,6 +204,8 @@ class RecordsMapping(_CatalogModel):
     quoted: bool | None = None
     """Of `csv` and `tsv`: whether cells may be in quotes (RFC 4180), as those of a csv are unless this says false. In a
     tsv a quote is a character like any other unless this says true: captions begin with one, and do not end it."""
+    empty_values: TupleFromList[str] = ()
+    """Texts that stand for an empty cell, such as the `nan` of a table that pandas has written as text."""
     key: str | None = None
     """Dotted path to the list or object inside the JSON file (`data.items`); null = the file itself. The key is ignored
     for a file that is a bare list."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import re
 import string
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mvl_assets.common.rejects import RejectError
@@ -43,6 +43,7 @@ class Record:
 
     row: Row
     names: Names
+    empty_values: Collection[str] = ()
 
     def get_value(self, field: str | None) -> Any:
         """Return the value of a field, None when it or the field's name is absent.
@@ -55,7 +56,8 @@ class Record:
             return self.row.native_id
         value = _find_value(self.row.value, [field] if field in self.row.value else field.split("."))
         # Tables written by pandas say NaN where a cell is empty.
-        return None if isinstance(value, float) and math.isnan(value) else value
+        is_nan = isinstance(value, float) and math.isnan(value)
+        return None if is_nan or (isinstance(value, str) and value in self.empty_values) else value
 
     def get_text(self, field: str | None) -> str:
         """Return the field's text, "" when there is none."""
@@ -78,7 +80,7 @@ class Record:
 
     def overlay(self, entry: Mapping[str, Any]) -> Record:
         """Return the record with the fields of an object inside it laid over its own."""
-        return Record(self.row._replace(value={**self.row.value, **entry}), self.names)
+        return replace(self, row=self.row._replace(value={**self.row.value, **entry}))
 
     def _format_value(self, value: Any, field: str) -> str:
         if separators := [LIST_SEPARATORS[key] for key in field.split(".") if key in LIST_SEPARATORS]:

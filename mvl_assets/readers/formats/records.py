@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import string
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 URL_SCHEMES = ("http://", "https://")
 BASE64_IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
 """How JPEG, PNG, GIF and WebP begin in base64."""
+
+_OPTION_LABEL = re.compile(r"\(?([A-Z])[.):]\s+(?=\S)")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
@@ -142,7 +145,7 @@ def _is_bare_list(path: Path, fields: RecordsMapping) -> bool:
 
 
 def _to_sample(root: Path, fields: RecordsMapping, row: Row) -> Sample:
-    record = Record(row, fields.names)
+    record = Record(row, fields.names, fields.empty_values)
     part_images: list[Any] = []
     if fields.turns is not None:
         conversation = _parse_json_cell(record.get_value(fields.turns))
@@ -222,17 +225,25 @@ def _get_choices(record: Record, field: str | tuple[str, ...] | None) -> Any:
 
 
 def _parse_choices(value: Any) -> dict[str, str]:
-    """Return options by label. A list is lettered; an object brings its labels."""
+    """Return options by label. A list is lettered, unless its options are; an object brings its labels."""
     choices = _parse_json_cell(value)
     if choices is None or choices in ([], {}):
         return {}
     if isinstance(choices, list) and len(choices) <= len(string.ascii_uppercase):
-        choices = dict(zip(string.ascii_uppercase, choices, strict=False))
+        choices = dict(zip(string.ascii_uppercase, _strip_labels(choices), strict=False))
     if not isinstance(choices, dict):
         raise RejectError(
             "bad_choices", f"the choices are a {type(choices).__name__} of {len(str(choices))} characters"
         )
     return {str(label): format_scalar(text, "choices") for label, text in choices.items()}
+
+
+def _strip_labels(options: list[Any]) -> list[Any]:
+    """Return options without the letters that all of them begin with, in order (`A. Apples.`, as Video-MME's do)."""
+    matches = [_OPTION_LABEL.match(option) if isinstance(option, str) else None for option in options]
+    labels = string.ascii_uppercase[: len(options)]
+    is_lettered = [match is not None and match[1] == label for match, label in zip(matches, labels, strict=True)]
+    return [match.string[match.end() :] for match in matches if match] if all(is_lettered) else options
 
 
 def _select_choice(choices: Mapping[str, str], answer: str, answer_is: str) -> str:
