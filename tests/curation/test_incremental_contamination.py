@@ -178,9 +178,12 @@ def fail(*_: object, **__: object) -> None:
 
 def test_new_rows_alone_are_looked_at_and_the_index_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     scopes: list[SampleScope] = []
-    monkeypatch.setattr(
-        benchmark_search, "find_scope", lambda *arguments: scopes.append(find_scope(*arguments)) or scopes[-1]
-    )
+
+    def note_scope(*arguments: Any) -> SampleScope:
+        scopes.append(find_scope(*arguments))
+        return scopes[-1]
+
+    monkeypatch.setattr(benchmark_search, "find_scope", note_scope)
     monkeypatch.setattr(benchmark_matches, "build_index_arrays", fail)
     monkeypatch.setattr(contamination, "list_item_rows", fail)
     world.put_version("a", 1, CONTENTS[0])

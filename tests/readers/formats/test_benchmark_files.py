@@ -14,15 +14,15 @@ import pytest
 
 from mvl_assets.config.benchmarks import load_benchmarks
 from mvl_assets.config.catalog import RecordsMapping, SourceSpec
-from mvl_assets.readers.sample import Sample
-from tests.raw_files import make_image, put, put_json, put_parquet, read_all, source
+from tests.raw_files import good, make_image, put, put_json, put_parquet, read_all, source
 
 
 def read_turns(spec: SourceSpec, root: Path) -> list[tuple[str, ...]]:
     """What is asked and answered in each row, without markers of images."""
     rows = read_all(spec, root)
-    assert all(isinstance(row, Sample) for row in rows), rows
-    return [tuple(turn.value.replace("<image>\n", "") for turn in row.turns) for row in rows]
+    samples = good(rows)
+    assert samples == rows
+    return [tuple(turn.value.replace("<image>\n", "") for turn in sample.turns) for sample in samples]
 
 
 def test_mmbench_has_nan_as_text_where_a_row_has_no_hint_or_fewer_options(tmp_path: Path) -> None:
@@ -45,8 +45,13 @@ def test_mmbench_as_a_table_has_base64_images_and_cells_in_quotes(tmp_path: Path
     cells = ("241", "Which can it answer?", '"Read it.\n\nTwo slopes.\nFigure: a sledge."', "wax", "none", "", "", "B")
     line = "\t".join((*cells, "identity_reasoning", image, "x", "y", "", "dev"))
     put(tmp_path, "MMBench_DEV_EN.tsv", f"{header}\n{line}\n".encode())
-    fields = {"choices": ["A", "B", "C", "D"], "answer_is": "letter", "context": "hint", "image_field": "image"}
-    table = {"files": "*.tsv", "shape": "tsv", "quoted": True, "id": "index"}
+    fields: dict[str, Any] = {
+        "choices": ["A", "B", "C", "D"],
+        "answer_is": "letter",
+        "context": "hint",
+        "image_field": "image",
+    }
+    table: dict[str, Any] = {"files": "*.tsv", "shape": "tsv", "quoted": True, "id": "index"}
     mapping = RecordsMapping.model_validate(table | fields | {"question": "{question}", "answer": "{answer}"})
     assert read_turns(source("records", mapping), tmp_path) == [
         ("Read it.\n\nTwo slopes.\nFigure: a sledge.\nWhich can it answer?\nA. wax\nB. none", "none")
@@ -83,8 +88,8 @@ def test_mathvista_is_an_object_by_id_with_null_where_there_are_no_choices_or_un
     for pid in problems:
         put(tmp_path, f"images/{pid}.jpg", make_image())
     fields = {"question": "{question}", "choices": "choices", "unit": "unit", "answer": "{answer}"}
-    fields |= {"files": "testmini.json", "shape": "dict_of_id", "images": ["{image}"]}
-    assert read_turns(source("records", RecordsMapping.model_validate(fields)), tmp_path) == [
+    table: dict[str, Any] = {"files": "testmini.json", "shape": "dict_of_id", "images": ["{image}"]}
+    assert read_turns(source("records", RecordsMapping.model_validate(fields | table)), tmp_path) == [
         ("How long? (Unit: cm)", "1.2"),
         ("Which?\r\nSay it.\nA. 3\nB. 4", "4"),
     ]
@@ -92,7 +97,7 @@ def test_mathvista_is_an_object_by_id_with_null_where_there_are_no_choices_or_un
 
 def test_pope_has_lines_of_json_in_files_that_end_like_one_document(tmp_path: Path) -> None:
     row = {"question_id": 1, "image": "COCO_val2014_000000000001.jpg", "text": "Is there a car?", "label": "no"}
-    put(tmp_path, row["image"], make_image())
+    put(tmp_path, "COCO_val2014_000000000001.jpg", make_image())
     for name in ("random", "popular"):
         put(tmp_path, f"coco_pope_{name}.json", "".join(f"{json.dumps(row)}\n" for _ in range(2)).encode())
     fields = {"files": "*.json", "shape": "jsonl", "id": "question_id", "question": "{text}", "answer": "{label}"}
