@@ -62,7 +62,9 @@ class FrameLimits:
     def select_seconds(self, row: Mapping[str, Any]) -> list[float]:
         """Return the times of a video's chosen frames; none of images, or if the row has not one for each frame."""
         seconds = (row["video"] or {}).get("seconds") or []
-        return [] if len(seconds) != len(row["image_ids"] or []) else [seconds[i] for i in self._pick_frames(row)]
+        if not seconds or len(seconds) != len(row["image_ids"] or []):
+            return []
+        return [seconds[index] for index in self._pick_frames(row)]
 
     def _pick_frames(self, row: Mapping[str, Any]) -> list[int]:
         """Return which frames of a video are chosen."""

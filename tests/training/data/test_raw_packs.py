@@ -30,3 +30,15 @@ def test_frames_are_evenly_spread_and_rounded_down() -> None:
     assert FrameLimits(32, 10).select_image_ids(folder) == ["0", "3", "6", "10", "13", "17", "20", "24", "27", "31"]
     assert len(FrameLimits(32).select_image_ids(folder)) == 32
     assert len(FrameLimits(4, 10).select_image_ids(folder)) == 4
+
+
+def test_seconds_are_those_of_the_chosen_frames_and_images_have_none() -> None:
+    clip = build_row(40, "shareVideoGPTV/clip")
+    clip["video"] |= {"seconds": [float(n) for n in range(40)]}
+    limits = FrameLimits(32, 10)
+    assert limits.select_seconds(clip) == [float(image_id) for image_id in limits.select_image_ids(clip)]
+    clip["video"]["seconds"].pop()
+    assert limits.select_seconds(clip) == []
+    assert limits.select_seconds(build_row(2, None)) == []
+    assert limits.select_seconds(build_row(0, None)) == [], "text alone"
+    assert limits.select_seconds(build_row(0, None) | {"image_ids": None}) == []
