@@ -1,8 +1,11 @@
-"""The mixture that planning, steps and loaders are measured on."""
+"""Mixtures that planning, steps and loaders are measured on."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +19,47 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.media.image import inspect_image
 from mvl_training.runs.sample_shapes import TEXT_ONLY_FRACTION, draw_image_size
-from training_parts.common import SEED, STAGE, iter_chunks
+from training_parts.common import SEED, STAGE
 
+CATEGORY = "general"
 WORDS = ("the", "chart", "shows", "a", "red", "line", "above", "two", "bars", "that", "mean", "nothing", "in", "spring")
 
 
+@dataclass(frozen=True, slots=True)
+class DrawnSample:
+    """One question with its answer, about an image or none."""
+
+    image: ImageRow | None
+    question: str
+    answer: str
+
+
 def write_lake(root: Path, n_rows: int) -> Lake:
-    """Write `mixture/single_image` with conversations with one image each, except for the text-only ones."""
-    lake, rng = Lake(str(root)), np.random.default_rng(SEED)
+    """Write a mixture of `n_rows` short conversations."""
+    return write_mixture(root, iter_short_samples(n_rows))
+
+
+def iter_short_samples(n_rows: int) -> Iterator[DrawnSample]:
+    """Yield conversations with one image each, except for the text-only ones."""
+    rng = np.random.default_rng(SEED)
+    for _ in range(n_rows):
+        is_text_only = rng.random() < TEXT_ONLY_FRACTION
+        image = None if is_text_only else draw_jpeg(rng)
+        yield DrawnSample(image, draw_text(rng, 10), draw_text(rng, 120 if is_text_only else 45))
+
+
+def write_mixture(root: Path, drawn_samples: Iterable[DrawnSample]) -> Lake:
+    """Write `mixture/single_image` with these samples, whose rows are `compute_row_id` of 0, 1, 2, ..."""
+    lake, numbered_samples = Lake(str(root)), enumerate(drawn_samples)
     samples: list[dict[str, Any]] = []
     mixture: list[dict[str, Any]] = []
     # Fragments have the size of ingest's, which reading speed depends on.
-    for row_numbers in iter_chunks(list(range(n_rows)), INGEST_SHARD_ROWS):
-        images: list[ImageRow] = []
-        for row_number in row_numbers:
-            is_text_only = rng.random() < TEXT_ONLY_FRACTION
-            images += [] if is_text_only else [draw_jpeg(rng)]
-            image_ids = [] if is_text_only else [images[-1].image_id]
-            question, answer = draw_text(rng, 10), draw_text(rng, 120 if is_text_only else 45)
+    while chunk := list(islice(numbered_samples, INGEST_SHARD_ROWS)):
+        for row_number, drawn in chunk:
+            image_ids = [] if drawn.image is None else [drawn.image.image_id]
             turns = [
-                {"from": "human", "value": "<image>\n" * len(image_ids) + question},
-                {"from": "gpt", "value": answer},
+                {"from": "human", "value": "<image>\n" * len(image_ids) + drawn.question},
+                {"from": "gpt", "value": drawn.answer},
             ]
             row_key = {
                 "sample_id": compute_digest("drawn", row_number),
@@ -55,10 +78,10 @@ def write_lake(root: Path, n_rows: int) -> Lake:
                 | {"content_hash": compute_digest(turns, image_ids)}
             )
             mixture.append(
-                {**row_key, "row_id": compute_digest("mixture", row_number), "kind": "original", "category": "general"}
+                {**row_key, "row_id": compute_row_id(row_number), "kind": "original", "category": CATEGORY}
                 | {"modality": "single_image", "repeat_index": 0}
             )
-        lake.get_images("drawn").insert(images)
+        lake.get_images("drawn").insert([drawn.image for _, drawn in chunk if drawn.image is not None])
     for name, table_rows, partition_key in (("samples", samples, "drawn"), (f"mixture/{STAGE}", mixture, None)):
         table = lake.get_table(name)
         schema = table.spec.columns
@@ -66,11 +89,15 @@ def write_lake(root: Path, n_rows: int) -> Lake:
     return lake
 
 
-def draw_jpeg(rng: np.random.Generator) -> ImageRow:
-    """Return smooth noise of a random size at quality 85."""
+def compute_row_id(row_number: int) -> str:
+    return compute_digest("mixture", row_number)
+
+
+def draw_jpeg(rng: np.random.Generator, size: tuple[int, int] | None = None) -> ImageRow:
+    """Return smooth noise of a (width, height), by default a random one, at quality 85."""
     noise = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
     buffer = io.BytesIO()
-    noise.resize(draw_image_size(rng), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+    noise.resize(size or draw_image_size(rng), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
     data = buffer.getvalue()
     image_info = inspect_image(data)
     return ImageRow(

@@ -83,7 +83,7 @@ def build_engine(student: Student, stage_config: StageConfig, *, load_universal:
 
     import deepspeed
 
-    student.n_head_chunks = -(-stage_config.pack_tokens // HEAD_CHUNK_TOKENS) if stage_config.zero_stage == 3 else None
+    student.n_head_chunks = count_head_chunks(stage_config)
     if stage_config.gradient_checkpointing:
         enable_checkpointing(student, stage_config)
     if stage_config.compile_layers:
@@ -103,6 +103,11 @@ def build_engine(student: Student, stage_config: StageConfig, *, load_universal:
     )
     engine.train()
     return engine
+
+
+def count_head_chunks(stage_config: StageConfig) -> int | None:
+    """Return `Student.n_head_chunks` of a stage."""
+    return -(-stage_config.pack_tokens // HEAD_CHUNK_TOKENS) if stage_config.zero_stage == 3 else None
 
 
 def _can_fuse(stage_config: StageConfig) -> bool:
