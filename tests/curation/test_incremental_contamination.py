@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,71 +17,36 @@ from mvl_assets.config.contamination_rules import ContaminationRules
 from mvl_assets.curation import benchmark_matches, contamination
 from mvl_assets.curation.contamination import ContaminationReport, find_contamination
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.data_tables import SAMPLES
-from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake_queries.benchmarks import search as benchmark_search
 from mvl_assets.lake_queries.benchmarks.matched_basis import SampleScope, find_scope
 from mvl_assets.lake_queries.removal.purge import Purge
+from tests.curation.changing_lake import FERRY, ChangingLake, Content
 from tests.curation.sources import source
-from tests.curation.stored_images import ANSWER, QUESTION, store
+from tests.curation.stored_images import ANSWER, QUESTION
 from tests.lake.failpoints import failpoint
-from tests.lake.rows import sample, table_of
-from tests.media.image_copies import COPIES, draw_waves, encode
 
 SLUGS = ("a", "b")
 EXAM, QUIZ = "benchmark_exam", "benchmark_quiz"
 KEPT_TABLES = ("items", "items_basis", "index", "image_pairs", "matches", "matches_basis", "waves", "compared")
-_FERRY = (
-    "the ferry leaves the northern pier at dawn and crosses the strait twice before the tide turns and the lamps of the"
-    " old lighthouse go out"
-)
 _CASTLE = "the castle stands on a basalt cliff above three valleys whose farmers carried its stones uphill long ago"
-_FILES = [encode(draw_waves()), COPIES["halved"](draw_waves()), encode(draw_waves(seed=3))]
 RULES = [ContaminationRules(), ContaminationRules(min_question_containment=0.3, min_tokens=13, allow={"a": "known"})]
 
-
-@dataclass(frozen=True)
-class Content:
-    question: str
-    answer: str
-    image: int | None = None
-
-
 CONTENTS = [
-    *(Content(text, "4 hours") for text in (_FERRY, f"Solve this. {_FERRY}! Think first.", _CASTLE)),
-    Content(" ".join(_FERRY.split()[4:]), "4 hours"),
+    *(Content(text, "4 hours") for text in (FERRY, f"Solve this. {FERRY}! Think first.", _CASTLE)),
+    Content(" ".join(FERRY.split()[4:]), "4 hours"),
     *(Content(QUESTION, ANSWER, image) for image in range(3)),
     Content("Who wrote it?", ANSWER, 0),
 ]
 
 
-class World:
+class World(ChangingLake):
     """A lake that is changed and searched. One that forgets begins every run from nothing."""
 
     def __init__(self, root: str, *, forgets: bool) -> None:
-        self.lake = Lake(root)
+        super().__init__(root)
         self.forgets = forgets
         self.rules = RULES[0]
         self.slugs = [EXAM, QUIZ]
-        self.images: dict[tuple[str, int], ImageRow] = {}
-        self.newest: dict[tuple[str, int], dict[str, Any]] = {}
-
-    def put_version(self, slug: str, number: int, content: Content) -> None:
-        pictures = [] if content.image is None else [self._store(slug, content.image)]
-        said = {"question": content.question, "answer": content.answer}
-        self._append(slug, number, pictures=pictures, **said)
-
-    def withdraw(self, slug: str, number: int) -> None:
-        if (slug, number) in self.newest:
-            self._append(slug, number, withdrawn=True, fingerprint=None, conversations=[])
-
-    def delete(self, slug: str, number: int) -> None:
-        """As a purge does."""
-        if (row := self.newest.pop((slug, number), None)) is not None:
-            self.lake.get_table("samples").delete(f"sample_id = '{row['sample_id']}'")
-
-    def compact(self, slug: str, number: int) -> None:
-        self.lake.get_table("samples").compact_partition(slug)
 
     def change_rules(self, slug: str, number: int) -> None:
         self.rules = RULES[number % 2]
@@ -111,29 +74,12 @@ class World:
             self.lake.get_table(f"curation/{name}").iter_rows(), key=lambda row: sorted(map(str, row.items()))
         )
 
-    def _append(self, slug: str, number: int, **said: Any) -> None:
-        before = self.newest.get((slug, number))
-        row = sample(slug, number, revision=before["revision"] + 1 if before else 1, **said)
-        self.newest[slug, number] = row
-        samples = self.lake.get_table("samples")
-        samples.append_fragments([samples.write_fragments([table_of(SAMPLES, [row])], slug)])
-
-    def _store(self, slug: str, image: int) -> ImageRow:
-        if (slug, image) not in self.images:
-            self.images[slug, image] = store(self.lake, slug, _FILES[image])
-        return self.images[slug, image]
-
 
 ROWS = st.tuples(st.sampled_from([*SLUGS, EXAM, QUIZ]), st.integers(0, 3))
 PUT = st.tuples(st.just("put_version"), ROWS, st.sampled_from(CONTENTS))
 OTHER_NAMES = ("withdraw", "delete", "compact", "change_rules", "change_benchmarks")
 CHANGES = st.one_of(PUT, st.tuples(st.sampled_from(OTHER_NAMES), ROWS, st.none()))
 FIRST = st.lists(PUT, min_size=5, max_size=10)
-
-
-def apply(world: World, changes: Sequence[tuple[str, tuple[str, int], Content | None]]) -> None:
-    for name, row, content in changes:
-        getattr(world, name)(*row, *(() if content is None else (content,)))
 
 
 @given(first=FIRST, later=st.lists(st.lists(CHANGES, min_size=1, max_size=3), min_size=1, max_size=4))
@@ -146,7 +92,7 @@ def test_changes_lead_to_the_hits_that_a_run_from_nothing_finds(first: list, lat
         worlds = [World(folder, forgets=False), World(other_folder, forgets=True)]
         for changes in [first, *later]:
             for world in worlds:
-                apply(world, changes)
+                world.apply(changes)
             report, expected = (world.search() for world in worlds)
             assert worlds[0].list_rows() == worlds[1].list_rows()
             matched = {benchmark.source for benchmark in expected.benchmarks}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,75 +17,42 @@ from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.curation import duplicates
 from mvl_assets.curation.duplicates import DuplicateReport, find_duplicates
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.data_tables import REWRITTEN, SAMPLES
-from mvl_assets.lake.schemas.rows import ImageRow
+from mvl_assets.lake.schemas.data_tables import REWRITTEN
 from mvl_assets.lake_queries import gone_contents, sample_comparison
 from mvl_assets.lake_queries.sample_comparison import SampleComparison
+from tests.curation.changing_lake import FERRY, ChangingLake, Content
 from tests.curation.sources import source
-from tests.curation.stored_images import ANSWER, QUESTION, store
+from tests.curation.stored_images import ANSWER, QUESTION
 from tests.lake.failpoints import failpoint
-from tests.lake.rows import put, rewrite, sample, table_of
-from tests.media.image_copies import COPIES, draw_waves, encode
+from tests.lake.rows import put, rewrite
 
 SLUGS = ("c", "a", "b")
 RULES = DuplicateRules()
-_FERRY = (
-    "the ferry leaves the northern pier at dawn and crosses the strait twice before the tide turns and the lamps of the"
-    " old lighthouse go out"
-)
 _CASTLE = (
     "the castle stands on a basalt cliff above three valleys whose farmers carried its stones uphill through four hard"
     " winters long ago"
 )
-_FILES = [encode(draw_waves()), COPIES["halved"](draw_waves()), encode(draw_waves(seed=3))]
-
-
-@dataclass(frozen=True)
-class Content:
-    question: str
-    answer: str
-    image: int | None = None
-
 
 # Every pair of neighbours in a group is alike, exactly or nearly, or nearly so; the first and the last may not be.
 CONTENTS = [
-    *(Content(text, "4 hours") for text in (_FERRY, f"Please answer: {_FERRY}", f"{_FERRY}!", _CASTLE)),
-    *(Content(" ".join(_FERRY.split()[cut:]), "4 hours") for cut in (2, 4, 6)),
+    *(Content(text, "4 hours") for text in (FERRY, f"Please answer: {FERRY}", f"{FERRY}!", _CASTLE)),
+    *(Content(" ".join(FERRY.split()[cut:]), "4 hours") for cut in (2, 4, 6)),
     *(Content(QUESTION, ANSWER, image) for image in range(3)),
     Content(f"Please look at the image: {QUESTION}", ANSWER, 0),
     Content("Who wrote it?", ANSWER, 0),
 ]
 
 
-class World:
+class World(ChangingLake):
     """A lake that is changed and searched. One that forgets looks at all rows in every run."""
 
     def __init__(self, root: str, *, forgets: bool) -> None:
-        self.lake = Lake(root)
+        super().__init__(root)
         self.forgets = forgets
-        self.images: dict[tuple[str, int], ImageRow] = {}
-        self.newest: dict[tuple[str, int], dict[str, Any]] = {}
-
-    def put_version(self, slug: str, number: int, content: Content) -> None:
-        pictures = [] if content.image is None else [self._store(slug, content.image)]
-        said = {"question": content.question, "answer": content.answer}
-        self._append(slug, number, pictures=pictures, **said)
-
-    def withdraw(self, slug: str, number: int) -> None:
-        if (slug, number) in self.newest:
-            self._append(slug, number, withdrawn=True, fingerprint=None, conversations=[])
-
-    def delete(self, slug: str, number: int) -> None:
-        """As a purge does."""
-        if (row := self.newest.pop((slug, number), None)) is not None:
-            self.lake.get_table("samples").delete(f"sample_id = '{row['sample_id']}'")
 
     def rewrite(self, slug: str, number: int) -> None:
         if (row := self.newest.get((slug, number))) is not None:
             put(self.lake, "rewritten/ocr", REWRITTEN, [rewrite(row, "ocr")], slug)
-
-    def compact(self, slug: str, number: int) -> None:
-        self.lake.get_table("samples").compact_partition(slug)
 
     def search(self) -> DuplicateReport:
         if self.forgets:
@@ -99,18 +64,6 @@ class World:
         rows = self.lake.get_table("curation/duplicates").iter_rows()
         return sorted(rows, key=lambda row: row["sample_id"])
 
-    def _append(self, slug: str, number: int, **said: Any) -> None:
-        before = self.newest.get((slug, number))
-        row = sample(slug, number, revision=before["revision"] + 1 if before else 1, **said)
-        self.newest[slug, number] = row
-        samples = self.lake.get_table("samples")
-        samples.append_fragments([samples.write_fragments([table_of(SAMPLES, [row])], slug)])
-
-    def _store(self, slug: str, image: int) -> ImageRow:
-        if (slug, image) not in self.images:
-            self.images[slug, image] = store(self.lake, slug, _FILES[image])
-        return self.images[slug, image]
-
 
 ROWS = st.tuples(st.sampled_from(SLUGS), st.integers(0, 3))
 CHANGES = st.one_of(
@@ -118,11 +71,6 @@ CHANGES = st.one_of(
     st.tuples(st.sampled_from(["withdraw", "delete", "rewrite", "compact"]), ROWS, st.none()),
 )
 FIRST = st.lists(st.tuples(st.just("put_version"), ROWS, st.sampled_from(CONTENTS)), min_size=3, max_size=8)
-
-
-def apply(world: World, changes: Sequence[tuple[str, tuple[str, int], Content | None]]) -> None:
-    for name, row, content in changes:
-        getattr(world, name)(*row, *(() if content is None else (content,)))
 
 
 @given(first=FIRST, later=st.lists(st.lists(CHANGES, min_size=1, max_size=3), min_size=1, max_size=3))
@@ -138,7 +86,7 @@ def test_changes_lead_to_the_rows_that_a_run_over_all_samples_finds(first: list,
         worlds = [World(folder, forgets=False), World(other_folder, forgets=True)]
         for nth, changes in enumerate([first, *later]):
             for world in worlds:
-                apply(world, changes)
+                world.apply(changes)
             with mock.patch.object(SampleComparison, "load_all", lambda _: pytest.fail("all rows are looked at")):
                 report = None if nth == 0 else worlds[0].search()
             report = report or worlds[0].search()
