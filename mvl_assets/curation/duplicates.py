@@ -19,6 +19,8 @@ import pyarrow as pa
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.curation.near_duplicates import NearReport, compare_new_samples, record_compared
+from mvl_assets.execution.executor import Executor
+from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import COMPARED, DUPLICATES, IMAGE_PAIRS, SAMPLE_PAIRS
 from mvl_assets.lake.table import PublishResult, Table
@@ -70,7 +72,12 @@ class DuplicateReport:
 
 
 def find_duplicates(
-    lake: Lake, sources: Sequence[SourceSpec], *, run_id: str, rules: DuplicateRules | None = None
+    lake: Lake,
+    sources: Sequence[SourceSpec],
+    *,
+    run_id: str,
+    rules: DuplicateRules | None = None,
+    executor: Executor | None = None,
 ) -> DuplicateReport:
     """Compare the newest samples of all `sources` (in catalog order) and publish `curation/duplicates`.
 
@@ -79,6 +86,7 @@ def find_duplicates(
         sources: The sources to compare.
         run_id: Stored with every row.
         rules: When two samples are near duplicates; None finds exact ones alone.
+        executor: Sketches the texts where there are many; default: all cores of this machine.
     """
     compared_sources = [
         ComparedSource(source.slug, source.category, source.group in ("A", "B"), rank)
@@ -90,7 +98,11 @@ def find_duplicates(
     )
     with open_comparison(lake, compared_sources, digest, read_basis(lake)) as comparison:
         search = None if rules is None else NearSearch(comparison)
-        near = None if search is None else compare_new_samples(lake, search, run_id=run_id)
+        near = (
+            None
+            if search is None
+            else compare_new_samples(lake, search, run_id=run_id, executor=executor or ProcessExecutor())
+        )
         selection = KeptSelection(comparison, thresholds)
         selection.select_kept()
         figures = selection.compute_figures()

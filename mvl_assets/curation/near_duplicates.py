@@ -7,6 +7,7 @@ them, and a pair is never verified again: the cost of a run is that of the conte
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.curation.image_comparer import ImageComparer
 from mvl_assets.curation.text_overlap import ComparableText, TextScores, build_comparable_text, compare_texts
 from mvl_assets.curation.text_sketch import SKETCH_LENGTH, compute_word_pair_sketches, compute_word_sketches
+from mvl_assets.execution.executor import Executor
+from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import COMPARED, IMAGE_PAIRS, SAMPLE_PAIRS
 from mvl_assets.lake.table import Table
@@ -31,6 +34,9 @@ MIN_TEXT_WORDS = 8
 
 COMMIT_PAIRS = 50_000
 """Verified pairs that a kill can lose, about."""
+
+MIN_SHARED_CONTENTS = 1 << 16
+"""New contents from which on the executor sketches them: its processes take seconds to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +76,23 @@ class PairLog:
             self._rows = []
 
 
-def compare_new_samples(lake: Lake, search: NearSearch, *, run_id: str) -> NearReport:
+def compare_new_samples(lake: Lake, search: NearSearch, *, run_id: str, executor: Executor) -> NearReport:
     """Compare the contents that were never compared with all others, and store the scores.
 
     Killed at any point and run again, it compares what was not stored and ends with the same rows.
+
+    Args:
+        lake: The lake.
+        search: Finds the contents and their candidates.
+        run_id: Stored with every row.
+        executor: Sketches the texts where there are many.
     """
     if not search.n_new:
         return NearReport()
-    for contents in search.iter_new_contents():
-        conversations, n_images = contents["conversations"].to_pylist(), contents["n_images"].to_numpy()
-        search.add_sketches(contents, _compute_sketches(conversations, n_images))
+    sketcher = executor if search.n_new >= MIN_SHARED_CONTENTS else ProcessExecutor(1)
+    with closing(sketcher.run(sketch_contents, search.iter_new_contents())) as sketched_contents:
+        for contents, sketches in sketched_contents:
+            search.add_sketches(contents, sketches)
     comparer = ImageComparer(lake.images)
     image_log = PairLog(lake.get_table(IMAGE_PAIRS.name), run_id)
     for candidates in search.iter_image_pairs():
@@ -104,12 +117,14 @@ def record_compared(lake: Lake, search: NearSearch, *, run_id: str) -> None:
     table.append_fragments([table.write_fragments(batches)])
 
 
-def _compute_sketches(conversations: list[list[dict[str, str]]], n_images: np.ndarray) -> np.ndarray:
-    has_images = n_images > 0
+def sketch_contents(contents: pa.Table) -> tuple[pa.Table, np.ndarray]:
+    """Return the contents without their texts, and the sketches of these (contents, `SKETCH_LENGTH`)."""
+    conversations = contents["conversations"].to_pylist()
+    has_images = contents["n_images"].to_numpy() > 0
     sketches = np.empty((len(conversations), SKETCH_LENGTH), dtype=np.int64)
     for is_member, sketch in ((has_images, compute_word_sketches), (~has_images, compute_word_pair_sketches)):
         sketches[is_member] = sketch([conversations[row] for row in np.flatnonzero(is_member)])
-    return sketches
+    return contents.drop_columns(["conversations", "n_images"]), sketches
 
 
 def _verify_images(comparer: ImageComparer, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:

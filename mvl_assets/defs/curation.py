@@ -62,10 +62,15 @@ def build_duplicates_asset() -> dg.AssetsDefinition:
     )
     def _materialize_duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.curation.duplicates import find_duplicates
+        from mvl_assets.execution.create import create_executor
 
         profile = asset_keys.load_active_profile()
         report = find_duplicates(
-            lake.lake, list(load_catalog().values()), run_id=context.run_id, rules=profile.near_duplicate_rules
+            lake.lake,
+            list(load_catalog().values()),
+            run_id=context.run_id,
+            rules=profile.near_duplicate_rules,
+            executor=create_executor(profile.executor),
         )
         table = lake.lake.get_table("curation/duplicates")
         near = report.near

@@ -146,11 +146,16 @@ class NearSearch:
         return self._comparison.read_samples(version_ids, columns)
 
     def add_sketches(self, contents: pa.Table, sketches: np.ndarray) -> None:
-        """Take the sketches of contents that `iter_new_contents` has yielded, while it still reads."""
+        """Take the sketches of contents that `iter_new_contents` has yielded, while it still reads, in any order.
+
+        Args:
+            contents: Fingerprints and hashes.
+            sketches: int64 (contents, bands).
+        """
         self._sketch_bands.add(sketches)
         cursor = self.con.cursor()
         numbers = pa.FixedSizeListArray.from_arrays(pa.array(sketches.reshape(-1)), N_BANDS)
-        cursor.register("added", contents.drop_columns(["conversations", "n_images"]).append_column("sketch", numbers))
+        cursor.register("added", contents.append_column("sketch", numbers))
         cursor.execute("INSERT INTO sketches BY NAME SELECT * REPLACE (fingerprint::UUID AS fingerprint) FROM added")
         cursor.close()
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from mvl_assets.config.duplicate_rules import DuplicateRules
 from mvl_assets.config.profile import load_profile
+from mvl_assets.curation import near_duplicates
 from mvl_assets.curation.duplicates import DuplicateReport, find_duplicates, list_emptied_sources
 from mvl_assets.curation.near_duplicates import TextLookup
+from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import SAMPLES
-from mvl_assets.lake_queries import near_duplicates
+from mvl_assets.lake_queries import near_duplicates as near_duplicates_of_lake
 from mvl_assets.lake_queries.duplicates import choose_representatives
 from tests.curation.sources import source
 from tests.curation.stored_images import QUESTION, put_row
@@ -157,6 +161,25 @@ def test_killed_comparison_goes_on_and_ends_with_the_same_rows(lake: Lake, monke
     assert dropped(lake) == {"b": ("a", "copied_images")}
 
 
+def test_texts_that_processes_sketch_are_compared_as_those_of_one_are(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_duplicates_of_lake, "BATCH_ROWS", 2)
+    for slug, text in (("a", LONG_TEXT), ("b", f"Please answer: {LONG_TEXT}"), ("c", LONG_TEXT[::-1])):
+        put_samples(lake, slug, [sample(slug, 0, question=text)])
+    tasks: list[int] = []
+
+    class Counting(ProcessExecutor):
+        def run(self, function: Any, contents: Any) -> Any:
+            return super().run(function, (tasks.append(len(table)) or table for table in contents))
+
+    monkeypatch.setattr(near_duplicates, "MIN_SHARED_CONTENTS", 3)
+    sources = [source(slug) for slug in "abc"]
+    report = find_duplicates(lake, sources, run_id="run", rules=RULES, executor=Counting(2))
+    assert sorted(tasks) == [1, 2] and report.near is not None and report.near.n_contents == 3
+    assert dropped(lake) == {"b": ("a", "similar_text")}
+
+
 def test_without_rules_only_exact_duplicates_are_dropped(lake: Lake) -> None:
     put_row(lake, "a", encode(PHOTO))
     put_row(lake, "b", encode(PHOTO))
@@ -225,7 +248,7 @@ def test_few_new_rows_of_a_large_source_are_looked_up(lake: Lake, monkeypatch: p
     put_row(lake, "a", encode(PHOTO))
     put_row(lake, "a", number=1, question=LONG_TEXT, answer="It takes 4 hours")
     search(lake, "a")
-    monkeypatch.setattr(near_duplicates, "MIN_ROWS_PER_LOOKUP", 0)
+    monkeypatch.setattr(near_duplicates_of_lake, "MIN_ROWS_PER_LOOKUP", 0)
     put_row(lake, "b", COPIES["halved"](PHOTO))
     put_row(lake, "c", question=f"Please answer: {LONG_TEXT}", answer="**It takes 4 hours**")
     search(lake, "a", "b", "c")
