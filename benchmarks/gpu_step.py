@@ -80,12 +80,12 @@ class FigureCollector:
         self.figures: dict[str, Any] = {}
 
     def measure(self, name: str, measure: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) -> None:
-        """Add the figures of a part, or that the device's memory does not hold it."""
+        """Add the figures of a part, or why it has none."""
         started_at = time.monotonic()
         try:
             part = measure(*args, **kwargs)
-        except torch.OutOfMemoryError:
-            part = {"out_of_memory": True}
+        except Exception as error:  # the figures of the other parts were expensive
+            part = {"error": f"{type(error).__name__}: {error}"[:1000]}
         self.figures[name] = part | {"took_seconds": round(time.monotonic() - started_at, 1)}
         print(json.dumps({name: self.figures[name]}), file=sys.stderr, flush=True)
 
@@ -156,16 +156,20 @@ def measure_steps(
     engine, sizes = build_training_engine(recipes["16k"], device)
     packer = build_step_packer(data, recipes["8k"], sizes)
     collector.measure("loader", measure_loader, data, packer, run_size.n_warmup_steps + run_size.n_steps, device)
+    # The reference, which may take the most memory, is last: an engine that failed in a step is not used again.
     for name, measure, length_name in (
         ("loop_8k", measure_loop, "8k"),
+        ("loop_16k", measure_loop, "16k"),
         ("reference", measure_reference, "8k"),
-        ("loop_16k", measure_loop, "16k"),  # last: it takes the most memory
     ):
+        if any("error" in collector.figures.get(part, {}) for part in ("loop_8k", "loop_16k")):
+            collector.figures[name] = {"error": "skipped, because an earlier part failed"}
+            continue
         collector.measure(name, measure, engine, sizes, data, recipes[length_name], run_size, ceilings)
 
 
 def summarize_figures(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures behind those that have a threshold, and whether they meet it; what ran out of memory fails."""
+    """Return the figures behind those that have a threshold, and whether they meet it; what has no figure fails."""
     loop_8k, loop_16k, reference = figures["loop_8k"], figures["loop_16k"], figures["reference"]
     headlines: dict[str, float | None] = {
         "mfu_8k": loop_8k.get("mfu"),
@@ -184,11 +188,11 @@ def summarize_figures(figures: dict[str, Any]) -> dict[str, Any]:
     for length_name in ("8k", "16k"):
         alone, loop = figures[f"alone_{length_name}"], figures[f"loop_{length_name}"]
         if "mfu" in alone and "mfu" in loop:
-            loop["share_of_model_alone"] = round(loop["loss_tokens_per_s"] / alone["loss_tokens_per_s"], 4)
+            loop["share_of_model_alone"] = round(loop["mfu"] / alone["mfu"], 4)
     fastest_loop = max(loop_8k.get("samples_per_s", 0.0), loop_16k.get("samples_per_s", 0.0))
     figures["loader"] |= {
         "required_samples_per_s": fastest_loop,
-        "keeps_up": figures["loader"]["samples_per_s"] > fastest_loop,
+        "keeps_up": figures["loader"].get("samples_per_s", 0.0) > fastest_loop,
     }
     return {
         **headlines,

@@ -13,11 +13,11 @@ from gpu_step_parts.common import Ceilings, StepWork, summarize_steps
 from gpu_step_parts.data import StepData, build_step_packer
 from gpu_step_parts.machine import read_peak_memory_gib, read_synchronized_clock, reset_memory
 from gpu_step_parts.reference import (
-    REFERENCE_ATTENTION,
     ModelInputs,
     compute_reference_loss,
     load_reference_samples,
     move_inputs,
+    use_reference_attention,
 )
 from mvl_training.data.pack_loader import PackedBatch
 from mvl_training.model.cost_model import build_sample_flops, compute_model_sizes
@@ -58,8 +58,6 @@ def measure_model_alone(
                 flops = float(compute_flops(counts).sum())
                 n_loss_tokens, n_tokens = batch.n_loss_tokens, int(counts.n_tokens.sum())
                 measured.append(StepWork(seconds, flops, n_loss_tokens, n_tokens, len(pack)))
-    except torch.OutOfMemoryError:
-        return {"out_of_memory": True}
     finally:
         student.zero_grad(set_to_none=True)
     return summarize_steps(measured, ceilings) | {"peak_gib": read_peak_memory_gib(device)}
@@ -111,13 +109,12 @@ def run_packed(student: LlavaOnevisionStudent, batch: PackedBatch) -> tuple[floa
 
 def run_samples(student: LlavaOnevisionStudent, samples: Sequence[ModelInputs]) -> tuple[float, list[torch.Tensor]]:
     """Return the same of samples one by one."""
-    student.llava.model.language_model.set_attn_implementation(REFERENCE_ATTENTION)
     total_loss = 0.0
-    for inputs in samples:
-        loss = compute_reference_loss(student, inputs) / len(samples)
-        loss.backward()
-        total_loss += float(loss.detach())
-    student.pack_attention()
+    with use_reference_attention(student):
+        for inputs in samples:
+            loss = compute_reference_loss(student, inputs) / len(samples)
+            loss.backward()
+            total_loss += float(loss.detach())
     return total_loss, take_gradients(student)
 
 

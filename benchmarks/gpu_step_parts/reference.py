@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,16 @@ def load_reference_samples(data: StepData, positions: Sequence[int] | np.ndarray
             inputs["image_sizes"] = torch.tensor([data.image_sizes[row_id]])
         samples.append(inputs)
     return samples
+
+
+@contextmanager
+def use_reference_attention(student: LlavaOnevisionStudent) -> Iterator[None]:
+    """Let the language tower attend as the reference does; afterwards samples of a pack do not see each other again."""
+    student.llava.model.language_model.set_attn_implementation(REFERENCE_ATTENTION)
+    try:
+        yield
+    finally:
+        student.pack_attention()
 
 
 def move_inputs(inputs: ModelInputs, device: torch.device) -> ModelInputs:

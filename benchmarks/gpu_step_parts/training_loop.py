@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,11 @@ from gpu_step_parts.data import StepData, build_step_packer
 from gpu_step_parts.machine import read_peak_memory_gib, read_synchronized_clock, reset_memory
 from gpu_step_parts.model import build_student
 from gpu_step_parts.reference import (
-    REFERENCE_ATTENTION,
     ModelInputs,
     compute_reference_loss,
     load_reference_samples,
     move_inputs,
+    use_reference_attention,
 )
 from mvl_training.data.pack_loader import Prefetcher
 from mvl_training.data.pack_plan import SampleCounts
@@ -67,22 +68,17 @@ def measure_loop(
     recorder = StepRecorder(engine.device)
     engine.module.n_head_chunks = count_head_chunks(stage_config)
     reset_memory(engine.device)
-    train(
-        engine,
-        data.loader,
-        StepSchedule(
-            stage_config,
-            recipe.loss_weighting,
-            ThroughputMeter(sizes, stage_config, world_size=1),
-            packer,
-            start_step=0,
-            total_steps=run_size.n_warmup_steps + run_size.n_steps,
-            categories=(CATEGORY,),
-        ),
-        StopSignals(),
-        recorder.record,
-        lambda step: None,
+    schedule = StepSchedule(
+        stage_config,
+        recipe.loss_weighting,
+        ThroughputMeter(sizes, stage_config, world_size=1),
+        packer,
+        start_step=0,
+        total_steps=run_size.n_warmup_steps + run_size.n_steps,
+        categories=(CATEGORY,),
     )
+    with restore_signal_handlers():
+        train(engine, data.loader, schedule, StopSignals(), recorder.record, lambda step: None)
     measured = []
     for step in range(run_size.n_warmup_steps, run_size.n_warmup_steps + run_size.n_steps):
         seconds = recorder.finished_at[step] - recorder.finished_at[step - 1]
@@ -107,9 +103,8 @@ def measure_reference(
     packer = build_step_packer(data, recipe, sizes)
     student = engine.module
     reset_memory(engine.device)
-    student.llava.model.language_model.set_attn_implementation(REFERENCE_ATTENTION)
     measured, losses = [], []
-    with replace_forward(student, partial(compute_reference_loss, student)):
+    with use_reference_attention(student), replace_forward(student, partial(compute_reference_loss, student)):
         for step in range(run_size.n_warmup_steps + run_size.n_steps):
             samples = load_reference_samples(data, packer.batch_order.list_step_samples(step))
             started_at = read_synchronized_clock(engine.device)
@@ -117,9 +112,19 @@ def measure_reference(
             seconds = read_synchronized_clock(engine.device) - started_at
             if step >= run_size.n_warmup_steps:
                 measured.append(compute_step_work(seconds, packer.pack_step(step).counts, sizes, stage_config))
-    student.pack_attention()
     peak_gib = read_peak_memory_gib(engine.device)
     return summarize_steps(measured, ceilings) | {"peak_gib": peak_gib, "losses": [round(loss, 4) for loss in losses]}
+
+
+@contextmanager
+def restore_signal_handlers() -> Iterator[None]:
+    """Undo what `StopSignals` installs, so that later parts can be stopped."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
 
 @contextmanager

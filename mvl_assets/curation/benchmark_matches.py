@@ -94,6 +94,7 @@ def match_new_contents(
         return MatchReport()
     n_contents = search.count_pending()
     if not n_contents:
+        _remove_outdated(lake, search)
         if search.scope.has_changes:
             record_basis(lake, search.scope.basis, run_id=run_id)
         return MatchReport()
@@ -102,6 +103,7 @@ def match_new_contents(
     n_image_matches = matcher.match_images()
     n_text_matches = matcher.match_texts()
     _record_waves(lake, search, run_id)
+    _remove_outdated(lake, search)
     record_basis(lake, search.scope.basis, run_id=run_id)
     return MatchReport(n_contents, image_log.n_candidates, image_log.n_pairs, n_image_matches, n_text_matches)
 
@@ -292,7 +294,7 @@ def _has_question(match: Mapping[str, Any]) -> bool:
 
 
 def _record_waves(lake: Lake, search: BenchmarkSearch, run_id: str) -> None:
-    """Store what has met what, once the matches are stored, and remove matches with items as they were before."""
+    """Store what has met what, once the matches are stored."""
     states = {benchmark.source: benchmark.items_state for benchmark in search.benchmarks}
     waves = {bits: {source: states[source] for source in sources} for bits, sources in search.list_missing().items()}
     wave_ids = {bits: compute_digest("wave", sorted(wave.items())) for bits, wave in waves.items()}
@@ -320,7 +322,13 @@ def _record_waves(lake: Lake, search: BenchmarkSearch, run_id: str) -> None:
         for batch in search.iter_compared(wave_ids)
     )
     compared.append_fragments([compared.write_fragments(batches)])
+
+
+def _remove_outdated(lake: Lake, search: BenchmarkSearch) -> None:
+    """Remove matches with items as they were before, and first that contents have met these: they may come back."""
+    states = {benchmark.source: benchmark.items_state for benchmark in search.benchmarks}
     outdated = f"{sql.is_in('source', list(states))} AND NOT {sql.is_in('items_state', list(states.values()))}"
-    matches = lake.get_table(BENCHMARK_MATCHES.name)
-    if matches.exists() and matches.count(outdated):
-        matches.delete(outdated)
+    for spec in (BENCHMARK_WAVES, BENCHMARK_MATCHES):
+        table = lake.get_table(spec.name)
+        if table.exists() and table.count(outdated):
+            table.delete(outdated)

@@ -317,7 +317,9 @@ def read_paired_scores(
         former = best.get((key.benchmark, key.protocol))
         if former is None or len(paired.keys) > len(former.keys):
             best[key.benchmark, key.protocol] = paired
-    if not best:
+    # Held-out questions, which every protocol leaves as they are, are not what was named.
+    has_named = benchmarks is not None or protocol in (None, *(paired.protocol for paired in best.values()))
+    if not best or not has_named:
         by_protocol = f" by protocol {protocol}" if protocol else ""
         raise BenchmarkError(
             f"no benchmark was asked of both checkpoints in the same way{by_protocol}; the first was asked"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -17,6 +19,7 @@ from mvl_assets.config.contamination_rules import ContaminationRules
 from mvl_assets.curation import benchmark_matches, contamination
 from mvl_assets.curation.contamination import ContaminationReport, find_contamination
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.benchmarks import matched_basis
 from mvl_assets.lake_queries.benchmarks import search as benchmark_search
 from mvl_assets.lake_queries.benchmarks.matched_basis import SampleScope, find_scope
 from mvl_assets.lake_queries.removal.purge import Purge
@@ -47,6 +50,7 @@ class World(ChangingLake):
         self.forgets = forgets
         self.rules = RULES[0]
         self.slugs = [EXAM, QUIZ]
+        self.has_answers = True
 
     def change_rules(self, slug: str, number: int) -> None:
         self.rules = RULES[number % 2]
@@ -54,13 +58,23 @@ class World(ChangingLake):
     def change_benchmarks(self, slug: str, number: int) -> None:
         self.slugs = [EXAM, QUIZ][: 1 + number % 2]
 
+    def change_answers(self, slug: str, number: int) -> None:
+        self.has_answers = number % 2 == 0
+
     def search(self) -> ContaminationReport:
         if self.forgets:
             for name in KEPT_TABLES:
                 self.lake.get_table(f"curation/benchmark_{name}").delete("true")
         benchmarks = {
             slug: BenchmarkItems.model_validate(
-                {"slug": slug, "title": slug, "modality": None, "format": None, "tasks": {slug: "*"}}
+                {
+                    "slug": slug,
+                    "title": slug,
+                    "modality": None,
+                    "format": None,
+                    "tasks": {slug: "*"},
+                    "has_answers": self.has_answers,
+                }
             )
             for slug in self.slugs
         }
@@ -77,7 +91,7 @@ class World(ChangingLake):
 
 ROWS = st.tuples(st.sampled_from([*SLUGS, EXAM, QUIZ]), st.integers(0, 3))
 PUT = st.tuples(st.just("put_version"), ROWS, st.sampled_from(CONTENTS))
-OTHER_NAMES = ("withdraw", "delete", "compact", "change_rules", "change_benchmarks")
+OTHER_NAMES = ("withdraw", "delete", "compact", "change_rules", "change_benchmarks", "change_answers")
 CHANGES = st.one_of(PUT, st.tuples(st.sampled_from(OTHER_NAMES), ROWS, st.none()))
 FIRST = st.lists(PUT, min_size=5, max_size=10)
 
@@ -102,6 +116,13 @@ def test_changes_lead_to_the_hits_that_a_run_from_nothing_finds(first: list, lat
             assert items == expected_items
             assert (report.hit_counts, report.counts) == (expected.hit_counts, expected.counts)
             assert report.published.data_version == expected.published.data_version
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _look_at_added_rows_alone() -> Iterator[None]:
+    """However few rows there are."""
+    with mock.patch.object(matched_basis, "MAX_ADDED_SHARE", 1):
+        yield
 
 
 @pytest.fixture
@@ -137,6 +158,30 @@ def test_new_rows_alone_are_looked_at_and_the_index_is_kept(world: World, monkey
     assert world.search().matched.n_contents == 0
     assert [len(scope.added_fragments or ()) for scope in scopes] == [1, 0]
     assert len(world.list_rows()) == 3
+
+
+def test_all_rows_are_looked_at_where_many_came(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {"benchmark_exam": "1"}
+    matched_basis.record_basis(world.lake, find_scope(world.lake, SLUGS, states).basis, run_id="run")
+    world.put_version("a", 1, CONTENTS[0])
+    assert len(find_scope(world.lake, SLUGS, states).added_fragments or ()) == 1
+    monkeypatch.setattr(matched_basis, "MAX_ADDED_SHARE", 0.1)
+    assert find_scope(world.lake, SLUGS, states).added_fragments is None
+
+
+def test_items_that_are_again_as_they_were_are_matched_again(world: World) -> None:
+    hits = world.list_rows()
+    for has_answers in (False, True):
+        world.has_answers = has_answers
+        world.search()
+    assert world.list_rows() == hits
+    Purge(world.lake, QUIZ).run()
+    del world.newest[QUIZ, 0]
+    world.search()
+    assert [row["source"] for row in world.list_rows()] == ["a"]
+    world.put_version(QUIZ, 0, CONTENTS[4])
+    world.search()
+    assert world.list_rows() == hits
 
 
 def test_version_of_other_words_takes_the_place_of_the_one_before(world: World) -> None:

@@ -162,7 +162,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "prompt": "Name of the prompt.",
     "prompt_hash": "Digest of everything in the prompt file that decides a request.",
     "prompt_tokens": "Tokens of the request.",
-    "protocol": "How the benchmark was asked: default, or paper; null in rows from before there were two.",
+    "protocol": "How the benchmark was asked: default, or paper; null in rows from before scores said so.",
     "question": "Question to the checkpoint.",
     "question_id": "Digest of sample, images, question and reference.",
     "reference": "The reference answer.",

@@ -140,7 +140,7 @@ BENCHMARKS = TableSpec(
             ("settings_hash", pa.string()),
             ("backend", pa.string()),
             ("run_id", pa.string()),
-            # "default" or "paper"; null in rows from before there were two.
+            # "default" or "paper"; null in rows from before scores said so.
             ("protocol", pa.string()),
         ]
     ),
@@ -173,7 +173,7 @@ BENCHMARK_ANSWERS = TableSpec(
             ("answer", pa.string()),
             ("score", pa.float64()),
             ("run_id", pa.string()),
-            # "default" or "paper"; null in rows from before there were two.
+            # "default" or "paper"; null in rows from before scores said so.
             ("protocol", pa.string()),
         ]
     ),

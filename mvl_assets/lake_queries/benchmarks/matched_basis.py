@@ -16,6 +16,9 @@ from mvl_assets.lake.fragments import list_signed_fragments
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import BENCHMARK_COMPARED, BENCHMARK_MATCHES_BASIS, BENCHMARK_WAVES
 
+MAX_ADDED_SHARE = 0.1
+"""Share of the rows of `samples` from which on all are looked at: of few, what they have met is held in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class MatchedBasis:
@@ -77,7 +80,9 @@ def find_scope(lake: Lake, sources: Sequence[str], states: Mapping[str, str]) ->
     basis = MatchedBasis(digest, frozenset(fragments))
     if stored is None or not is_same:
         return SampleScope(basis, None)
-    return SampleScope(basis, [fragments[name] for name in sorted(fragments.keys() - stored.fragments)])
+    added = [fragments[name] for name in sorted(fragments.keys() - stored.fragments)]
+    n_added, n_rows = (sum(f.physical_rows for f in some) for some in (added, fragments.values()))
+    return SampleScope(basis, added if n_added <= MAX_ADDED_SHARE * n_rows else None)
 
 
 def record_basis(lake: Lake, basis: MatchedBasis, *, run_id: str) -> None:

@@ -18,6 +18,9 @@ from mvl_assets.lake_queries.current_samples import stream_current_samples
 from mvl_assets.lake_queries.rejects import format_reject_partition
 from mvl_assets.stages import RAW
 
+# Increased by hand when questions of the same items are numbered otherwise.
+QUESTIONS_VERSION = 1
+
 
 def list_item_rows(lake: Lake, source: str) -> list[dict[str, Any]]:
     """Return `item_id`, `image_ids`, `file` and `position` of the current items of a benchmark."""
@@ -45,7 +48,7 @@ def compute_questions_basis(lake: Lake, source: str, tasks: Mapping[str, str]) -
         _list_signatures(lake.get_table(name), partition_key)
         for name, partition_key in (("samples", source), ("rejects", format_reject_partition(RAW.name, source)))
     ]
-    return compute_digest("benchmark questions", source, list(tasks.items()), *fragments)
+    return compute_digest("benchmark questions", QUESTIONS_VERSION, source, list(tasks.items()), *fragments)
 
 
 def has_questions(lake: Lake, source: str, basis: str) -> bool:

@@ -113,15 +113,14 @@ class BenchmarkSearch:
             )
         return matched
 
-    def iter_items(self) -> Iterator[pa.Table]:
-        """Yield `item` (a number), `item_id`, `version_id`, `source` and `conversations` of all items, by number."""
+    def iter_items(self) -> Iterator[pa.RecordBatch]:
+        """Yield `item` (a number), `source` and `conversations` of all items, by number."""
         condition = sql.is_in("source", sorted(benchmark.source for benchmark in self.benchmarks))
         with stream_current_samples(self.con, self.lake, ["version_id", "conversations"], condition):
-            reader = self.con.sql(
-                """SELECT i.item, i.item_id, i.version_id, i.source, s.conversations
+            yield from self.con.sql(
+                """SELECT i.item, i.source, s.conversations
                    FROM current_samples s JOIN items i ON i.version_id = s.version_id::UUID ORDER BY i.item"""
             ).to_arrow_reader(BATCH_ROWS)
-            yield from map(format_ids, reader)
 
     def read_items(self, numbers: Collection[int]) -> dict[int, dict[str, str]]:
         """Return `item_id`, `version_id` and `source` of items by number; may be called while results are read."""
@@ -175,8 +174,10 @@ class BenchmarkSearch:
             added = con.sql("SELECT DISTINCT fingerprint FROM current_samples").to_arrow_table()
         rows = table.find_rows("fingerprint", added.column(0).combine_chunks(), columns)
         con.register("compared_rows", rows)
-        yield
-        con.unregister("compared_rows")
+        try:
+            yield
+        finally:
+            con.unregister("compared_rows")
 
     @contextmanager
     def _stream_samples(self, columns: Sequence[str], condition: str | None = None) -> Iterator[None]:

@@ -37,7 +37,15 @@ from mvl_assets.lake_queries.removal.tombstones import add_tombstones, compute_u
 
 # Besides the answers, these tables hold more of a sample than ids and numbers: their old bytes have to go, too.
 PACKED_ROWS_PREFIX = f"{PACKED_ROWS_FAMILY}/"
-CONTENT_TABLES = ("samples", "images", "rejects", "rewritten/", PACKED_ROWS_PREFIX, f"{EVALUATION_FAMILY}/")
+CONTENT_TABLES = (
+    "samples",
+    "images",
+    "rejects",
+    "rewritten/",
+    PACKED_ROWS_PREFIX,
+    f"{EVALUATION_FAMILY}/",
+    "curation/benchmark_index",
+)
 # Of these, the lock of the images keeps other writers out.
 LOCKED_TABLES = ("samples", "images")
 

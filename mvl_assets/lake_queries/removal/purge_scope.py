@@ -115,6 +115,7 @@ class PurgeScope:
             else sql.is_in("canonical_sample_id", self.sample_ids)
         )
         hit_filter = self._build_item_filter("item_source", "benchmark_item")
+        is_benchmark = self.source.startswith(BENCHMARK_PREFIX)
         return {
             "rejects": self.sample_filter if self.is_whole_source else sql.is_in("row_key", self._collect_row_keys()),
             "labels": self.sample_filter,
@@ -127,10 +128,12 @@ class PurgeScope:
             "curation/compared": self.sample_filter,
             # Nothing hits a purged item any more.
             "curation/contamination": f"{self.sample_filter} OR {hit_filter}",
+            # Items may come back, and nothing has met them then; removed first, so that a kill leaves only more work.
+            **({"curation/benchmark_waves": sql.equals("source", self.source)} if is_benchmark else {}),
             "curation/benchmark_matches": self._build_item_filter("source", "item_id"),
             "curation/benchmark_items": self._build_item_filter("source", "item_id"),
             # It holds the words of all items, and is built again.
-            **({"curation/benchmark_index": "true"} if self.source.startswith(BENCHMARK_PREFIX) else {}),
+            **({"curation/benchmark_index": "true"} if is_benchmark else {}),
         }
 
     def _build_item_filter(self, source_column: str, id_column: str) -> str:
