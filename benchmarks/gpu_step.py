@@ -187,8 +187,8 @@ def summarize_figures(figures: dict[str, Any]) -> dict[str, Any]:
     met |= {name: value is not None and value <= AT_MOST[name] for name, value in headlines.items() if name in AT_MOST}
     for length_name in ("8k", "16k"):
         alone, loop = figures[f"alone_{length_name}"], figures[f"loop_{length_name}"]
-        if "mfu" in alone and "mfu" in loop:
-            loop["share_of_model_alone"] = round(loop["mfu"] / alone["mfu"], 4)
+        if alone.get("share_of_gemm") and "share_of_gemm" in loop:
+            loop["share_of_model_alone"] = round(loop["share_of_gemm"] / alone["share_of_gemm"], 4)
     fastest_loop = max(loop_8k.get("samples_per_s", 0.0), loop_16k.get("samples_per_s", 0.0))
     figures["loader"] |= {
         "required_samples_per_s": fastest_loop,

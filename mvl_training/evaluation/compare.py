@@ -317,9 +317,10 @@ def read_paired_scores(
         former = best.get((key.benchmark, key.protocol))
         if former is None or len(paired.keys) > len(former.keys):
             best[key.benchmark, key.protocol] = paired
-    # Held-out questions, which every protocol leaves as they are, are not what was named.
-    has_named = benchmarks is not None or protocol in (None, *(paired.protocol for paired in best.values()))
-    if not best or not has_named:
+    # Held-out questions, which every protocol leaves as they are, do not answer for benchmarks asked by another one.
+    has_benchmarks = any(key.protocol for key in (*first, *second))
+    is_missing = protocol is not None and protocol not in {paired.protocol for paired in best.values()}
+    if not best or (is_missing and has_benchmarks):
         by_protocol = f" by protocol {protocol}" if protocol else ""
         raise BenchmarkError(
             f"no benchmark was asked of both checkpoints in the same way{by_protocol}; the first was asked"

@@ -222,6 +222,10 @@ def test_the_held_out_questions_are_compared_too(lake: Lake) -> None:
         assert result.protocol is None, "there is one way to ask them"
     with pytest.raises(BenchmarkError, match="in the same way"):
         compare_checkpoints(lake, OLD, NEW, ["Synthetic-Bars"])
+    for version in (OLD, NEW):
+        _store(lake, version, [1.0, 0.0])
+    with pytest.raises(BenchmarkError, match="in the same way by protocol paper"):
+        compare_checkpoints(lake, OLD, NEW, protocol="paper")
 
 
 def test_a_version_prefix_resolves_to_its_checkpoint(lake: Lake) -> None:
