@@ -90,7 +90,7 @@ def compare_new_samples(lake: Lake, search: NearSearch, *, run_id: str, executor
     if not search.n_new:
         return NearReport()
     sketcher = executor if search.n_new >= MIN_SHARED_CONTENTS else ProcessExecutor(1)
-    with closing(sketcher.run(sketch_contents, search.iter_new_contents())) as sketched_contents:
+    with closing(sketcher.run(compute_content_sketches, search.iter_new_contents())) as sketched_contents:
         for contents, sketches in sketched_contents:
             search.add_sketches(contents, sketches)
     comparer = ImageComparer(lake.images)
@@ -117,7 +117,7 @@ def record_compared(lake: Lake, search: NearSearch, *, run_id: str) -> None:
     table.append_fragments([table.write_fragments(batches)])
 
 
-def sketch_contents(contents: pa.Table) -> tuple[pa.Table, np.ndarray]:
+def compute_content_sketches(contents: pa.Table) -> tuple[pa.Table, np.ndarray]:
     """Return the contents without their texts, and the sketches of these (contents, `SKETCH_LENGTH`)."""
     conversations = contents["conversations"].to_pylist()
     has_images = contents["n_images"].to_numpy() > 0
