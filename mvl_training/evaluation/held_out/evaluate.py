@@ -50,6 +50,7 @@ def run_local_worker(
     *,
     max_new_tokens: int,
     launch: LaunchFn,
+    stage_to_export: Path | None = None,
 ) -> dict[str, Mapping[str, local_worker.ModelAnswer]]:
     """Ask checkpoints by the local backend, in one launched process.
 
@@ -61,18 +62,29 @@ def run_local_worker(
         checkpoints: Each with the scope of questions that it answers.
         max_new_tokens: Limit of an answer.
         launch: Runs the worker.
+        stage_to_export: Output folder of a trained stage that the process exports first.
 
     Returns:
         Answers by name of the checkpoint and question id.
     """
-    tasks = [_build_task(checkpoint, answer_scope, max_new_tokens) for checkpoint, answer_scope in checkpoints]
+    tasks = [
+        local_worker.CheckpointTask(
+            checkpoint.weights_dir, _build_answers_path(checkpoint, answer_scope, max_new_tokens), answer_scope
+        )
+        for checkpoint, answer_scope in checkpoints
+    ]
     question_ids = {question.question_id for question in questions}
     pending = [task for task in tasks if question_ids - local_worker.read_answers(task.answers_path).keys()]
-    if pending:
+    if pending or stage_to_export is not None:
         folder = checkpoints[-1][0].output_dir / HELD_OUT_DIR
         job_file = folder / "job.json"
         local_worker.write_job(
-            job_file, lake_root=lake.root, questions=questions, tasks=pending, max_new_tokens=max_new_tokens
+            job_file,
+            lake_root=lake.root,
+            questions=questions,
+            tasks=pending,
+            max_new_tokens=max_new_tokens,
+            stage_to_export=stage_to_export,
         )
         launch([sys.executable, "-m", LOCAL_WORKER_MODULE, str(job_file)], folder)
     return {
@@ -100,24 +112,15 @@ def export_and_ask(
     checkpoint = run.build_checkpoint()
     if not run.is_exported and LAUNCHER_ENV in os.environ:
         launch(run.build_export_command(), run.export_run_dir)
-    if run.is_exported:
-        answers = run_local_worker(
-            lake, questions, [(checkpoint, "all")], max_new_tokens=DEFAULT_MAX_NEW_TOKENS, launch=launch
-        )
-        return dict(answers[checkpoint.name])
-    task = _build_task(checkpoint, "all", DEFAULT_MAX_NEW_TOKENS)
-    folder = checkpoint.output_dir / HELD_OUT_DIR
-    job_file = folder / "job.json"
-    local_worker.write_job(
-        job_file,
-        lake_root=lake.root,
-        questions=questions,
-        tasks=[task],
+    answers = run_local_worker(
+        lake,
+        questions,
+        [(checkpoint, "all")],
         max_new_tokens=DEFAULT_MAX_NEW_TOKENS,
-        stage_to_export=checkpoint.output_dir,
+        launch=launch,
+        stage_to_export=None if run.is_exported else checkpoint.output_dir,
     )
-    launch([sys.executable, "-m", LOCAL_WORKER_MODULE, str(job_file)], folder)
-    return local_worker.read_answers(task.answers_path)
+    return dict(answers[checkpoint.name])
 
 
 def evaluate_checkpoints(
@@ -205,13 +208,6 @@ def evaluate_kept_checkpoint(
         shutil.rmtree(get_scratch_export_dir(checkpoint.weights_dir), ignore_errors=True)
     checkpoint_answers = suite.CheckpointAnswers(checkpoint, "local", answers[checkpoint.name])
     return suite.publish_report(lake, questions, [checkpoint_answers], max_new_tokens=max_new_tokens, run_id=run_id)
-
-
-def _build_task(
-    checkpoint: Checkpoint, answer_scope: local_worker.AnswerScope, max_new_tokens: int
-) -> local_worker.CheckpointTask:
-    answers_path = _build_answers_path(checkpoint, answer_scope, max_new_tokens)
-    return local_worker.CheckpointTask(checkpoint.weights_dir, answers_path, answer_scope)
 
 
 def _build_answers_path(checkpoint: Checkpoint, answer_scope: local_worker.AnswerScope, max_new_tokens: int) -> Path:
